@@ -1,0 +1,1 @@
+"""NumPy to batched tensors; files to datasets."""

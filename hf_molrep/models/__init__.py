@@ -1,0 +1,1 @@
+"""One folder per method; `auto.py` holds the table of them."""

@@ -1,0 +1,87 @@
+"""THE TABLE: every method's classes, one row each, and their registration with the Auto classes of transformers."""
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForSequenceClassification,
+    AutoProcessor,
+    FeatureExtractionMixin,
+)
+
+from ..compat import CONFIG_MAPPING_NAMES, _BaseAutoModelClass, _LazyAutoMapping, auto_class_update
+from . import mm_deacon
+
+
+class Method(NamedTuple):
+    """What a method brings. `sub_configs` are its other configurations; `data_collator` makes its batches."""
+
+    config: type
+    processor: type
+    data_collator: type
+    model: type
+    for_pre_training: type
+    for_property_prediction: type
+    for_interaction_prediction: type | None = None
+
+
+METHODS: dict[str, Method] = {
+    "mm_deacon": Method(
+        config=mm_deacon.MMDeaconConfig,
+        processor=mm_deacon.MMDeaconProcessor,
+        data_collator=mm_deacon.MMDeaconDataCollator,
+        model=mm_deacon.MMDeaconModel,
+        for_pre_training=mm_deacon.MMDeaconForPreTraining,
+        for_property_prediction=mm_deacon.MMDeaconForPropertyPrediction,
+        for_interaction_prediction=mm_deacon.MMDeaconForInteractionPrediction,
+    ),
+}
+
+
+class AutoModelForMoleculePropertyPrediction(_BaseAutoModelClass):
+    _model_mapping = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict())
+
+
+class AutoModelForMoleculeInteractionPrediction(_BaseAutoModelClass):
+    _model_mapping = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict())
+
+
+AutoModelForMoleculePropertyPrediction = auto_class_update(
+    AutoModelForMoleculePropertyPrediction, head_doc="molecule property prediction"
+)
+AutoModelForMoleculeInteractionPrediction = auto_class_update(
+    AutoModelForMoleculeInteractionPrediction, head_doc="interaction prediction of two molecules"
+)
+
+
+def method_of(config) -> Method:
+    """
+    The row of the method that a configuration belongs to.
+
+    Raises:
+        ValueError: `config.model_type` is none of ours.
+    """
+    try:
+        return METHODS[config.model_type]
+    except KeyError:
+        raise ValueError(f"{config.model_type!r} is none of the methods here: {', '.join(METHODS)}") from None
+
+
+def register() -> None:
+    """Make every method known to the Auto classes; `import hf_molrep` calls it."""
+    for model_type, method in METHODS.items():
+        AutoConfig.register(model_type, method.config)
+        if issubclass(method.processor, FeatureExtractionMixin):
+            AutoFeatureExtractor.register(method.config, method.processor)
+        else:
+            AutoProcessor.register(method.config, method.processor)
+        AutoModel.register(method.config, method.model)
+        AutoModelForPreTraining.register(method.config, method.for_pre_training)
+        AutoModelForMoleculePropertyPrediction.register(method.config, method.for_property_prediction)
+        AutoModelForSequenceClassification.register(method.config, method.for_property_prediction)
+        if method.for_interaction_prediction is not None:
+            AutoModelForMoleculeInteractionPrediction.register(method.config, method.for_interaction_prediction)

@@ -1,0 +1,129 @@
+"""MM-Deacon configuration."""
+
+import math
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from ...hub import RemoteCodeMixin
+
+
+@strict
+class MMDeaconTowerConfig(PreTrainedConfig):
+    r"""
+    One language encoder of MM-Deacon: a RoBERTa-like Transformer over the tokens of a SMILES or of an IUPAC name.
+
+    The paper fixes six layers and mean pooling; the widths are ours (RoBERTa-base), since neither code nor weights were
+    released. `norm_first=False` is RoBERTa's post-norm; `True` (pre-norm) and `position_embedding="rotary"` are offered
+    because they train better from few pairs.
+    """
+
+    model_type = "mm_deacon_tower"
+
+    vocab_size: int = 1000
+    hidden_size: int = 768
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout: float | int = 0.1
+    attention_dropout: float | int = 0.1
+    max_position_embeddings: int = 512
+    position_embedding: Literal["absolute", "rotary"] = "absolute"
+    rope_theta: float | int = 10000.0
+    norm_first: bool = False
+    layer_norm_eps: float = 1e-5
+    initializer_range: float = 0.02
+    pad_token_id: int | None = 1
+    bos_token_id: int | None = 0
+    eos_token_id: int | list[int] | None = 2
+
+    def validate_architecture(self):
+        """The hidden width must be divisible by the heads; rotary positions turn pairs of channels."""
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if self.position_embedding == "rotary" and (self.hidden_size // self.num_attention_heads) % 2:
+            raise ValueError("rotary positions need an even head width")
+
+
+@strict
+class MMDeaconSmilesConfig(MMDeaconTowerConfig):
+    r"""The SMILES encoder of MM-Deacon, see [`MMDeaconTowerConfig`]."""
+
+    model_type = "mm_deacon_smiles"
+    base_config_key = "smiles_config"
+
+
+@strict
+class MMDeaconIupacConfig(MMDeaconTowerConfig):
+    r"""The IUPAC-name encoder of MM-Deacon, see [`MMDeaconTowerConfig`]."""
+
+    model_type = "mm_deacon_iupac"
+    base_config_key = "iupac_config"
+
+
+@strict
+class MMDeaconConfig(RemoteCodeMixin, PreTrainedConfig):
+    r"""
+    Configuration of the MM-Deacon models (Guo et al., ACL 2022, arXiv 2109.08830).
+
+    Args:
+        smiles_config, iupac_config: the two towers ([`MMDeaconSmilesConfig`], [`MMDeaconIupacConfig`], or dicts).
+        projection_dim: width of the joint space (512 after the paper's text as remembered, not verified; ours otherwise).
+        logit_scale_init: ln(1 / temperature) at the start of training; the temperature is learned (CLIP's 0.07: ours).
+        logit_scale_max: the learned ln(1 / temperature) is held below this (CLIP's ln 100).
+        loss_reduction: the two directional losses are averaged (`"mean"`) or added (`"sum"`, as the paper writes).
+        classifier_dropout: dropout of the property and interaction heads.
+        label_mean, label_std, label_units: one per task of a regression; predictions come back in these units.
+        interaction_hidden_size: width of the hidden layer of the drug-drug interaction head.
+        interaction_symmetric: average the interaction logits over both orders of the two molecules.
+        freeze_encoder: keep the towers fixed under the interaction head (the paper's "MM-Deacon fingerprint").
+    """
+
+    model_type = "mm_deacon"
+    sub_configs = {"smiles_config": MMDeaconSmilesConfig, "iupac_config": MMDeaconIupacConfig}
+    keys_to_ignore_at_inference = ["losses", "last_hidden_state", "hidden_states", "attentions"]
+
+    smiles_config: dict | PreTrainedConfig | None = None
+    iupac_config: dict | PreTrainedConfig | None = None
+    projection_dim: int = 512
+    logit_scale_init: float = math.log(1 / 0.07)
+    logit_scale_max: float = math.log(100.0)
+    loss_reduction: Literal["mean", "sum"] = "mean"
+    classifier_dropout: float | int = 0.1
+    label_mean: list[float] | None = None
+    label_std: list[float] | None = None
+    label_units: list[str] | None = None
+    interaction_hidden_size: int = 512
+    interaction_symmetric: bool = False
+    freeze_encoder: bool = False
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        for name, config_class in self.sub_configs.items():
+            value = getattr(self, name)
+            if value is None:
+                setattr(self, name, config_class())
+            elif isinstance(value, dict):
+                setattr(self, name, config_class(**value))
+        if self.problem_type is None:
+            self.problem_type = "regression"
+        super().__post_init__(**kwargs)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of `pooler_output`."""
+        return self.projection_dim
+
+    def validate_labels(self):
+        """Label scales must stand for every task."""
+        for name in ("label_mean", "label_std", "label_units"):
+            value = getattr(self, name)
+            if value is not None and len(value) != self.num_labels:
+                raise ValueError(f"{name} has {len(value)} entries for {self.num_labels} tasks")
+
+
+__all__ = ["MMDeaconConfig", "MMDeaconIupacConfig", "MMDeaconSmilesConfig"]

@@ -1,0 +1,1 @@
+"""Layers used unchanged by two or more methods."""

@@ -1,0 +1,157 @@
+"""The little that `transformers.Trainer` lacks: grouped batches, a log line for each named loss, seeded collators."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer, TrainerCallback
+
+from .data.batching import grouped_order
+from .hub import push
+
+
+def bf16_is_fast(device: str) -> bool:
+    """Whether matrix products in bf16 run on this hardware's own units (CUDA from Ampere on; CPUs with AVX512-BF16)."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "cpu":
+        return torch.cpu._is_avx512_bf16_supported()
+    return False
+
+
+class GroupedSampler(Sampler[int]):
+    """
+    Indices in [`~hf_molrep.data.batching.grouped_order`]: batches of similar length and, with `groups`, of related
+    molecules. The order is a function of `(seed, epoch)`.
+    """
+
+    def __init__(self, lengths, batch_size: int, groups=None, seed: int = 0):
+        self.lengths = np.asarray(lengths)
+        self.groups = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        yield from grouped_order(self.lengths, self.batch_size, rng, self.groups).tolist()
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+
+class _EpochSetter(TrainerCallback):
+    """Tells sampler and collator which epoch begins, also after resuming; runs before the loader starts its workers."""
+
+    def __init__(self, trainer: "MoleculeTrainer"):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        epoch = int(state.epoch or 0)
+        for target in (self.trainer.data_collator, self.trainer.train_sampler):
+            if hasattr(target, "epoch"):
+                target.epoch = epoch
+
+
+class MoleculeTrainer(Trainer):
+    """
+    `Trainer` with four additions.
+
+    - If the training set has the column `length`, batches hold molecules of similar length (`padding_waste` in
+      `benchmarks/` measures it); with the column `group` (for instance the molecular formula), related ones too.
+    - Every entry of `outputs.losses` is logged beside `loss`, averaged over the steps since the last log.
+    - `data_collator.epoch` is set at the start of each epoch, so that seeded augmentation differs between epochs and is
+      the same after resuming; `eval_data_collator` (default: the same collator) serves evaluation and prediction.
+    - `push_to_hub` uploads weights, processor and card, and no pickle (`training_args.bin`) or other state of the run.
+
+    Raises:
+        ValueError: persistent workers with a collator that has an `epoch` (they would keep the first one's); or
+            `push_to_hub=True` with another `hub_strategy` than `"end"`, which would upload such state while training.
+    """
+
+    def __init__(self, *args, eval_data_collator=None, **kwargs):
+        self.train_sampler: GroupedSampler | None = None
+        self._loss_sums: dict[str, torch.Tensor] = {}
+        self._loss_counts = 0
+        super().__init__(*args, **kwargs)
+        self.eval_data_collator = eval_data_collator
+        if self.args.dataloader_persistent_workers and hasattr(self.data_collator, "epoch"):
+            raise ValueError("dataloader_persistent_workers would freeze the collator's epoch: set it to False")
+        if self.args.push_to_hub and self.args.hub_strategy != "end":
+            raise ValueError(f"hub_strategy {self.args.hub_strategy.value!r} uploads pickles while training: use 'end'")
+        self.add_callback(_EpochSetter(self))
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        columns = getattr(dataset, "column_names", None) or []
+        if "length" not in columns:
+            return super()._get_train_sampler(train_dataset)
+        self.train_sampler = GroupedSampler(
+            dataset["length"],
+            self.args.train_batch_size * self.args.world_size,
+            dataset["group"] if "group" in columns else None,
+            self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+        )
+        return self.train_sampler
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        return self._evaluating(super().get_eval_dataloader, eval_dataset)
+
+    def get_test_dataloader(self, test_dataset):
+        return self._evaluating(super().get_test_dataloader, test_dataset)
+
+    def _evaluating(self, get_dataloader, dataset):
+        """Evaluation has its own collator and, whatever `dataloader_drop_last` says of training, loses no molecule."""
+        training = self.data_collator, self.args.dataloader_drop_last
+        self.data_collator, self.args.dataloader_drop_last = self.eval_data_collator or training[0], False
+        try:
+            return get_dataloader(dataset)
+        finally:
+            self.data_collator, self.args.dataloader_drop_last = training
+
+    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
+        loss, outputs = super().compute_loss(
+            model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+        )
+        if model.training and getattr(outputs, "losses", None):
+            for name, value in outputs.losses.items():
+                self._loss_sums[name] = self._loss_sums.get(name, 0.0) + value.detach().float()
+            self._loss_counts += 1
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, Any], *args, **kwargs) -> None:
+        if self._loss_counts and "loss" in logs:
+            for name, total in self._loss_sums.items():
+                logs[f"loss_{name}"] = round(float(total) / self._loss_counts, 6)
+            self._loss_sums, self._loss_counts = {}, 0
+        super().log(logs, *args, **kwargs)
+
+    def push_to_hub(
+        self, commit_message="End of training", blocking=True, token=None, revision=None, private=None, **card_kwargs
+    ):
+        """
+        The model as it is now to `args.hub_model_id` (else the name of `output_dir`), see [`~hf_molrep.hub.push`]. A
+        README.md in `output_dir` is its card; else `create_model_card(**card_kwargs)` writes one.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        folder = Path(self.args.output_dir)
+        repo_id = self.args.hub_model_id or folder.absolute().name
+        card = folder / "README.md"
+        if not card.exists() or "generated_from_trainer" in card.read_text(encoding="utf-8"):
+            self.create_model_card(model_name=card_kwargs.pop("model_name", repo_id.split("/")[-1]), **card_kwargs)
+        return push(
+            folder,
+            repo_id,
+            private=self.args.hub_private_repo if private is None else private,
+            revision=self.args.hub_revision if revision is None else revision,
+            commit_message=commit_message,
+            token=self.args.hub_token if token is None else token,
+            blocking=blocking,
+        )
