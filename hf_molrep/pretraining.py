@@ -42,6 +42,9 @@ class PreTrainingDataArguments:
             "kernel takes four tenths of a step (measured: 160 pairs a second against 265)"
         },
     )
+    encoder_chunk_size: int | None = field(
+        default=None, metadata={"help": "see the configuration of that name; default: 64 on CPU, 0 on a GPU"}
+    )
     smiles_augmentation: float = field(default=0.0, metadata={"help": "share of SMILES replaced by random ones"})
     preprocessing_workers: int = field(default=1, metadata={"help": "processes that make features"})
     restart: bool = field(default=False, metadata={"help": "ignore checkpoints in output_dir instead of resuming"})
@@ -130,9 +133,11 @@ def main(method_name: str, argv: list[str] | None = None) -> dict:
         dataloader_drop_last=True,
         ddp_find_unused_parameters=False,
     )
-    data, training = parser.parse_args_into_dataclasses(argv)
-    if not any(flag.startswith("--bf16") for flag in argv):
-        training.bf16 = bf16_is_fast(training.device.type)
+    on_cpu = "--use_cpu" in argv or not torch.cuda.is_available()
+    added = ["--use_cpu"] if on_cpu and "--use_cpu" not in argv else []
+    if not any(flag.startswith(("--bf16", "--fp16")) for flag in argv):
+        added += ["--bf16", str(bf16_is_fast("cpu" if on_cpu else "cuda"))]
+    data, training = parser.parse_args_into_dataclasses([*argv, *added])
     training.label_names = []
     set_seed(training.seed)
 
@@ -148,7 +153,11 @@ def main(method_name: str, argv: list[str] | None = None) -> dict:
     else:
         model = method.for_pre_training(make_config(method, processor, data.config))
 
-    attention = data.attention or ("eager" if training.device.type == "cpu" else "sdpa")
+    on_cpu = training.device.type == "cpu"
+    model.config.encoder_chunk_size = (
+        data.encoder_chunk_size if data.encoder_chunk_size is not None else 64 * on_cpu
+    )
+    attention = data.attention or ("eager" if on_cpu else "sdpa")
     model.set_attn_implementation(attention)
 
     trainer = MoleculeTrainer(

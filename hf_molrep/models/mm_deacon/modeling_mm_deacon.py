@@ -274,17 +274,33 @@ class MMDeaconModel(MMDeaconPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module):
         self.smiles_model.set_input_embeddings(value)
 
+    def _pooled(
+        self, tower: MMDeaconEncoder, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None, **kwargs
+    ) -> torch.FloatTensor:
+        """Mean token state `[molecules, hidden]`, by chunks of similar length if `config.encoder_chunk_size` says so."""
+        chunk_size = self.config.encoder_chunk_size
+        if not chunk_size or attention_mask is None:
+            return tower(input_ids, attention_mask, **kwargs).pooler_output
+        lengths, order = attention_mask.sum(dim=1).sort(descending=True, stable=True)
+        pooled = []
+        for start in range(0, len(order), chunk_size):
+            rows, longest = order[start : start + chunk_size], int(lengths[start])
+            pooled.append(tower(input_ids[rows, :longest], attention_mask[rows, :longest], **kwargs).pooler_output)
+        return torch.cat(pooled)[order.argsort()]
+
     def get_smiles_features(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> torch.FloatTensor:
         """Projected embedding of SMILES, `[molecules, length] -> [molecules, projection_dim]`, not normalised."""
-        return self.smiles_projection(self.smiles_model(input_ids, attention_mask, **kwargs).pooler_output)
+        return self.smiles_projection(self._pooled(self.smiles_model, input_ids, attention_mask, **kwargs))
 
     def get_iupac_features(
         self, iupac_input_ids: torch.LongTensor, iupac_attention_mask: torch.Tensor | None = None, **kwargs
     ) -> torch.FloatTensor:
         """Projected embedding of IUPAC names, `[molecules, length] -> [molecules, projection_dim]`, not normalised."""
-        return self.iupac_projection(self.iupac_model(iupac_input_ids, iupac_attention_mask, **kwargs).pooler_output)
+        return self.iupac_projection(
+            self._pooled(self.iupac_model, iupac_input_ids, iupac_attention_mask, **kwargs)
+        )
 
     @can_return_tuple
     def forward(
@@ -355,9 +371,10 @@ class MMDeaconForPreTraining(MMDeaconPreTrainedModel):
             `losses`: `smiles_to_iupac` and `iupac_to_smiles`, [`~hf_molrep.losses.info_nce`] each; `loss`: their mean
             (or sum, `config.loss_reduction`); `embeddings`: `smiles` and `iupac`, `[molecules, projection_dim]`.
         """
-        views = self.mm_deacon(
-            input_ids, attention_mask, iupac_input_ids, iupac_attention_mask, return_dict=True, **kwargs
-        ).embeddings
+        views = {
+            "smiles": self.mm_deacon.get_smiles_features(input_ids, attention_mask, **kwargs),
+            "iupac": self.mm_deacon.get_iupac_features(iupac_input_ids, iupac_attention_mask, **kwargs),
+        }
         loss, losses = None, None
         if return_loss:
             scale = self.logit_scale.float().clamp(max=self.config.logit_scale_max).exp()
