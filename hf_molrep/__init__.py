@@ -2,11 +2,12 @@
 
 from importlib import resources as _resources
 
+from .chem.smiles import MoleculeError
+from .models import auto as _auto
 from .models.auto import (
     METHODS,
     AutoModelForMoleculeInteractionPrediction,
     AutoModelForMoleculePropertyPrediction,
-    register as _register,
 )
 from .models.mm_deacon import (
     MMDeaconConfig,
@@ -19,10 +20,24 @@ from .models.mm_deacon import (
 )
 from .pipelines import register as _register_pipelines
 
-
 __version__ = "0.1.0"
+__all__ = [
+    "METHODS",
+    "AutoModelForMoleculeInteractionPrediction",
+    "AutoModelForMoleculePropertyPrediction",
+    "MMDeaconConfig",
+    "MMDeaconDataCollator",
+    "MMDeaconForInteractionPrediction",
+    "MMDeaconForPreTraining",
+    "MMDeaconForPropertyPrediction",
+    "MMDeaconModel",
+    "MMDeaconProcessor",
+    "MoleculeEmbedder",
+    "MoleculeError",
+    "checkpoint_path",
+]
 
-_register()
+_auto.register()
 _register_pipelines()
 
 

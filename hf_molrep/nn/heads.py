@@ -9,8 +9,8 @@ from ..modeling_outputs import MoleculePropertyOutput
 
 class PropertyHead(nn.Module):
     """
-    Molecule embedding to task values: dropout, linear, tanh, dropout, linear (the head of RoBERTa), `[molecules, hidden]`
-    to `[molecules, tasks]`, with the NaN-aware loss and the way back to the units of the labels.
+    Molecule embedding to task values: dropout, linear, tanh, dropout, linear (the head of RoBERTa), from
+    `[molecules, hidden]` to `[molecules, tasks]`, with the NaN-aware loss and the way back to the units of the labels.
 
     `config` gives `num_labels`, `problem_type`, `classifier_dropout`, and for regression `label_mean`, `label_std`: the
     logits are `(value - mean) / std`.

@@ -72,12 +72,12 @@ class MMDeaconConfig(RemoteCodeMixin, PreTrainedConfig):
 
     Args:
         smiles_config, iupac_config: the two towers ([`MMDeaconSmilesConfig`], [`MMDeaconIupacConfig`], or dicts).
-        projection_dim: width of the joint space (512 after the paper's text as remembered, not verified; ours otherwise).
+        projection_dim: width of the joint space (512: ours, the paper's text could not be checked).
         logit_scale_init: ln(1 / temperature) at the start of training; the temperature is learned (CLIP's 0.07: ours).
         logit_scale_max: the learned ln(1 / temperature) is held below this (CLIP's ln 100).
         loss_reduction: the two directional losses are averaged (`"mean"`) or added (`"sum"`, as the paper writes).
-        encoder_chunk_size: molecules that pass a tower at a time in pre-training and in `get_*_features`, sorted by length
-            and right-padded only to the longest of the chunk; 0: the whole batch. The result is the same; on CPU, where
+        encoder_chunk_size: molecules that pass a tower at a time in pre-training and in `get_*_features`, sorted by
+            length and right-padded only to the longest of the chunk; 0: the whole batch. The result is the same; on CPU, where
             a chunk's activations stay in cache, 64 trains 2.5 times as fast as the whole batch of 256.
         classifier_dropout: dropout of the property and interaction heads.
         label_mean, label_std, label_units: one per task of a regression; predictions come back in these units.

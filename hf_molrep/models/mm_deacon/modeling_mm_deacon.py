@@ -1,8 +1,8 @@
 """
 MM-Deacon: SMILES and IUPAC names as two languages of one molecule, aligned by contrast.
 
-Paper: Guo, Sharma, Martinez, Du, Abraham, "Multilingual Molecular Representation Learning via Contrastive Pre-training",
-ACL 2022 (arXiv 2109.08830). The authors released neither code nor weights, so this is a re-implementation from the
+Paper: Guo, Sharma, Martinez, Du, Abraham, "Multilingual Molecular Representation Learning via Contrastive
+Pre-training", ACL 2022 (arXiv 2109.08830). The authors released neither code nor weights, so this is a re-implementation from the
 paper and from third-party notes on it; there is nothing to be numerically equal to. What is theirs: two Transformer
 encoders without shared weights, six layers each, mean pooling over the tokens, one projection per tower into a joint
 space, symmetric InfoNCE with the other molecules of the batch as negatives, SMILES tower alone for property prediction,
@@ -32,7 +32,7 @@ from ...hub import RemoteCodeMixin
 from ...losses import info_nce, property_loss
 from ...modeling_outputs import MoleculeModelOutput, MoleculePreTrainingOutput, MoleculePropertyOutput
 from ...nn.heads import PropertyHead
-from .configuration_mm_deacon import MMDeaconConfig, MMDeaconIupacConfig, MMDeaconSmilesConfig, MMDeaconTowerConfig
+from .configuration_mm_deacon import MMDeaconConfig, MMDeaconTowerConfig
 
 
 class MMDeaconEmbeddings(nn.Module):
@@ -56,7 +56,7 @@ class MMDeaconEmbeddings(nn.Module):
         hidden_states = self.norm(hidden_states)
         device = hidden_states.device.type
         if device == "cpu" and torch.is_autocast_enabled(device):
-            # norms keep the type of their input on CPU: a residual stream in bf16 moves half the memory (a sixth faster)
+            # norms keep the type of their input on CPU: a residual stream in bf16 moves half the memory
             hidden_states = hidden_states.to(torch.get_autocast_dtype(device))
         return self.dropout(hidden_states)
 
@@ -237,9 +237,7 @@ class MMDeaconEncoder(MMDeaconPreTrainedModel):
                 "let the processor truncate"
             )
         hidden_states = self.embeddings(input_ids)
-        mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
-        )
+        mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask)
         rotary = None
         if self.config.position_embedding == "rotary":
             head_dim = self.config.hidden_size // self.config.num_attention_heads
@@ -277,7 +275,7 @@ class MMDeaconModel(MMDeaconPreTrainedModel):
     def _pooled(
         self, tower: MMDeaconEncoder, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None, **kwargs
     ) -> torch.FloatTensor:
-        """Mean token state `[molecules, hidden]`, by chunks of similar length if `config.encoder_chunk_size` says so."""
+        """Mean token state `[molecules, hidden]`; in chunks of similar length with `config.encoder_chunk_size`."""
         chunk_size = self.config.encoder_chunk_size
         if not chunk_size or attention_mask is None:
             return tower(input_ids, attention_mask, **kwargs).pooler_output
@@ -298,9 +296,7 @@ class MMDeaconModel(MMDeaconPreTrainedModel):
         self, iupac_input_ids: torch.LongTensor, iupac_attention_mask: torch.Tensor | None = None, **kwargs
     ) -> torch.FloatTensor:
         """Projected embedding of IUPAC names, `[molecules, length] -> [molecules, projection_dim]`, not normalised."""
-        return self.iupac_projection(
-            self._pooled(self.iupac_model, iupac_input_ids, iupac_attention_mask, **kwargs)
-        )
+        return self.iupac_projection(self._pooled(self.iupac_model, iupac_input_ids, iupac_attention_mask, **kwargs))
 
     @can_return_tuple
     def forward(
@@ -345,7 +341,7 @@ class MMDeaconModel(MMDeaconPreTrainedModel):
 
 
 class MMDeaconForPreTraining(MMDeaconPreTrainedModel):
-    """Contrastive pre-training: each SMILES must find the name of its molecule among the batch, and each name its SMILES."""
+    """Contrastive pre-training: each SMILES must find the name of its molecule in the batch, each name its SMILES."""
 
     def __init__(self, config: MMDeaconConfig):
         super().__init__(config)

@@ -1,5 +1,6 @@
 """MM-Deacon processor: SMILES and IUPAC names to token ids."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,13 @@ from transformers import BatchFeature, ProcessorMixin
 from ...chem.smiles import MoleculeError, canonical_smiles_batch
 from ...data.batching import pad_tokens
 from ...hub import RemoteCodeMixin
+
+CAPITALISED = re.compile(r"(?<![A-Za-z])[A-Z](?=[a-z]{2})")
+
+
+def systematic_case(name: str) -> str:
+    """A name as in the middle of a sentence ("2-Acetyloxybenzoic acid" -> "2-acetyloxybenzoic acid"), stripped."""
+    return CAPITALISED.sub(lambda match: match.group().lower(), name.strip())
 
 
 class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
@@ -35,7 +43,9 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "iupac_input_ids", "iupac_attention_mask"]
 
-    def _tokenize(self, tokenizer, texts: list, places: list[int], results: list, key: str, truncation, max_length):
+    def _tokenize(
+        self, tokenizer, texts: list, places: list[int], results: list, key: str, truncation, max_length, notation
+    ):
         """Token ids of `texts` into `results[place][key]`; a text that cannot be expressed becomes a MoleculeError."""
         if not texts:
             return
@@ -45,11 +55,11 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
             ids = np.array(ids, dtype=np.int32)
             if tokenizer.unk_token_id in ids:
                 odd = sorted({letter for letter in text if tokenizer.unk_token_id in tokenizer(letter)["input_ids"]})
-                results[place] = MoleculeError(
-                    text, f"the vocabulary has no {', '.join(map(repr, odd)) or 'token for a part of it'}"
-                )
+                reason = f"the vocabulary has no {', '.join(map(repr, odd)) or 'token for a part of it'}"
+                results[place] = MoleculeError(text, reason, notation)
             elif len(ids) > limit and not truncation:
-                results[place] = MoleculeError(text, f"{len(ids)} tokens, the model takes {limit} (see truncation)")
+                reason = f"{len(ids)} tokens, the model takes {limit} (see truncation)"
+                results[place] = MoleculeError(text, reason, notation)
             else:
                 if len(ids) > limit:
                     ids = np.append(ids[: limit - 1], ids[-1])
@@ -66,7 +76,8 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
     ) -> list[dict | MoleculeError]:
         """
         One dict of one-dimensional int32 arrays per molecule: `input_ids` (with `smiles_used`, the SMILES that was
-        tokenized) and/or `iupac_input_ids`, with `truncated` where `truncation` shortened it.
+        tokenized) and/or `iupac_input_ids` (with `iupac_used`: the name, without the capitals with which a sentence or a
+        label begins, since the rules know small letters), and `truncated` where `truncation` shortened it.
 
         Raises:
             MoleculeError: the first molecule that is not valid, cannot be expressed or is longer than the model takes
@@ -89,14 +100,18 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
                     results[place]["smiles_used"] = text if self.canonical else smiles[place].strip()
             places = [place for place, result in enumerate(results) if isinstance(result, dict)]
             texts = [results[place]["smiles_used"] for place in places]
-            self._tokenize(self.tokenizer, texts, places, results, "input_ids", truncation, max_length)
+            self._tokenize(self.tokenizer, texts, places, results, "input_ids", truncation, max_length, "SMILES")
         if iupac is not None:
             for place, name in enumerate(iupac):
                 if isinstance(results[place], dict) and (not isinstance(name, str) or not name.strip()):
-                    results[place] = MoleculeError(name, "an IUPAC name is a string that is not empty")
+                    results[place] = MoleculeError(name, "an IUPAC name is a string that is not empty", "name")
             places = [place for place, result in enumerate(results) if isinstance(result, dict)]
-            texts = [iupac[place].strip() for place in places]
-            self._tokenize(self.iupac_tokenizer, texts, places, results, "iupac_input_ids", truncation, max_length)
+            texts = [systematic_case(iupac[place]) for place in places]
+            for place, text in zip(places, texts, strict=True):
+                results[place]["iupac_used"] = text
+            self._tokenize(
+                self.iupac_tokenizer, texts, places, results, "iupac_input_ids", truncation, max_length, "name"
+            )
         if on_error == "raise":
             for result in results:
                 if isinstance(result, MoleculeError):
@@ -132,7 +147,8 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
         `max_length` (by default what the model takes) raises, unless `truncation=True`.
 
         Raises:
-            MoleculeError: as [`~MMDeaconProcessor.featurize`]. ValueError: `padding=False` with tensors of unequal length.
+            MoleculeError: as [`~MMDeaconProcessor.featurize`].
+            ValueError: `padding=False` with tensors of unequal length.
         """
         smiles = [smiles] if isinstance(smiles, str) else smiles
         iupac = [iupac] if isinstance(iupac, str) else iupac

@@ -1,0 +1,128 @@
+"""Laws 9, 11 and 12: shapes and dtypes, agreement with the original, one result from every way of computing it."""
+
+import math
+
+import torch
+
+from tests.models.laws.checks import gradients, require, require_same
+from tests.models.laws.hooks import GOLDENS, MethodHooks
+
+
+class OutputLaws(MethodHooks):
+    @torch.no_grad()
+    def test_law_09_model_output(self):
+        """Shapes and dtypes of the model and of the pre-training output."""
+        (_, _, _, inputs), (_, _, _, batch), _ = self.cases()
+        model = self.build("model", attention="eager" if self.attentions is not None else None)
+        output = model(**inputs)
+        embedding = output.pooler_output
+        require(9, embedding.shape == (8, model.config.hidden_size), f"pooler_output {tuple(embedding.shape)}")
+        require(9, embedding.dtype == torch.float32, f"pooler_output {embedding.dtype}")
+        require(9, bool(embedding.isfinite().all()), "pooler_output is not finite")
+        require(9, output.last_hidden_state is not None, "no last_hidden_state")
+        require_same(9, "as a tuple", model(**inputs, return_dict=False)[0], embedding)
+        for name in ("hidden_states", "attentions"):
+            count = getattr(self, name)
+            if count is not None:
+                given = model(**inputs, **{f"output_{name}": True})[name]
+                require(9, len(given) == count, f"{len(given)} {name}, not {count}")
+        output = self.build("for_pre_training")(**batch)
+        require(9, output.loss.shape == () and output.loss.dtype == torch.float32, "loss: a float32 scalar")
+        require(9, bool(output.loss.isfinite()) and bool(output.losses), "loss finite, named losses given")
+        for name, value in output.losses.items():
+            require(9, value.shape == () and bool(value.isfinite()), f"losses[{name!r}]: a finite scalar")
+        for name, value in (output.embeddings or {}).items():
+            require(9, value.dim() == 2 and len(value) == 8, f"embeddings[{name!r}] {tuple(value.shape)}")
+
+    def test_law_09_property_output(self):
+        """Logits are scaled, predictions in units or probabilities, NaN labels are left out of the loss."""
+        inputs = self.inputs()
+        labels = torch.linspace(-3, 5, 16).view(8, 2)
+        labels[0, 0] = labels[5, 1] = math.nan
+        mean, std = torch.tensor([1.0, -2.0]), torch.tensor([2.0, 0.5])
+        scales = {"label_mean": mean.tolist(), "label_std": std.tolist(), "label_units": ["V", "K"]}
+        names = {"id2label": {0: "a", 1: "b"}}
+        for problem, options in (("regression", scales), ("multi_label_classification", {})):
+            model = self.build("for_property_prediction", problem_type=problem, **names, **options)
+            targets = labels if problem == "regression" else (labels > 0).float().masked_fill(labels.isnan(), math.nan)
+            output = model(**inputs, labels=targets)
+            logits, predictions = output.logits.detach(), output.predictions.detach()
+            for name, value in (("logits", logits), ("predictions", predictions)):
+                require(9, value.shape == (8, 2) and value.dtype == torch.float32, f"{problem} {name}: float32 [8, 2]")
+            present = ~targets.isnan()
+            if problem == "regression":
+                expected = logits * std + mean
+                loss = ((logits - (targets - mean) / std)[present] ** 2).mean()
+            else:
+                expected = torch.sigmoid(logits)
+                chances = expected[present]
+                loss = -torch.where(targets[present] == 1, chances, 1 - chances).log().mean()
+            require_same(9, f"{problem} predictions", predictions, expected, 1e-5)
+            require_same(9, f"{problem} loss", output.loss.detach(), loss, 1e-5)
+            require(9, model(**inputs).loss is None, f"{problem}: a loss without labels")
+            nothing = model(**inputs, labels=torch.full((8, 2), math.nan)).loss
+            nothing.backward()
+            finite = all(gradient.isfinite().all() for gradient in gradients(model).values())
+            require(9, nothing.item() == 0 and finite, f"{problem}: all labels missing gives {nothing.item()}")
+
+    def test_law_11_agreement(self):
+        """Numbers agree with the original code; the stored arrays are small."""
+        for what, (ours, original, tolerance) in self.agreement().items():
+            require_same(11, what, torch.as_tensor(ours), torch.as_tensor(original), tolerance)
+        size = sum(path.stat().st_size for path in GOLDENS.glob(f"{self.model_type}*"))
+        require(11, size <= 300_000, f"goldens of {self.model_type} take {size} bytes, 300,000 are allowed")
+
+    def test_law_12_sdpa(self):
+        """eager = sdpa, padded and unpadded (where a forgotten `is_causal = False` shows), gradients too."""
+        for what, molecules in (("padded", self.molecules), ("unpadded", ["CC(=O)Oc1ccccc1C(=O)O"] * 2)):
+            inputs = self.inputs(molecules)
+            results = [self._run(self.build("model", attention=name), inputs) for name in ("sdpa", "eager")]
+            require_same(12, f"sdpa against eager, {what}", *results, 10 * self.tolerance)
+
+    def test_law_12_checkpointing(self):
+        """Activation checkpointing computes layers again and changes nothing."""
+        batch = self.collator()(self.rows())
+        results, calls = [], []
+        for checkpointing in (True, False):
+            model = self.build("for_pre_training").train()
+            if checkpointing:
+                enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+                enable()
+            count = []
+            for module in model.modules():
+                if module is not model:
+                    module.register_forward_pre_hook(lambda *_, count=count: count.append(1))
+            torch.manual_seed(0)
+            results.append(self._run(model, batch))
+            calls.append(len(count))
+        require(12, calls[0] > calls[1], f"checkpointing computes nothing again ({calls[0]} calls)")
+        require_same(12, "checkpointing", *results, self.tolerance)
+
+    def test_law_12_compile(self):
+        """`torch.compile(backend="aot_eager")` gives the same loss and gradients."""
+        batch = self.collator()(self.rows())
+        model = self.build("for_pre_training")
+        expected = self._run(model, batch)
+        torch._dynamo.reset()
+        compiled = torch.compile(model, backend="aot_eager")
+        compiled.zero_grad(set_to_none=True)
+        loss = compiled(**batch).loss
+        loss.backward()
+        actual = {"loss": loss.detach(), "gradients": gradients(model)}
+        torch._dynamo.reset()
+        require_same(12, "compiled", actual, expected, 10 * self.tolerance)
+
+    def test_law_12_bf16(self):
+        """bf16 weights and bf16 autocast stay finite, and near fp32."""
+        inputs, batch = self.inputs(), self.collator()(self.rows())
+        with torch.no_grad():
+            expected = self.build("model")(**inputs).pooler_output
+            actual = self.build("model").to(torch.bfloat16)(**inputs).pooler_output.float()
+        near = torch.cosine_similarity(actual, expected, dim=-1).min().item()
+        require(12, bool(actual.isfinite().all()) and near > 0.98, f"bf16 weights: cosine to fp32 {near:.3f}")
+        model = self.build("for_pre_training").train()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(**batch).loss
+        loss.backward()
+        finite = all(gradient.isfinite().all() for gradient in gradients(model).values())
+        require(12, bool(loss.isfinite()) and finite, f"bf16 autocast: loss {loss.item()}, gradients finite: {finite}")
