@@ -52,7 +52,7 @@ def grouped_order(
         sorted_groups = np.asarray(groups)[order]
         starts = np.flatnonzero(np.r_[True, sorted_groups[1:] != sorted_groups[:-1]])
         rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
-        unit = np.cumsum((rank % group_size == 0)) - 1
+        unit = np.cumsum(rank % group_size == 0) - 1
     unit_length = np.bincount(unit, weights=lengths[order]) / np.bincount(unit)
     unit_order = rng.permutation(len(unit_length))
     place = np.empty_like(unit_order)

@@ -1,0 +1,154 @@
+"""Why a SMILES was refused, in the words of chemistry.
+
+RDKit reports syntax errors to its log only, which belongs to the whole process and cannot be read safely from several
+threads. So the grammar (Daylight's SMILES with OpenSMILES' extensions) is walked through once more here, after the
+fact. What RDKit finds wrong in a molecule that was read (valence, aromaticity) is taken from it as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
+
+_TOKEN = re.compile(
+    r"(?P<bracket>\[[^\[\]]*\])|(?P<atom>Cl|Br|[BCNOPSFI*bcnops])|(?P<ring>%\(\d{1,5}\)|%\d\d|\d)"
+    r"|(?P<bond>->|<-|[-=#$:/\\~])|(?P<open>\()|(?P<close>\))|(?P<dot>\.)"
+)
+_BRACKET_ATOM = re.compile(
+    r"\[\d*(?P<symbol>[A-Z][a-z]{0,2}|[a-z]{1,2}|\*|#\d+)(?:@(?:@|[A-Z]{2}\d+)?)?(?:H\d?)?(?:[-+]\d+|\++|-+)?(?::\d+)?\]"
+)
+_AROMATIC = {"b", "c", "n", "o", "p", "s", "as", "se", "te", "si"}
+
+
+def syntax_problem(text: str) -> str | None:
+    """The first thing wrong with the grammar of a SMILES, or None. Positions count from 1."""
+    position = 0
+    parentheses: list[int] = []
+    rings: dict[int, int] = {}  # ring number -> which atom opened it
+    bonds: set[tuple[int, int]] = set()
+    atoms = 0
+    current: list[int] = []  # atom to return to at each open parenthesis
+    here = 0  # number of the atom that the next bond starts from, 0: none
+    pending: tuple[str, int] | None = None  # bond or dot that waits for an atom
+    just_opened = False
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            return _unreadable(text, position)
+        kind, token, at = match.lastgroup, match.group(), position + 1
+        position = match.end()
+        if kind in ("bracket", "atom"):
+            if kind == "bracket":
+                problem = _bracket_problem(token, at)
+                if problem:
+                    return problem
+            atoms += 1
+            if here and not (pending and pending[0] == "."):
+                bonds.add((here, atoms))
+            here, pending = atoms, None
+        elif kind == "ring":
+            if not here or (pending and pending[0] == "."):
+                return f"ring number at position {at} follows no atom"
+            number = int(token.strip("%()"))
+            if number in rings:
+                there = rings.pop(number)
+                if there == here:
+                    return f"ring {number} joins an atom to itself"
+                if (there, here) in bonds:
+                    return f"ring {number} joins two atoms that already have a bond"
+                bonds.add((there, here))
+            else:
+                rings[number] = here
+            pending = None
+        elif kind in ("bond", "dot"):
+            if pending or (not here) or (kind == "dot" and just_opened):
+                return f"{token!r} at position {at} follows no atom"
+            pending = (token, at)
+        elif kind == "open":
+            if not here or pending:
+                return f"parenthesis at position {at} follows no atom"
+            parentheses.append(at)
+            current.append(here)
+        else:
+            if not parentheses:
+                return f"parenthesis closed at position {at} was never opened"
+            if pending:
+                return f"{pending[0]!r} at position {pending[1]} leads to no atom"
+            if just_opened:
+                return f"empty parentheses at position {at - 1}"
+            parentheses.pop()
+            here = current.pop()
+        just_opened = kind == "open"
+    if pending:
+        return f"{pending[0]!r} at position {pending[1]} leads to no atom"
+    if parentheses:
+        return f"parenthesis opened at position {parentheses[-1]} not closed"
+    if rings:
+        numbers = ", ".join(str(number) for number in sorted(rings))
+        return f"ring{'s' if len(rings) > 1 else ''} {numbers} not closed"
+    return None
+
+
+def chemistry_problem(molecule: str | Mol) -> str | None:
+    """What RDKit's sanitisation objects to, or None. The caller keeps RDKit's log quiet."""
+    from rdkit import Chem
+
+    mol = Chem.MolFromSmiles(molecule, sanitize=False) if isinstance(molecule, str) else molecule
+    if mol is None:
+        return None
+    problems = Chem.DetectChemistryProblems(mol)
+    if not problems:
+        return None
+    message = problems[0].Message().strip().replace("atom # ", "atom ")
+    message = message.replace("Can't kekulize mol.  Unkekulized atoms:", "can't kekulize the aromatic system of atoms")
+    return message[:1].lower() + message[1:]
+
+
+def _is_element(symbol: str) -> bool:
+    from rdkit import Chem
+
+    if symbol == "*" or symbol in _AROMATIC:
+        return True
+    if symbol.startswith("#"):
+        return 0 <= int(symbol[1:]) <= 118
+    if not symbol[0].isupper():
+        return False
+    try:
+        return Chem.GetPeriodicTable().GetAtomicNumber(symbol) > 0
+    except RuntimeError:
+        return False
+
+
+def _bracket_problem(token: str, at: int) -> str | None:
+    if token == "[]":
+        return f"empty brackets at position {at}"
+    match = _BRACKET_ATOM.fullmatch(token)
+    symbol = re.match(r"\[\d*([A-Z][a-z]*|[a-z]{1,2})", token)
+    if match:
+        # "[CoH]" reads as Co-H, "[Sc]" as scandium: the longest symbol counts, as in RDKit
+        return None if _is_element(match["symbol"]) else f"unknown element {match['symbol']}"
+    if symbol and not any(_is_element(symbol[1][:length]) for length in (1, 2)):
+        return f"unknown element {symbol[1]}"
+    return f"{token} at position {at} is not an atom"
+
+
+def _unreadable(text: str, position: int) -> str:
+    character, at = text[position], position + 1
+    if character == "[":
+        return f"bracket opened at position {at} not closed"
+    if character == "]":
+        return f"bracket closed at position {at} was never opened"
+    if character.isspace():
+        return f"white space at position {at}: a SMILES and a name do not go into one string"
+    symbol = re.match(r"[A-Z][a-z]?|[a-z]", text[position:])
+    if position and text[position - 1].isupper() and _is_element(text[position - 1 : at]):
+        return f"element {text[position - 1 : at]} at position {position} needs brackets: [{text[position - 1 : at]}]"
+    if symbol:
+        for name in (symbol[0], symbol[0][0]):
+            if _is_element(name):
+                return f"element {name} at position {at} needs brackets: [{name}]"
+        return f"unknown element {symbol[0]} at position {at}"
+    return f"character {character!r} at position {at} does not belong into a SMILES"

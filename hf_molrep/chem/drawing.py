@@ -1,0 +1,35 @@
+"""Molecules as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_molrep.chem.smiles import parse
+
+
+def draw_grid(
+    smiles: Sequence[str],
+    legends: Sequence[str],
+    path: str | Path,
+    columns: int = 4,
+    size: tuple[int, int] = (320, 280),
+) -> None:
+    """Draw molecules in rows of `columns` with a legend under each into a PNG file; `size` is that of one cell, pixels.
+
+    Raises:
+        MoleculeError: a SMILES cannot be read.
+        ValueError: no molecules, or not one legend for each.
+    """
+    from rdkit.Chem.Draw import rdMolDraw2D
+
+    if not smiles or len(smiles) != len(legends):
+        raise ValueError(f"{len(smiles)} molecules with {len(legends)} legends: needs one for each, and at least one")
+    columns = min(columns, len(smiles))
+    width, height = size
+    drawer = rdMolDraw2D.MolDraw2DCairo(width * columns, height * -(-len(smiles) // columns), width, height)
+    drawer.drawOptions().legendFontSize = 18
+    drawer.drawOptions().padding = 0.08
+    drawer.DrawMolecules([parse(text) for text in smiles], legends=[str(legend) for legend in legends])
+    drawer.FinishDrawing()
+    Path(path).write_bytes(drawer.GetDrawingText())

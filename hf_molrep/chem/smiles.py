@@ -1,0 +1,435 @@
+"""SMILES in, SMILES out: parse, standardise, canonicalise, randomise.
+
+Every failure is a `MoleculeError` that carries the string and the reason; RDKit's own log never reaches the terminal.
+rdkit is imported inside the functions, so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from hf_molrep.chem.diagnosis import chemistry_problem, syntax_problem
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rdkit.Chem import Mol
+
+Standardize = Literal["none", "clean", "parent"]
+OnError = Literal["raise", "skip"]
+
+STANDARDIZE_MODES = ("none", "clean", "parent")
+MAX_SMILES_LENGTH = 20_000  # characters
+MAX_ATOMS = 5_000  # RDKit writes SMILES recursively: chains of about 15,000 atoms overflow the usual 8 MB stack
+
+
+class MoleculeError(ValueError):
+    """A molecule that cannot be used.
+
+    Attributes:
+        smiles: the string as it was given (a name, where a name was given).
+        reason: what is wrong with it, e.g. "ring 1 not closed".
+        notation: what the string is, "SMILES" or "name".
+    """
+
+    def __init__(self, smiles: str, reason: str, notation: str = "SMILES") -> None:
+        super().__init__(smiles, reason, notation)  # in `args`: the error can be pickled, for example by workers
+        self.smiles = smiles
+        self.reason = reason
+        self.notation = notation
+
+    def __str__(self) -> str:
+        text = self.smiles if isinstance(self.smiles, str) else repr(self.smiles)
+        if len(text) > 80:
+            text = f"{text[:50]}...{text[-27:]}"
+        return f"{self.notation} {text!r}: {self.reason}"
+
+
+class _Quiet:
+    """Silence RDKit's log for as long as any thread is inside.
+
+    `rdBase.BlockLogs` alone is not enough: it is global to the process, and when two of them overlap the one that ends
+    first switches the log on again under the other. Here they are counted.
+    """
+
+    def __init__(self) -> None:
+        self._blocker = None
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)  # no thread but the forking one survives in the child
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._block = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                if self._blocker is None:
+                    from rdkit.rdBase import BlockLogs
+
+                    self._blocker = BlockLogs
+                self._block = self._blocker()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside = max(self._inside - 1, 0)
+            if not self._inside:
+                self._block = None
+
+
+_quiet = _Quiet()
+
+
+def parse(smiles: str) -> Mol:
+    """RDKit molecule of a SMILES, sanitised, as drawn (nothing standardised). White space around it is ignored.
+
+    Raises:
+        MoleculeError: not a string, empty, longer than `MAX_SMILES_LENGTH` characters or `MAX_ATOMS` atoms (hydrogens
+            not counted), not SMILES, or impossible chemistry.
+    """
+    from rdkit import Chem
+
+    if not isinstance(smiles, str):
+        raise MoleculeError(smiles, f"not a string but {type(smiles).__name__}")
+    if len(smiles) > MAX_SMILES_LENGTH:
+        raise MoleculeError(smiles, f"{len(smiles):,} characters long, more than the limit of {MAX_SMILES_LENGTH:,}")
+    text = smiles.strip()
+    if not text:
+        raise MoleculeError(smiles, "empty" if not smiles else "only white space")
+    # In silence RDKit takes what follows white space for a name, and stops reading at the first non-ASCII character.
+    readable = text.isascii() and len(text.split(None, 1)) == 1
+    with _quiet:
+        mol = Chem.MolFromSmiles(text) if readable else None
+        if mol is None:
+            reason = syntax_problem(text) or (readable and chemistry_problem(text)) or "not a valid SMILES"
+            raise MoleculeError(smiles, reason)
+    if mol.GetNumAtoms() > MAX_ATOMS:
+        raise MoleculeError(smiles, f"{mol.GetNumAtoms():,} atoms, more than the limit of {MAX_ATOMS:,}")
+    return mol
+
+
+def parse_mol_block(block: str) -> Mol:
+    """RDKit molecule of an MDL mol block (one record of an SDF up to `M  END`), sanitised, hydrogens made implicit.
+
+    Raises:
+        MoleculeError: not a mol block, no atoms, or impossible chemistry; `smiles` holds the title line.
+    """
+    from rdkit import Chem
+
+    title = block.split("\n", 1)[0].strip()
+    with _quiet:
+        try:
+            mol = Chem.MolFromMolBlock(block, sanitize=False)
+        except RuntimeError:  # malformed counts line and the like
+            mol = None
+        if mol is None:
+            raise MoleculeError(title, "not a readable mol block")
+        if not mol.GetNumAtoms():
+            raise MoleculeError(title, "mol block without atoms")
+        problems = chemistry_problem(mol)
+        if problems:
+            raise MoleculeError(title, problems)
+        mol = Chem.MolFromMolBlock(block)
+    if mol is None:
+        raise MoleculeError(title, "not a readable mol block")
+    if mol.GetNumAtoms() > MAX_ATOMS:
+        raise MoleculeError(title, f"{mol.GetNumAtoms():,} atoms, more than the limit of {MAX_ATOMS:,}")
+    return mol
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Standardisation
+#
+# Running RDKit's Normalizer on everything would nearly double the time. So it runs only where one of the queries below
+# matches. They are necessary conditions of the left-hand sides of its reactions (RDKit's file GraphMol/MolStandardize/
+# TransformCatalog/normalizations.in) for a sanitised molecule: five-valent neutral nitrogen (N(=O)=O, N=N#N, n=O) does
+# not get this far. tests/chem/test_smiles.py compares with and without.
+
+_NORMALIZABLE = (
+    "[!O][S;X3;+0](=O)[!O]",
+    "[P,As,Sb;X3](=[O,S,Se,Te])=[O,S,Se,Te]",
+    "[F,Cl,Br,I,At;-]=O",
+)
+# Everything else needs such a cation; ammonium is none.
+_CATION = "[+,+2,+3;C,N&!X4,n,O,o,S,s,P,p,As,Sb,Se,se,Te,te]"
+_NORMALIZABLE_CATION = (
+    "[S;+2]",
+    "[P;+;X4]",
+    "[C,S;+;X3]N",
+    "[N;+;X2]#[N;X1]",
+    "[C;+]=[N,P,As,Sb;-]",
+    # an anion two or four bonds from a cation that could take its charge
+    "[N,P,As,Sb,O,S,Se,Te;-1][A;+0]=[N,P,As,Sb,O,S,Se,Te;+1]",
+    "[N,P,As,Sb,O,S,Se,Te;-1][A;+0]=AA=[N,P,As,Sb,O,S,Se,Te;+1]",
+    "[n,o,p,s;-1]:a=[N,O,P,S;+1]",
+    "[n,o,p,s;-1]:a:a:c=[N,O,P,S;+1]",
+    "[N,O,P,S;-1]-[a;+0]:[n,o,p,s;+1]",
+    "[N,O,P,S;-1]-c:a:a:[n,o,p,s;+1]",
+    # a cation without hydrogen conjugated with a neutral atom that has one
+    "[N,O,n;+0;!H0]~*=[N,O;+1;H0]",
+    "[N,O,n;+0;!H0]~*~*~*=[N,O;+1;H0]",
+)
+# Alkali and alkaline earth metals drawn with a bond to an atom that takes the electrons.
+_METALS = "Li,Na,K,Rb,Cs,Fr,Be,Mg,Ca,Sr,Ba,Ra"
+_METAL_BOND = f"[{_METALS}]~[#7,#8,#9,#15,#16,#17,#33,#34,#35,#52,#53]"
+_METAL_TO_CARBON = f"[{_METALS}]~[#5,#6,#14]"
+# What a canonical SMILES must show before any of the above, or an atom map, is possible.
+_WITH_METAL = re.compile(rf"\[\d*(?:{_METALS.replace(',', '|')})")
+_WITH_ATOM_MAP = re.compile(r":\d+\]")
+_TO_NORMALIZE = re.compile(r"[+SP]|As|Sb|(?:F|Cl|Br|I|At)-")
+
+
+@functools.cache
+def _query(smarts: str) -> Mol:
+    from rdkit import Chem
+
+    return Chem.MolFromSmarts(smarts)
+
+
+@functools.cache
+def _standardizers() -> tuple:
+    """RDKit's Normalizer, LargestFragmentChooser and Uncharger; built once, they hold their parsed reactions."""
+    from rdkit.Chem.MolStandardize import rdMolStandardize
+
+    parameters = rdMolStandardize.CleanupParameters()
+    parameters.preferOrganic = True
+    chooser = rdMolStandardize.LargestFragmentChooser(parameters)
+    return rdMolStandardize.Normalizer(), chooser, rdMolStandardize.Uncharger()
+
+
+def _may_normalize(mol: Mol) -> bool:
+    """False only if RDKit's Normalizer would leave the molecule as it is."""
+    has = mol.HasSubstructMatch
+    return any(has(_query(smarts)) for smarts in _NORMALIZABLE) or (
+        has(_query(_CATION)) and any(has(_query(smarts)) for smarts in _NORMALIZABLE_CATION)
+    )
+
+
+def _cut_metal_bonds(mol: Mol) -> Mol:
+    """Ions instead of covalent bonds between group 1 or 2 metals and N, O, S, P, halogens and their heavier relatives.
+
+    A metal atom with a bond to carbon, silicon or boron (butyllithium, Grignard reagents) is left as drawn: such bonds
+    are covalent, and cutting only the metal-halogen bond would invent a species.
+    """
+    from rdkit import Chem
+
+    organometallic = {match[0] for match in mol.GetSubstructMatches(_query(_METAL_TO_CARBON), uniquify=False)}
+    cuts = [pair for pair in mol.GetSubstructMatches(_query(_METAL_BOND)) if pair[0] not in organometallic]
+    if not cuts:
+        return mol
+    electrons = {Chem.BondType.SINGLE: 1, Chem.BondType.DOUBLE: 2, Chem.BondType.TRIPLE: 3}
+    edited = Chem.RWMol(mol)
+    for first, second in cuts:
+        moved = electrons.get(mol.GetBondBetweenAtoms(first, second).GetBondType(), 0)  # a dative bond moves none
+        edited.RemoveBond(first, second)
+        for index, charge in ((first, moved), (second, -moved)):
+            atom = edited.GetAtomWithIdx(index)
+            atom.SetFormalCharge(atom.GetFormalCharge() + charge)
+            if index == first:
+                atom.SetNoImplicit(True)
+    Chem.SanitizeMol(edited)
+    return edited.GetMol()
+
+
+def _drop_atom_maps(mol: Mol) -> Mol:
+    from rdkit import Chem
+
+    mol = Chem.Mol(mol)
+    for atom in mol.GetAtoms():
+        atom.SetAtomMapNum(0)
+    # The numbers may have been all that made two neighbours different.
+    Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
+    return mol
+
+
+def standardize(mol: Mol, mode: Standardize = "clean") -> Mol:
+    """The molecule in its standard form; `mol` itself is not changed (where nothing is to be done it is returned).
+
+    Modes:
+        "none": as drawn.
+        "clean": sanitised; covalently drawn bonds of group 1 and 2 metals to N, O, P, S and halogens (and As, Se, Te)
+            cut into ions, unless the metal is also bound to carbon, silicon or boron; functional groups drawn one way
+            by RDKit's default `Normalizer` (nitro `[N+](=O)[O-]`, sulfoxide `[S+][O-]`, adjacent opposite charges
+            recombined, conjugated cations); atom map numbers dropped. Salts, other charges, isotopes, stereo marks and
+            tautomers stay.
+        "parent": "clean", then the largest fragment (organic ones, with a carbon, before all others; by number of atoms
+            with hydrogens, then by mass), then neutralised by RDKit's `Uncharger` (protons added or taken away; charges
+            that cannot be removed so, as in quaternary ammonium or nitro groups, stay together with as many of their
+            counter-charges as needed), then "clean" once more. Isotopes and stereo marks stay.
+
+    Raises:
+        ValueError: an unknown mode.
+        MoleculeError: an unsanitised molecule with impossible chemistry.
+    """
+    from rdkit import Chem
+
+    _check_mode(mode)
+    if mode == "none":
+        return mol
+    with _quiet:
+        if mol.NeedsUpdatePropertyCache():
+            mol = Chem.Mol(mol)
+            problem = chemistry_problem(mol)
+            if problem:
+                raise MoleculeError(Chem.MolToSmiles(mol), problem)
+            Chem.SanitizeMol(mol)
+            Chem.AssignStereochemistry(mol, cleanIt=True)
+    return _parent(mol) if mode == "parent" else _clean(mol)
+
+
+@functools.cache
+def _atom_map_query():
+    from rdkit.Chem.rdqueries import HasPropQueryAtom
+
+    return HasPropQueryAtom("molAtomMapNumber")
+
+
+def _clean(mol: Mol, text: str | None = None) -> Mol:
+    """`text`: the molecule's canonical SMILES where it is at hand; it tells quickly what need not be looked for."""
+    if (text is None or _WITH_METAL.search(text)) and mol.HasSubstructMatch(_query(_METAL_BOND)):
+        mol, text = _cut_metal_bonds(mol), None
+    if (text is None or _TO_NORMALIZE.search(text)) and _may_normalize(mol):
+        with _quiet:
+            mol, text = _standardizers()[0].normalize(mol), None
+    if (text is None or _WITH_ATOM_MAP.search(text)) and mol.GetAtomsMatchingQuery(_atom_map_query()):
+        mol = _drop_atom_maps(mol)
+    return mol
+
+
+def _parent(mol: Mol) -> Mol:
+    mol = _clean(mol)
+    with _quiet:
+        mol = _neutralize(_standardizers()[1].choose(mol))
+    return _clean(mol)
+
+
+def _neutralize(mol: Mol) -> Mol:
+    """The Uncharger's result, if it can be read back. Protonated aromatic carbon (cyclopentadienide) cannot, unless its
+    bonds were drawn single and double first; where that does not help either (`[SbH6+3]`), the charges stay."""
+    from rdkit import Chem
+
+    if not mol.HasSubstructMatch(_query("[!+0]")):
+        return mol
+    uncharger = _standardizers()[2]
+    neutral = uncharger.uncharge(mol)
+    if Chem.MolFromSmiles(Chem.MolToSmiles(neutral)):
+        return neutral
+    kekulized = Chem.Mol(mol)
+    Chem.Kekulize(kekulized, clearAromaticFlags=True)
+    return Chem.MolFromSmiles(Chem.MolToSmiles(uncharger.uncharge(kekulized))) or mol
+
+
+def canonical_smiles(smiles: str, standardize: Standardize = "clean") -> str:
+    """RDKit's canonical isomeric SMILES of the standardised molecule (modes as in `standardize`).
+
+    `canonical_smiles(canonical_smiles(s, mode), mode) == canonical_smiles(s, mode)`.
+
+    Raises:
+        MoleculeError: the SMILES cannot be read.
+        ValueError: an unknown mode.
+    """
+    from rdkit import Chem
+
+    _check_mode(standardize)
+    mol = parse(smiles)
+    text = Chem.MolToSmiles(mol)
+    if standardize == "none":
+        return text
+    standard = _parent(mol) if standardize == "parent" else _clean(mol, text)
+    return text if standard is mol else _settle(standard, standardize)
+
+
+def _settle(mol: Mol, mode: str) -> str:
+    """Canonical SMILES of an edited molecule, read back until it no longer changes: editing leaves traces (atom order,
+    explicit hydrogens, lapsed stereo centres) that the text does not carry."""
+    from rdkit import Chem
+
+    text = Chem.MolToSmiles(mol)
+    for _ in range(4):
+        mol = parse(text)
+        again = Chem.MolToSmiles(_parent(mol) if mode == "parent" else _clean(mol))
+        if again == text:
+            break
+        text = again
+    return text
+
+
+def canonical_smiles_batch(
+    smiles: Sequence[str], standardize: Standardize = "clean", on_error: OnError = "raise"
+) -> list[str | MoleculeError]:
+    """`canonical_smiles` of each; with `on_error="skip"` the MoleculeError stands in the place of a failed one."""
+    _check_mode(standardize)
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
+    results: list[str | MoleculeError] = []
+    for text in smiles:
+        try:
+            results.append(canonical_smiles(text, standardize))
+        except MoleculeError as error:
+            if on_error == "raise":
+                raise
+            results.append(error)
+    return results
+
+
+def random_smiles(smiles: str, rng: np.random.Generator) -> str:
+    """A random SMILES of the same molecule: atoms renumbered at random, written in that order ("restricted"
+    randomisation of Arus-Pous et al., J. Cheminform. 11, 71 (2019)). Nothing is standardised.
+
+    A function of the molecule as written and of `rng` alone: RDKit's own generator is not used.
+
+    Raises:
+        MoleculeError: the SMILES cannot be read.
+    """
+    from rdkit import Chem
+
+    mol = parse(smiles)
+    order = rng.permutation(mol.GetNumAtoms()).tolist()
+    return Chem.MolToSmiles(Chem.RenumberAtoms(mol, order), canonical=False)
+
+
+def inchikey(smiles: str) -> str:
+    """Full InChIKey (27 characters) of the molecule as drawn.
+
+    Raises:
+        MoleculeError: the SMILES cannot be read, or has no InChI (for example one with `*`).
+    """
+    from rdkit import Chem
+
+    mol = parse(smiles)
+    with _quiet:
+        key = Chem.MolToInchiKey(mol)
+    if not key:
+        raise MoleculeError(smiles, "has no InChI")
+    return key
+
+
+def inchikey_block(smiles: str) -> str:
+    """First block of the InChIKey (14 characters: connectivity without stereo, isotopes or protonation).
+
+    Raises:
+        MoleculeError: the SMILES cannot be read, or has no InChI.
+    """
+    return inchikey(smiles)[:14]
+
+
+def molecular_formula(smiles: str) -> str:
+    """Molecular formula in Hill order with the charge at the end, e.g. "C2H3O2-"; isotopes are not told apart.
+
+    Raises:
+        MoleculeError: the SMILES cannot be read.
+    """
+    from rdkit.Chem.rdMolDescriptors import CalcMolFormula
+
+    return CalcMolFormula(parse(smiles))
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in STANDARDIZE_MODES:
+        raise ValueError(f"standardize must be one of {', '.join(STANDARDIZE_MODES)}, not {mode!r}")

@@ -1,0 +1,453 @@
+"""
+Files of molecules, read and written a piece at a time: CSV, TSV, SMI, SDF and Parquet, gzipped too, "-" for standard
+input and output.
+
+What a file holds beside the molecules comes out as it went in: text columns stay text ("007" stays "007", an empty cell
+an empty cell), Parquet columns keep their types. Pieces are `pyarrow.RecordBatch`; pyarrow is imported on use.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..chem.sdf import field_name, read_sdf
+from ..chem.smiles import MoleculeError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".smi": "smi",
+    ".smiles": "smi",
+    ".sdf": "sdf",
+    ".sd": "sdf",
+    ".parquet": "parquet",
+}
+"""File endings, each of which may be followed by `.gz`."""
+
+COLUMN_NAMES = {
+    "smiles": ("smiles", "canonical_smiles", "isomeric_smiles", "smi", "molecule", "mol"),
+    "iupac": ("iupac_name", "iupac", "pubchem_iupac_name", "name"),
+}
+"""Names, by rank and in any case, under which molecules are looked for when no column is named."""
+
+_SMI_HEADERS = COLUMN_NAMES["smiles"]
+_LONGEST_CELL = 100_000_000  # characters; csv's own limit of 131,072 would end a file at one absurd SMILES
+
+
+class Piece(NamedTuple):
+    """Some rows: all columns, and the molecule of each row (whatever the column holds, or why it could not be read)."""
+
+    table: pa.RecordBatch
+    molecules: list[Any]
+
+
+def file_format(path: str, given: str | None = None) -> str:
+    """
+    "csv", "tsv", "smi", "sdf" or "parquet", from the ending of `path` unless `given`; "-" is CSV.
+
+    Raises:
+        ValueError: an ending or a format that is not known.
+    """
+    known = sorted(set(FORMATS.values()))
+    if given is not None:
+        if given not in known:
+            raise ValueError(f"unknown format {given!r}; there are {', '.join(known)}")
+        return given
+    if path == "-":
+        return "csv"
+    suffix = Path(path.removesuffix(".gz")).suffix.lower()
+    if suffix not in FORMATS:
+        raise ValueError(f"{path}: unknown ending {suffix!r}; there are {', '.join(FORMATS)}, each also with .gz")
+    return FORMATS[suffix]
+
+
+def find_column(columns: list[str], column: str | None, kind: str = "smiles", where: str = "the file") -> str:
+    """
+    The column with the molecules: `column`, or the only one whose name says so.
+
+    Raises:
+        ValueError: there is none, or several could be meant; says which columns there are.
+    """
+    present = ", ".join(map(repr, columns)) or "none"
+    if column is not None:
+        if column not in columns:
+            raise ValueError(f"{where} has no column {column!r}; it has {present}")
+        return column
+    for name in COLUMN_NAMES[kind]:
+        found = [column for column in columns if column.strip().lower() == name]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ValueError(f"{where}: {' or '.join(map(repr, found))}? Name the column (--column)")
+    what = "SMILES" if kind == "smiles" else "IUPAC names"
+    raise ValueError(
+        f"{where} has no column that is known to hold {what} ({', '.join(COLUMN_NAMES[kind])}); name one of these "
+        f"(--column): {present}"
+    )
+
+
+class MoleculeReader:
+    """
+    A file of molecules, open for reading once, in pieces. Use it in a `with`.
+
+    Args:
+        path: the file, or "-" for standard input.
+        column: with the molecules, of CSV, TSV and Parquet; found by its name if None (see [`find_column`]).
+        kind: what the molecules are given as, `"smiles"` or `"iupac"` names.
+        format: "csv", "tsv", "smi", "sdf", "parquet"; by default from the ending, and CSV for "-".
+
+    Attributes:
+        format, column, schema: the last is the `pyarrow.Schema` of the columns.
+        total: number of rows where the file says so without being read, else None.
+
+    SMI files have the columns `smiles` and `name` (the rest of the line); empty lines are no rows. SDF have `title`
+    (`sdf_title` where a field is called `title`) and one text column per data field of any record, so they are read
+    twice, and from standard input by way of a temporary file, as Parquet is.
+
+    Raises:
+        ValueError: an empty file, no such column, text that is not UTF-8, rows that do not fit the header.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, column: str | None = None, kind: str = "smiles", format: str | None = None
+    ):
+        self.path = str(path)
+        self.where = "standard input" if self.path == "-" else self.path
+        self.format = file_format(self.path, format)
+        self.total: int | None = None
+        self._close: list[Callable[[], Any]] = []
+        try:
+            self._raw = self._open()
+            self._size = os.fstat(self._raw.fileno()).st_size if self.path != "-" else 0
+            self.column, self.schema, self._pieces = getattr(self, f"_open_{self.format}")(column, kind)
+        except BaseException as error:
+            self.close()
+            raise self._in_words(error) from None
+
+    def __enter__(self) -> MoleculeReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        while self._close:
+            self._close.pop()()
+
+    def fraction(self) -> float | None:
+        """How much of the file has been read, 0 to 1; None where it has no size."""
+        return min(self._raw.tell() / self._size, 1.0) if self._size and not self._raw.closed else None
+
+    def pieces(self, rows: int) -> Iterator[Piece]:
+        """All rows, `rows` at a time (the last piece may be smaller)."""
+        try:
+            yield from self._pieces(rows)
+        except (UnicodeDecodeError, EOFError, zlib.error) as error:
+            raise self._in_words(error) from None
+
+    def _in_words(self, error: BaseException) -> BaseException:
+        if isinstance(error, UnicodeDecodeError):
+            byte = error.object[error.start]
+            return ValueError(f"{self.where} is not UTF-8 text (it has a byte 0x{byte:02x}); convert it first (iconv)")
+        if isinstance(error, (EOFError, zlib.error)):
+            return ValueError(f"{self.where}: the gzipped data are damaged or end too early")
+        return error
+
+    def _open(self) -> IO[bytes]:
+        if self.path == "-":
+            return sys.stdin.buffer
+        raw = open(self.path, "rb", buffering=0)  # noqa: SIM115 - closed in close()
+        self._close.append(raw.close)
+        return raw
+
+    def _bytes(self) -> IO[bytes]:
+        """The content, unzipped if it is zipped, whatever the ending says."""
+        source = self._raw
+        if not hasattr(source, "peek"):
+            source = io.BufferedReader(source)
+            self._close.append(source.close)
+        return gzip.GzipFile(fileobj=source) if source.peek(2)[:2] == b"\x1f\x8b" else source
+
+    def _seekable(self) -> IO[bytes]:
+        """The content as a file on disk: the file itself, or an unzipped copy that is gone when closed."""
+        source = self._bytes()
+        if self.path != "-" and not isinstance(source, gzip.GzipFile):
+            return source
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        self._close.append(copy.close)
+        shutil.copyfileobj(source, copy, 1 << 20)
+        copy.seek(0)
+        return copy
+
+    def _text(self, newline: str | None = None) -> io.TextIOWrapper:
+        text = io.TextIOWrapper(self._bytes(), encoding="utf-8-sig", newline=newline)
+        if self.path == "-":
+            self._close.append(text.detach)  # standard input stays open for others
+        else:
+            self._close.append(text.close)
+        return text
+
+    # -- formats: each gives the column of the molecules, the schema, and a function from a number of rows to pieces
+
+    def _open_tsv(self, column: str | None, kind: str):
+        return self._open_csv(column, kind, delimiter="\t")
+
+    def _open_csv(self, column: str | None, kind: str, delimiter: str = ","):
+        csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
+        lines = csv.reader(self._text(newline=""), delimiter=delimiter, strict=True)
+        header = next(self._csv_rows(lines, None), None)
+        if header is None:
+            raise ValueError(f"{self.where} is empty: no header line")
+        repeated = {name for name in header if header.count(name) > 1}
+        if repeated:
+            raise ValueError(f"{self.where}: several columns are called {', '.join(map(repr, sorted(repeated)))}")
+        column = find_column(header, column, kind, self.where)
+        place = header.index(column)
+
+        def pieces(rows: int) -> Iterator[Piece]:
+            content = self._csv_rows(lines, len(header))
+            while chunk := list(islice(content, rows)):
+                yield Piece(_text_table(header, zip(*chunk, strict=True)), [row[place] for row in chunk])
+
+        return column, _text_schema(header), pieces
+
+    def _csv_rows(self, lines: Any, width: int | None) -> Iterator[list[str]]:
+        while True:
+            try:
+                row = next(lines, None)
+            except csv.Error as error:
+                raise ValueError(f"{self.where}, line {lines.line_num}: {error}") from None
+            if row is None:
+                return
+            if width is not None and row and len(row) != width:
+                raise ValueError(f"{self.where}, line {lines.line_num}: {len(row)} cells, the header has {width}")
+            if row:  # an empty line is no row
+                yield row
+
+    def _open_smi(self, column: str | None, kind: str):
+        columns = ["smiles", "name"]
+        column = find_column(columns, column, kind, self.where)
+        place = columns.index(column)
+        lines = (line.rstrip("\r\n") for line in self._text())
+        lines = (line for line in lines if line.strip())
+        first = next(lines, None)
+        if first is None:
+            raise ValueError(f"{self.where} is empty: no molecules")
+
+        def content() -> Iterator[tuple[str, str]]:
+            if first.split(None, 1)[0].lower() not in _SMI_HEADERS:
+                yield _smi_row(first)
+            yield from map(_smi_row, lines)
+
+        def pieces(rows: int) -> Iterator[Piece]:
+            parsed = content()
+            while chunk := list(islice(parsed, rows)):
+                yield Piece(_text_table(columns, zip(*chunk, strict=True)), [row[place] for row in chunk])
+
+        return column, _text_schema(columns), pieces
+
+    def _open_sdf(self, column: str | None, kind: str):
+        if self.path == "-":
+            self._raw = self._seekable()
+        fields: dict[str, None] = {}
+        self.total, content = 0, False
+        for line in self._text():
+            if line.startswith("$$$$"):
+                self.total += 1
+                content = False
+                continue
+            content = content or bool(line.strip())
+            name = field_name(line)
+            if name is not None:
+                fields[name] = None
+        self.total += content
+        if not self.total:
+            raise ValueError(f"{self.where} is empty: no records")
+        if self.path == "-":
+            self._raw.seek(0)
+        else:
+            self._raw = self._open()
+        title = "title" if "title" not in fields else "sdf_title"
+        columns = [title, *fields]
+        if kind == "iupac" or column is not None:  # names, or SMILES, in a field
+            column = find_column(columns, column, kind, self.where)
+
+        def pieces(rows: int) -> Iterator[Piece]:
+            records = read_sdf(self._text())
+            while chunk := list(islice(records, rows)):
+                cells = [[record.title for record in chunk]]
+                cells += [[record.properties.get(field) for record in chunk] for field in fields]
+                if column is None:
+                    molecules = [_smiles_or_error(record) for record in chunk]
+                else:
+                    molecules = cells[columns.index(column)]
+                yield Piece(_text_table(columns, cells), molecules)
+
+        return column, _text_schema(columns), pieces
+
+    def _open_parquet(self, column: str | None, kind: str):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            file = pq.ParquetFile(self._seekable())
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{self.where} is not a Parquet file: {str(error).splitlines()[0]}") from None
+        self._close.append(file.close)
+        self.total, schema = file.metadata.num_rows, file.schema_arrow
+        column = find_column(schema.names, column, kind, self.where)
+
+        def pieces(rows: int) -> Iterator[Piece]:
+            waiting: list[pa.RecordBatch] = []
+            # batches end at row groups, pieces do not
+            for batch in file.iter_batches(batch_size=rows):
+                while batch.num_rows:
+                    part = batch.slice(0, rows - sum(held.num_rows for held in waiting))
+                    waiting.append(part)
+                    batch = batch.slice(part.num_rows)
+                    if sum(held.num_rows for held in waiting) == rows:
+                        yield self._piece(waiting, column)
+                        waiting = []
+            if waiting:
+                yield self._piece(waiting, column)
+
+        return column, schema, pieces
+
+    def _piece(self, batches: list[pa.RecordBatch], column: str) -> Piece:
+        import pyarrow as pa
+
+        table = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+        return Piece(table, table.column(column).to_pylist())
+
+
+def _smi_row(line: str) -> tuple[str, str]:
+    if line[0] == "\t":  # a name without a molecule
+        return "", line.strip()
+    smiles, *name = line.split(None, 1)
+    return smiles, name[0].rstrip() if name else ""
+
+
+def _smiles_or_error(record: Any) -> str | MoleculeError:
+    try:
+        return record.smiles()
+    except MoleculeError as error:
+        return error
+
+
+def _text_schema(columns: list[str]) -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.string()) for name in columns])
+
+
+def _text_table(columns: list[str], cells: Any) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    arrays = [pa.array(column, type=pa.string()) for column in cells]
+    return pa.RecordBatch.from_arrays(arrays, schema=_text_schema(columns))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class TableWriter:
+    """
+    Rows to a Parquet, CSV or TSV file (the last two also gzipped, or "-" for standard output), a piece at a time.
+
+    The file appears under its name when it is complete: until then it is `path` + `.tmp`, which is removed if the
+    `with` is left by an error. In CSV and TSV a missing value is an empty cell, and a list is JSON.
+
+    Raises:
+        ValueError: another format.
+    """
+
+    def __init__(self, path: str | os.PathLike, schema: pa.Schema, format: str | None = None):
+        self.path, self.schema = str(path), schema
+        self.format = file_format(self.path, format)
+        if self.format not in ("csv", "tsv", "parquet"):
+            raise ValueError(f"{self.path}: a table is written as .parquet, .csv or .tsv, not as {self.format.upper()}")
+        if self.format == "parquet" and (self.path == "-" or self.path.endswith(".gz")):
+            raise ValueError("Parquet is written to a file, and is compressed inside: no .gz, no standard output")
+        self._unfinished = None if self.path == "-" else f"{self.path}.tmp"
+        if self.format == "parquet":
+            import pyarrow.parquet as pq
+
+            self._parquet = pq.ParquetWriter(self._unfinished, schema)
+            return
+        self._streams: list[Any] = []
+        if self._unfinished is None:
+            text = sys.stdout
+        else:
+            raw = open(self._unfinished, "wb")  # noqa: SIM115 - closed in __exit__
+            self._streams.append(raw)
+            if self.path.endswith(".gz"):  # without name and time: the same rows give the same file
+                raw = gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0)
+                self._streams.append(raw)
+            text = io.TextIOWrapper(raw, encoding="utf-8", newline="")
+            self._streams.append(text)
+        self._rows = csv.writer(text, delimiter="," if self.format == "csv" else "\t", lineterminator="\n")
+        self._rows.writerow(schema.names)
+
+    def write(self, table: pa.RecordBatch) -> None:
+        """Add rows; their columns are those of the schema."""
+        if self.format == "parquet":
+            self._parquet.write_batch(table)
+        else:
+            self._rows.writerows(zip(*map(_cells, table.columns), strict=True))
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(self, failure: type | None, *_: object) -> None:
+        if self.format == "parquet":
+            self._parquet.close()
+        else:
+            for stream in reversed(self._streams):
+                stream.close()
+        if self._unfinished is None:
+            sys.stdout.flush()
+        elif failure is None:
+            os.replace(self._unfinished, self.path)
+        else:
+            os.remove(self._unfinished)
+
+
+def _cells(column: pa.Array) -> list[str]:
+    import pyarrow as pa
+
+    if pa.types.is_fixed_size_list(column.type) and pa.types.is_float32(column.type.value_type):
+        # the shortest decimals that give the same float32, not those of the float64 that Python makes of it
+        width, kept = column.type.list_size, column.is_valid().to_pylist()
+        numbers = iter(column.flatten().to_numpy().reshape(-1, width).astype(str))
+        return [f"[{', '.join(next(numbers))}]" if valid else "" for valid in kept]
+    if pa.types.is_float32(column.type):
+        kept = column.is_valid().to_pylist()
+        numbers = column.fill_null(0).to_numpy(zero_copy_only=False).astype(str)
+        return [str(number) if valid else "" for number, valid in zip(numbers, kept, strict=True)]
+    return [_cell(value) for value in column.to_pylist()]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple, dict, np.ndarray)):
+        return json.dumps(value, default=str)
+    return str(value)

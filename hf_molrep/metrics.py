@@ -1,0 +1,343 @@
+"""How good predictions, retrievals and rankings are. NumPy in, numbers out; scikit-learn is imported on use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+METRICS = {
+    "regression": ("rmse", "mae", "r2"),
+    "multi_label_classification": ("roc_auc", "pr_auc"),
+}
+GREATER_IS_BETTER = frozenset({"roc_auc", "pr_auc", "r2", "macro_f1", "mrr", "bedroc"})
+
+
+class TaskScores(NamedTuple):
+    """A metric over several tasks.
+
+    Attributes:
+        mean: over the tasks where it is defined; NaN if there is none.
+        per_task: `[tasks]`, NaN where it is not defined.
+        skipped: number of tasks where it is not defined (one class only, too few labels).
+    """
+
+    mean: float
+    per_task: np.ndarray
+    skipped: int
+
+
+# --- properties: labels and predictions [molecules, tasks] or [molecules], NaN labels are missing ---------------------
+
+
+def roc_auc(labels: np.ndarray, scores: np.ndarray) -> TaskScores:
+    """Area under the ROC curve of each task; tasks whose labels are all of one class are skipped."""
+    from sklearn.metrics import roc_auc_score
+
+    return _by_task(labels, scores, lambda y, p: roc_auc_score(y, p), _two_classes)
+
+
+def pr_auc(labels: np.ndarray, scores: np.ndarray) -> TaskScores:
+    """Average precision of each task; tasks whose labels are all of one class are skipped."""
+    from sklearn.metrics import average_precision_score
+
+    return _by_task(labels, scores, lambda y, p: average_precision_score(y, p), _two_classes)
+
+
+def rmse(labels: np.ndarray, predictions: np.ndarray) -> TaskScores:
+    """Root mean squared error of each task, in the units of the labels."""
+    from sklearn.metrics import mean_squared_error
+
+    return _by_task(labels, predictions, lambda y, p: float(np.sqrt(mean_squared_error(y, p))), lambda y: len(y) > 0)
+
+
+def mae(labels: np.ndarray, predictions: np.ndarray) -> TaskScores:
+    """Mean absolute error of each task, in the units of the labels."""
+    from sklearn.metrics import mean_absolute_error
+
+    return _by_task(labels, predictions, lambda y, p: mean_absolute_error(y, p), lambda y: len(y) > 0)
+
+
+def r2(labels: np.ndarray, predictions: np.ndarray) -> TaskScores:
+    """Coefficient of determination of each task; tasks with fewer than two different labels are skipped."""
+    from sklearn.metrics import r2_score
+
+    return _by_task(labels, predictions, lambda y, p: r2_score(y, p), lambda y: len(y) > 1 and np.ptp(y) > 0)
+
+
+_PROPERTY_METRICS = {"roc_auc": roc_auc, "pr_auc": pr_auc, "rmse": rmse, "mae": mae, "r2": r2}
+
+
+def property_metrics(
+    predictions: np.ndarray, labels: np.ndarray, problem_type: str, task_names: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The metrics of a property model.
+
+    Args:
+        predictions: `[molecules, tasks]`, probabilities or values in their units.
+        labels: `[molecules, tasks]`, NaN = missing.
+        problem_type: "regression" or "multi_label_classification".
+
+    Returns:
+        each of `METRICS[problem_type]` -> mean over the tasks where it is defined (NaN if nowhere); for classification
+        "skipped_tasks" -> number of tasks with one class only; with `task_names`, "per_task" -> task -> its metrics.
+    """
+    if problem_type not in METRICS:
+        raise ValueError(f"problem_type is {' or '.join(METRICS)}, not {problem_type!r}")
+    scores = {name: _PROPERTY_METRICS[name](labels, predictions) for name in METRICS[problem_type]}
+    result: dict[str, Any] = {name: score.mean for name, score in scores.items()}
+    if problem_type == "multi_label_classification":
+        result["skipped_tasks"] = scores["roc_auc"].skipped
+    if task_names is not None:
+        tasks = len(scores[METRICS[problem_type][0]].per_task)
+        if len(task_names) != tasks:
+            raise ValueError(f"{len(task_names)} task names for {tasks} tasks")
+        result["per_task"] = {
+            task: {name: float(score.per_task[index]) for name, score in scores.items()}
+            for index, task in enumerate(task_names)
+        }
+    return result
+
+
+def property_compute_metrics(config: Any) -> Callable[[Any], dict[str, float]]:
+    """`compute_metrics` of `Trainer` for a property model with this config (its `problem_type` and `id2label`).
+
+    The function takes an `EvalPrediction` with the model's outputs (logits, predictions), of which the last counts. Its
+    keys are those of `property_metrics`, and with several tasks `<metric>_<task>`; what is not defined is left out.
+    """
+    names = [config.id2label[index] for index in range(len(config.id2label))]
+
+    def compute_metrics(result: Any) -> dict[str, float]:
+        predictions = result.predictions[-1] if isinstance(result.predictions, tuple) else result.predictions
+        metrics = property_metrics(predictions, result.label_ids, config.problem_type, names)
+        per_task = metrics.pop("per_task")
+        if len(names) > 1:
+            metrics.update({f"{key}_{task}": value for task, each in per_task.items() for key, value in each.items()})
+        return {key: value for key, value in metrics.items() if not np.isnan(value)}
+
+    return compute_metrics
+
+
+def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Mean over the classes that occur in `labels` or `predictions` (integers `[molecules]`) of their F1."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
+
+
+# --- retrieval: scores [queries, candidates], higher is closer -------------------------------------------------------
+
+
+def retrieval_ranks(scores: np.ndarray, targets: np.ndarray | None = None) -> np.ndarray:
+    """Rank (1 = first) of each query's right candidate, int64 `[queries]`. Candidates with the same score count as
+    before it, so that a model which gives one answer to everything is last, not first; so do candidates whose score is
+    NaN, and a target whose score is NaN is last.
+
+    Args:
+        targets: `[queries]`, which candidate is right; by default the one with the query's own number.
+    """
+    scores = np.asarray(scores)
+    if targets is None:
+        if scores.shape[0] > scores.shape[1]:
+            raise ValueError(f"{scores.shape[0]} queries but {scores.shape[1]} candidates: say which are right")
+        targets = np.arange(len(scores))
+    own = np.take_along_axis(scores, np.asarray(targets)[:, None], axis=1)
+    return scores.shape[1] - (scores < own).sum(axis=1)
+
+
+def recall_at_k(scores: np.ndarray, k: int, targets: np.ndarray | None = None) -> float:
+    """Share of queries whose right candidate is among the first `k`; ties count against it."""
+    return float((retrieval_ranks(scores, targets) <= k).mean())
+
+
+def mean_reciprocal_rank(scores: np.ndarray, targets: np.ndarray | None = None) -> float:
+    """Mean of 1 / rank of the right candidate; ties count against it."""
+    return float((1 / retrieval_ranks(scores, targets)).mean())
+
+
+def retrieval_metrics(
+    scores: np.ndarray, targets: np.ndarray | None = None, ks: Sequence[int] = (1, 5, 10)
+) -> dict[str, float]:
+    """ "recall@<k>" and "mrr" of a score matrix."""
+    ranks = retrieval_ranks(scores, targets)
+    return {**{f"recall@{k}": float((ranks <= k).mean()) for k in ks}, "mrr": float((1 / ranks).mean())}
+
+
+def paired_view_metrics(
+    views: Mapping[str, np.ndarray], ks: Sequence[int] = (1, 5, 10), pool: int = 1000
+) -> dict[str, float]:
+    """Retrieval of each of two views of the same molecules by the other, cosine similarity, among `pool` molecules.
+
+    Args:
+        views: name -> embeddings `[molecules, hidden]`, two of them, row for row.
+        pool: molecules are taken in order, `pool` at a time, an incomplete last pool is left out (fewer molecules than
+            that are one pool); so numbers of evaluation sets of different size can be compared.
+
+    Returns:
+        "<a>_to_<b>_recall@<k>", "<a>_to_<b>_mrr", and the other way round; means over the pools.
+    """
+    (first, a), (second, b) = views.items()
+    a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
+    pool = min(pool, len(a))
+    results: dict[str, list[float]] = {}
+    for start in range(0, len(a) - pool + 1, pool):
+        scores = a[start : start + pool] @ b[start : start + pool].T
+        for way, matrix in ((f"{first}_to_{second}", scores), (f"{second}_to_{first}", scores.T)):
+            for key, value in retrieval_metrics(matrix, ks=ks).items():
+                results.setdefault(f"{way}_{key}", []).append(value)
+    return {key: float(np.mean(values)) for key, values in results.items()}
+
+
+def retrieval_compute_metrics(
+    names: Sequence[str], ks: Sequence[int] = (1, 5, 10), pool: int = 1000
+) -> Callable[[Any], dict[str, float]]:
+    """`compute_metrics` of `Trainer` for contrastive pre-training: `paired_view_metrics` of the model's `embeddings`
+    (`MoleculePreTrainingOutput`); `names` of the two views."""
+
+    def compute_metrics(result: Any) -> dict[str, float]:
+        embeddings = result.predictions
+        while isinstance(embeddings, tuple) and len(embeddings) == 1:
+            embeddings = embeddings[0]
+        if not isinstance(embeddings, Mapping):
+            embeddings = dict(zip(names, embeddings, strict=True))
+        return paired_view_metrics({name: embeddings[name] for name in names}, ks, pool)
+
+    return compute_metrics
+
+
+# --- screening: scores [molecules], active [molecules] of 0 and 1 ----------------------------------------------------
+
+
+def bedroc(scores: np.ndarray, active: np.ndarray, alpha: float = 20.0) -> float:
+    """Boltzmann-enhanced discrimination of ROC, 0 to 1 (Truchon and Bayly, J. Chem. Inf. Model. 47, 488 (2007)).
+    Actives stand behind inactives of the same score.
+
+    Raises:
+        ValueError: no actives or no inactives.
+    """
+    ranked = _ranked(scores, active)
+    n, actives = len(ranked), int(ranked.sum())
+    share = actives / n
+    ranks = np.flatnonzero(ranked) + 1
+    # robust initial enhancement: against the mean of the exponentials over all ranks
+    mean_weight = (1 - np.exp(-alpha)) / (n * np.expm1(alpha / n))
+    enhancement = np.exp(-alpha * ranks / n).mean() / mean_weight
+    lowest = -np.expm1(alpha * share) / (share * -np.expm1(alpha))
+    highest = -np.expm1(-alpha * share) / (share * -np.expm1(-alpha))
+    return float((enhancement - lowest) / (highest - lowest))
+
+
+def enrichment_factor(scores: np.ndarray, active: np.ndarray, fraction: float = 0.01) -> float:
+    """Share of actives among the first `ceil(fraction * molecules)`, divided by their share among all. Actives stand
+    behind inactives of the same score.
+
+    Raises:
+        ValueError: no actives or no inactives, or a fraction outside ]0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be above 0 and at most 1, not {fraction}")
+    ranked = _ranked(scores, active)
+    first = ranked[: int(np.ceil(round(fraction * len(ranked), 9)))]
+    return float(first.mean() / ranked.mean())
+
+
+# --- comparison -------------------------------------------------------------------------------------------------------
+
+
+class Comparison(NamedTuple):
+    """Paired bootstrap of metric(a) - metric(b).
+
+    Attributes:
+        difference: on the data as they are.
+        low, high: the interval that holds `confidence` of the resampled differences.
+        verdict: "win" or "loss" of `a` if the interval excludes zero, else "tie".
+    """
+
+    difference: float
+    low: float
+    high: float
+    verdict: str
+
+
+def paired_bootstrap(
+    metric: Callable[[np.ndarray, np.ndarray], float | TaskScores],
+    labels: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    greater_is_better: bool,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two models on the same molecules: both are measured on each resample (with replacement) of the molecules.
+
+    Args:
+        metric: of (labels, predictions), for example `roc_auc` or `rmse`.
+        labels, a, b: first dimension molecules.
+
+    Raises:
+        ValueError: different numbers of molecules, or a metric that is defined on fewer than half of the resamples.
+    """
+    labels, a, b = np.asarray(labels), np.asarray(a), np.asarray(b)
+    if not len(labels) == len(a) == len(b) > 0:
+        raise ValueError(f"{len(labels)} labels, {len(a)} and {len(b)} predictions: must be as many, and not none")
+
+    def difference(rows: np.ndarray) -> float:
+        values = [metric(labels[rows], predictions[rows]) for predictions in (a, b)]
+        first, second = (value.mean if isinstance(value, TaskScores) else value for value in values)
+        return float(first - second)
+
+    rng = np.random.default_rng(seed)
+    rows = np.arange(len(labels))
+    resampled = np.array([difference(rng.choice(rows, len(rows))) for _ in range(resamples)])
+    defined = resampled[~np.isnan(resampled)]
+    if 2 * len(defined) < resamples:
+        raise ValueError("the metric is not defined on most resamples: too few labels")
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    sign = 1 if greater_is_better else -1
+    better, worse = (low > 0, high < 0) if sign > 0 else (high < 0, low > 0)
+    return Comparison(difference(rows), float(low), float(high), "win" if better else "loss" if worse else "tie")
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------
+
+
+def _two_classes(labels: np.ndarray) -> bool:
+    return len(np.unique(labels)) == 2
+
+
+def _by_task(
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    score: Callable[[np.ndarray, np.ndarray], float],
+    defined: Callable[[np.ndarray], bool],
+) -> TaskScores:
+    labels, predictions = (np.asarray(x, dtype=np.float64) for x in (labels, predictions))
+    if labels.shape != predictions.shape or labels.ndim not in (1, 2):
+        raise ValueError(f"labels {labels.shape} and predictions {predictions.shape}: both must be [molecules, tasks]")
+    if labels.ndim == 1:
+        labels, predictions = labels[:, None], predictions[:, None]
+    per_task = np.full(labels.shape[1], np.nan)
+    for task in range(labels.shape[1]):
+        present = ~np.isnan(labels[:, task])
+        truth, guess = labels[present, task], predictions[present, task]
+        if np.isnan(guess).any():
+            raise ValueError(f"{np.isnan(guess).sum()} predictions of task {task} are NaN where there is a label")
+        if defined(truth):
+            per_task[task] = score(truth, guess)
+    known = per_task[~np.isnan(per_task)]
+    return TaskScores(float(known.mean()) if len(known) else float("nan"), per_task, len(per_task) - len(known))
+
+
+def _ranked(scores: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """`active` as booleans in the order of falling scores, inactives first among equals."""
+    scores, active = np.asarray(scores, dtype=np.float64), np.asarray(active).astype(bool)
+    if scores.shape != active.shape or scores.ndim != 1:
+        raise ValueError(f"scores {scores.shape} and active {active.shape}: both must be [molecules]")
+    if np.isnan(scores).any():
+        raise ValueError("scores contain NaN")
+    if active.all() or not active.any():
+        raise ValueError("needs both actives and inactives")
+    return active[np.lexsort((active, -scores))]
