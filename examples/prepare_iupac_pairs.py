@@ -5,9 +5,9 @@ SMILES-IUPAC pairs for MM-Deacon: clean, leave out benchmark molecules, split by
         --exclude ../shared/data/moleculenet/benchmark_blocks.parquet --out iupac_pairs
 
 Writes `train.parquet`, `validation.parquet`, `test.parquet` (columns smiles, iupac_name, source, opsin_check,
-inchikey_block, formula, row_id) and `exclusions.json` with the counts of what was left out and why. Which part a molecule
-belongs to depends on its InChIKey first block alone, so stereoisomers stay together; validation and test hold one
-molecule per block, with a name that OPSIN turns into exactly that structure.
+inchikey_block, formula, row_id) and `exclusions.json` with the counts of what was left out and why. Which part a
+molecule belongs to depends on its InChIKey first block alone, so stereoisomers stay together; validation and test hold
+one molecule per block, with a name that OPSIN turns into exactly that structure.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path, help="Parquet with smiles, iupac_name, source, opsin_check, primary")
     parser.add_argument("--exclude", type=Path, help="Parquet with inchikey_block: molecules to leave out")
-    parser.add_argument("--exclude-source", nargs="*", default=["massbank"], help="sources whose licence forbids shipping")
+    parser.add_argument("--exclude-source", nargs="*", default=["massbank"], help="whose licence forbids shipping")
     parser.add_argument("--out", type=Path, default=Path("iupac_pairs"))
     parser.add_argument("--test-fraction", type=float, default=0.06)
     parser.add_argument("--validation-fraction", type=float, default=0.02)

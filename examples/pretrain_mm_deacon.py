@@ -7,13 +7,12 @@ Pre-train MM-Deacon on SMILES-IUPAC pairs. The shipped `mm-deacon-mini` comes fr
         --validation_data iupac_pairs/validation.parquet --config examples/mm_deacon_mini.json \
         --output_dir runs/mm-deacon-mini $(cat examples/mm_deacon_mini.args)
 
-It resumes by itself when it was stopped; several processes: `torchrun --nproc_per_node 2 examples/pretrain_mm_deacon.py ...`
-(the batch is then that of all processes, negatives included). `--train_data` takes a Parquet or CSV file, a folder of
+It resumes by itself when it was stopped; several processes: `torchrun --nproc_per_node 2` in place of `python` (the
+batch is then that of all processes, negatives included). `--train_data` takes a Parquet or CSV file, a folder of
 them or a dataset on the Hub, with the columns `smiles` and `iupac_name`; `--help` lists every option.
 """
 
 from hf_molrep.pretraining import main
-
 
 if __name__ == "__main__":
     main("mm_deacon")

@@ -1,0 +1,362 @@
+"""Drug-drug interactions with drugs never seen: DeepDDI's interaction types, frozen fingerprints against baselines.
+
+    python -m benchmarks.interaction
+
+The protocol is that of `EVALUATION.md`, "Drug-drug interaction":
+
+- Unordered pairs, each (pair, interaction type) once. A pair of two drugs with several types stands in one fold, once
+  per type: no prediction can be right for more than one of them. Types with fewer than 50 pairs are one class, "rare".
+- **Drugs** are divided 7:1:2 into training, validation and test, drugs that share an InChIKey first block together.
+  Trained on pairs of two training drugs. *One drug unseen*: a test and a training drug. *Both unseen*: two test drugs.
+  Validation: pairs of a validation drug with a training or another validation drug. Pairs of a validation and a test
+  drug are not used. Each seed is another division and another initialisation.
+- Macro-F1 over the classes that occur in the test fold or are predicted there; accuracy beside it.
+- Every column is the same head (dropout, one hidden layer, symmetric in the two drugs) with the same number of updates;
+  the epoch is chosen by macro-F1 on validation. The identifier-only column knows a training drug's name and nothing
+  about its structure: what it scores comes from how often each drug stands in each class.
+
+The head on the frozen fingerprint is the `ForInteractionPrediction` model of the checkpoint's method, which takes
+embeddings in place of SMILES: each drug is embedded once.
+"""
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks import frozen
+from benchmarks.report import (
+    SPLITS,
+    argument_parser,
+    data_folder,
+    markdown_table,
+    mean_sd,
+    write_report,
+)
+from hf_molrep.chem import MoleculeError, inchikey_block
+from hf_molrep.chem.fingerprints import morgan_fingerprints
+from hf_molrep.data.splits import Split, read_split, write_split
+from hf_molrep.inference import resolve_checkpoint
+from hf_molrep.metrics import macro_f1
+
+RARE_BELOW = 50
+SHARES = (0.7, 0.1, 0.2)
+TESTS = ("one drug unseen", "both unseen")
+
+
+class Interactions(NamedTuple):
+    """
+    Unordered interactions.
+
+    Attributes:
+        drugs, smiles, blocks: `[drugs]`: identifier, SMILES, InChIKey first block.
+        pairs: `[interactions, 2]`, indices of drugs, the smaller first; labels: `[interactions]`, class index.
+        classes: names of the classes; the last one is "rare" where types were pooled.
+    """
+
+    drugs: list[str]
+    smiles: list[str]
+    blocks: list[str]
+    pairs: np.ndarray
+    labels: np.ndarray
+    classes: list[str]
+
+
+def read_interactions(path: Path, rare_below: int = RARE_BELOW) -> Interactions:
+    """Interactions of a Parquet file with drugbank_id_1, drugbank_id_2, smiles_1, smiles_2, label."""
+    import pyarrow.parquet as pq
+
+    columns = pq.read_table(path).to_pydict()
+    smiles = dict(zip(columns["drugbank_id_1"], columns["smiles_1"], strict=True))
+    smiles |= dict(zip(columns["drugbank_id_2"], columns["smiles_2"], strict=True))
+    drugs = sorted(smiles)
+    index = {drug: place for place, drug in enumerate(drugs)}
+    rows = {
+        (*sorted((index[first], index[second])), label)
+        for first, second, label in zip(
+            columns["drugbank_id_1"], columns["drugbank_id_2"], columns["label"], strict=True
+        )
+    }
+    table = np.array(sorted(rows), dtype=np.int64)
+    types, inverse, counts = np.unique(table[:, 2], return_inverse=True, return_counts=True)
+    frequent = counts >= rare_below
+    class_of_type = np.where(frequent, np.cumsum(frequent) - 1, frequent.sum())
+    classes = [str(name) for name in types[frequent]] + ([] if frequent.all() else ["rare"])
+    blocks = []
+    for drug in drugs:
+        try:
+            blocks.append(inchikey_block(smiles[drug]))
+        except MoleculeError:
+            blocks.append(drug)  # no InChI: a group of its own
+    return Interactions(drugs, [smiles[drug] for drug in drugs], blocks, table[:, :2], class_of_type[inverse], classes)
+
+
+def divide_drugs(blocks: Sequence[str], seed: int, shares: Sequence[float] = SHARES) -> dict[str, list[int]]:
+    """Drugs of `train`, `valid`, `test` in these shares; drugs of one block stay together."""
+    groups = defaultdict(list)
+    for place, block in enumerate(blocks):
+        groups[block].append(place)
+    names = sorted(groups)
+    order = np.random.default_rng(seed).permutation(len(names))
+    limits = np.cumsum(shares) * len(blocks)
+    parts: dict[str, list[int]] = {"train": [], "valid": [], "test": []}
+    taken = 0
+    for place in order:
+        part = list(parts)[int(np.searchsorted(limits[:2], taken, side="right"))]
+        parts[part] += groups[names[place]]
+        taken += len(groups[names[place]])
+    return parts
+
+
+def division_of(data: Interactions, seed: int, folder: Path) -> dict[str, np.ndarray]:
+    """The division of the drugs, from its file in `folder`; made and written there the first time."""
+    file = folder / f"deepddi.drugs-{seed}.json"
+    if not file.is_file():
+        parts = {part: np.sort(drugs) for part, drugs in divide_drugs(data.blocks, seed).items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_split(file, Split("drugs", seed, None, SHARES, parts), data.drugs)
+    return read_split(file, data.drugs).parts
+
+
+def folds_of(pairs: np.ndarray, drugs: dict[str, Sequence[int]]) -> dict[str, np.ndarray]:
+    """Indices of the interactions of `train`, `valid` and the two `TESTS`, from a division of the drugs."""
+    role = np.full(pairs.max() + 1, -1)
+    for number, part in enumerate(("train", "valid", "test")):
+        role[list(drugs[part])] = number
+    low, high = np.sort(role[pairs], axis=1).T
+    return {
+        "train": np.flatnonzero((low == 0) & (high == 0)),
+        "valid": np.flatnonzero((low >= 0) & (high == 1)),
+        TESTS[0]: np.flatnonzero((low == 0) & (high == 2)),
+        TESTS[1]: np.flatnonzero((low == 2) & (high == 2)),
+    }
+
+
+def scores(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Macro-F1 over the classes that occur in `labels` or are predicted, and accuracy."""
+    return {"macro_f1": macro_f1(labels, predicted), "accuracy": float((predicted == labels).mean())}
+
+
+class FeatureInteraction(nn.Module):
+    """
+    The head of `MMDeaconForInteractionPrediction` (symmetric) on fixed features of the drugs.
+
+    The hidden layer of a concatenation is a sum, W [a; b] = W1 a + W2 b, and each half is computed once for every drug
+    of a batch instead of once per pair: with wide sparse features that is most of the work saved.
+    """
+
+    def __init__(self, features: np.ndarray, classes: int, hidden: int, dropout: float):
+        super().__init__()
+        self.register_buffer("features", torch.from_numpy(features.astype(np.float32)), persistent=False)
+        self.dropout = nn.Dropout(dropout)
+        self.dense = nn.Linear(features.shape[1], 2 * hidden, bias=False)
+        self.bias = nn.Parameter(torch.zeros(hidden))
+        self.out_proj = nn.Linear(hidden, classes)
+        nn.init.normal_(self.dense.weight, std=0.02)
+        nn.init.normal_(self.out_proj.weight, std=0.02)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor | None = None) -> dict:
+        drugs, place = torch.unique(torch.cat([first, second]), return_inverse=True)
+        left, right = self.dense(self.dropout(self.features[drugs])).chunk(2, dim=-1)
+        one, two = place.chunk(2)
+        logits = 0
+        for a, b in ((one, two), (two, one)):
+            logits = logits + self.out_proj(self.dropout(torch.relu(left[a] + right[b] + self.bias))) / 2
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return {"loss": loss, "logits": logits}
+
+
+def train_and_predict(model, collate, labels: np.ndarray, folds: dict, args, seed: int) -> dict[str, np.ndarray]:
+    """Train through `Trainer`, keep the epoch with the best macro-F1 on `valid`; predicted classes of the `TESTS`."""
+    from transformers import PrinterCallback, Trainer, TrainingArguments
+
+    with tempfile.TemporaryDirectory(prefix="hf_molrep_ddi_") as folder:
+        trainer = Trainer(
+            model=model,
+            args=TrainingArguments(
+                output_dir=folder,
+                num_train_epochs=args.epochs,
+                per_device_train_batch_size=args.batch_size,
+                per_device_eval_batch_size=4 * args.batch_size,
+                learning_rate=args.learning_rate,
+                warmup_steps=0.05,
+                weight_decay=0.01,
+                seed=seed,
+                eval_strategy="epoch",
+                save_strategy="epoch",
+                save_total_limit=1,
+                save_only_model=True,
+                load_best_model_at_end=True,
+                metric_for_best_model="macro_f1",
+                greater_is_better=True,
+                label_names=["labels"],
+                remove_unused_columns=False,
+                logging_strategy="no",
+                disable_tqdm=True,
+                report_to="none",
+                use_cpu=not torch.accelerator.is_available(),
+                dataloader_pin_memory=torch.accelerator.is_available(),
+            ),
+            data_collator=collate,
+            train_dataset=folds["train"].tolist(),
+            eval_dataset=folds["valid"].tolist(),
+            compute_metrics=lambda result: scores(result.predictions, result.label_ids),
+            preprocess_logits_for_metrics=lambda outputs, _: (
+                outputs[0] if isinstance(outputs, tuple) else outputs
+            ).argmax(dim=-1),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        return {test: trainer.predict(folds[test].tolist()).predictions for test in TESTS}
+
+
+def head_of_checkpoint(folder: str, classes: int, args):
+    """The interaction model of the checkpoint's method: towers frozen, head new."""
+    from transformers.utils import logging
+
+    import hf_molrep
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # that the head is new is the point
+    try:
+        return hf_molrep.AutoModelForMoleculeInteractionPrediction.from_pretrained(
+            folder,
+            num_labels=classes,
+            problem_type="single_label_classification",
+            interaction_hidden_size=args.hidden,
+            interaction_symmetric=True,
+            freeze_encoder=True,
+            classifier_dropout=args.dropout,
+            dtype=torch.float32,
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def standardised(features: np.ndarray, drugs: Sequence[int]) -> np.ndarray:
+    """Columns with mean 0 and deviation 1 over the given drugs (those of training)."""
+    part = features[list(drugs)]
+    return ((features - part.mean(axis=0)) / np.maximum(part.std(axis=0), 1e-6)).astype(np.float32)
+
+
+def columns_of(folder: str, data: Interactions) -> dict[str, np.ndarray]:
+    """
+    Features of every drug by column, `[drugs, features]`; the identifiers are made for each division.
+
+    Raises:
+        ValueError: a drug that the checkpoint cannot embed.
+    """
+    features = {"Morgan": morgan_fingerprints(data.smiles, size=1024)}
+    for name, seed in (("frozen, random weights", 0), ("frozen, pre-trained", None)):
+        model, processor = frozen.load(folder, seed)
+        features[name], _ = frozen.embed(model, processor, data.smiles, truncation=True)
+        failed = np.flatnonzero(np.isnan(features[name]).any(axis=1))
+        if len(failed):
+            raise ValueError(f"{len(failed)} drugs cannot be embedded, the first is {data.drugs[failed[0]]}")
+    return features
+
+
+def run_seed(seed: int, folder: str, data: Interactions, features: dict, args) -> dict[str, dict]:
+    """Scores by column and test for one division of the drugs."""
+    from transformers import set_seed
+
+    drugs = division_of(data, seed, args.splits)
+    folds = folds_of(data.pairs, drugs)
+    labels = torch.from_numpy(data.labels)
+    pairs = torch.from_numpy(data.pairs)
+    majority = np.bincount(data.labels[folds["train"]]).argmax()
+    results = {
+        "most frequent class": {
+            test: scores(np.full(len(folds[test]), majority), data.labels[folds[test]]) for test in TESTS
+        }
+    }
+    identifiers = np.zeros((len(data.drugs), len(drugs["train"])), dtype=np.float32)
+    identifiers[drugs["train"], np.arange(len(drugs["train"]))] = 1.0
+
+    def rows_of(rows: list[int]) -> dict[str, torch.Tensor]:
+        return {"first": pairs[rows, 0], "second": pairs[rows, 1], "labels": labels[rows]}
+
+    for name, values in ({"identifiers only": identifiers} | features).items():
+        if args.columns and name not in args.columns:
+            continue
+        set_seed(seed)
+        collate = rows_of
+        if name.startswith("frozen"):
+            model = head_of_checkpoint(folder, len(data.classes), args)
+            table = torch.from_numpy(standardised(values, drugs["train"]))
+
+            def collate(rows: list[int], table=table) -> dict[str, torch.Tensor]:
+                batch = rows_of(rows)
+                return {
+                    "embeddings": table[batch["first"]],
+                    "second_embeddings": table[batch["second"]],
+                    "labels": batch["labels"],
+                }
+        else:
+            model = FeatureInteraction(values, len(data.classes), args.hidden, args.dropout)
+        predicted = train_and_predict(model, collate, data.labels, folds, args, seed)
+        results[name] = {test: scores(predicted[test], data.labels[folds[test]]) for test in TESTS}
+        print(
+            f"seed {seed}, {name}: " + ", ".join(f"{t} {results[name][t]['macro_f1']:.3f}" for t in TESTS), flush=True
+        )
+    results["pairs"] = {fold: len(rows) for fold, rows in folds.items()}
+    return results
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--interactions", type=Path, help="Parquet (default: ddi/deepddi.parquet of the data folder)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--columns", nargs="*", help="only these columns")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=2048)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--splits", type=Path, default=SPLITS, help="folder of the split files")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    folder = resolve_checkpoint(args.model)
+
+    data = read_interactions(args.interactions or data_folder() / "ddi" / "deepddi.parquet")
+    features = columns_of(folder, data)
+    by_seed = {seed: run_seed(seed, folder, data, features, args) for seed in args.seeds}
+
+    first = by_seed[args.seeds[0]]
+    rows = []
+    for name in first:
+        if name != "pairs":
+            values = [
+                [by_seed[seed][name][test][metric] for seed in args.seeds]
+                for test in TESTS
+                for metric in ("macro_f1", "accuracy")
+            ]
+            rows.append([name, *(mean_sd(column) for column in values)])
+    several = len(data.pairs) - len(np.unique(data.pairs, axis=0))
+    sizes = "; ".join(
+        f"seed {seed}: " + ", ".join(f"{fold} {n}" for fold, n in by_seed[seed]["pairs"].items()) for seed in args.seeds
+    )
+    text = [
+        "# Drug-drug interaction (DeepDDI)\n",
+        markdown_table(
+            ["features", *(f"{test}, {metric}" for test in TESTS for metric in ("macro-F1", "accuracy"))], rows
+        ),
+        "",
+        f"- {len(data.drugs)} drugs, {len(data.pairs)} interactions ({several} more than unordered pairs: pairs with "
+        f"several types), {len(data.classes)} classes. Mean ± standard deviation over seeds {args.seeds}; each divides "
+        "the drugs anew.",
+        f"- Pairs: {sizes}.",
+        "- The data derive from DrugBank (CC BY-NC): heads trained on them are not shipped.",
+    ]
+    write_report("interaction", "\n".join(text), {"by_seed": by_seed, "classes": data.classes}, args, folder)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

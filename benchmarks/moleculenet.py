@@ -1,0 +1,336 @@
+"""MoleculeNet by scaffold split: the checkpoint against its own architecture from random weights and baselines.
+
+    python -m benchmarks.moleculenet --tasks bbbp bace sider tox21 clintox esol freesolv lipophilicity
+
+The protocol is that of `EVALUATION.md`, "Always":
+
+- **Splits** 8:1:1, written once to `benchmarks/splits/` and used by every column: the deterministic scaffold split and
+  two balanced scaffold splits (seeds 0 and 1), scaffolds without chirality. Every column is trained with each of
+  `--seeds` on each split.
+- **Columns**: `pre-trained` (the checkpoint, fine-tuned), `random weights` (the same, from scratch), `Morgan + RF`
+  (radius 2, 2,048 bits), `descriptors + GB` (RDKit's 2D descriptors, histogram gradient boosting).
+- **Selection** on the validation part only. Every column has `--trials` settings to choose from, tried with the first
+  seed on each split; the best one is then used for all seeds. Both neural columns have the same epochs, hence the same
+  updates; the epoch is chosen on validation too.
+- **Raw** as in the papers, and **cleaned**: parent molecules, neutralised, one row per InChIKey, contradicting labels
+  dropped or averaged.
+- Mean ± standard deviation over splits and seeds, and win / tie / loss of the checkpoint against each column: paired
+  bootstrap of the test molecules (95 % interval of the difference, 1,000 resamples) for each split and seed. ClinTox is
+  shown and not counted.
+
+Each result is appended to `--cache` as soon as it is there (JSON lines); an interrupted run continues behind it.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import frozen
+from benchmarks.fingerprints import descriptors
+from benchmarks.report import RESULTS, SPLITS, argument_parser, fingerprint, markdown_table, mean_sd, write_report
+from hf_molrep.chem.fingerprints import morgan_fingerprints
+from hf_molrep.data.datasets import MOLECULENET, label_matrix, load_moleculenet
+from hf_molrep.data.splits import make_split, read_split, write_split
+from hf_molrep.inference import resolve_checkpoint
+from hf_molrep.metrics import GREATER_IS_BETTER, mae, paired_bootstrap, pr_auc, property_metrics, rmse, roc_auc
+
+TASKS = ("bbbp", "bace", "sider", "tox21", "clintox", "esol", "freesolv", "lipophilicity")
+SPLIT_NAMES = {  # name of the split, seed
+    "scaffold": ("scaffold", 0),
+    "balanced-0": ("balanced_scaffold", 0),
+    "balanced-1": ("balanced_scaffold", 1),
+}
+NOT_COUNTED = {"clintox": "one-atom rules predict it"}
+METRIC_OF = {"roc_auc": roc_auc, "pr_auc": pr_auc, "rmse": rmse, "mae": mae}
+# Settings to choose from, most usual first; `--trials` takes so many of each.
+SETTINGS: dict[str, list[dict]] = {
+    "pre-trained": [{"learning_rate": rate} for rate in (1e-4, 3e-4, 3e-5, 1e-3)],
+    "random weights": [{"learning_rate": rate} for rate in (1e-4, 3e-4, 3e-5, 1e-3)],
+    "Morgan + RF": [
+        {"max_features": "sqrt", "min_samples_leaf": 1},
+        {"max_features": 0.1, "min_samples_leaf": 1},
+        {"max_features": "sqrt", "min_samples_leaf": 2},
+        {"max_features": 0.3, "min_samples_leaf": 1},
+    ],
+    "descriptors + GB": [
+        {"learning_rate": 0.05, "max_leaf_nodes": 15},
+        {"learning_rate": 0.1, "max_leaf_nodes": 31},
+        {"learning_rate": 0.02, "max_leaf_nodes": 31},
+        {"learning_rate": 0.05, "max_leaf_nodes": 7},
+    ],
+}
+NEURAL = ("pre-trained", "random weights")
+
+
+class Data:
+    """One task: SMILES, labels `[molecules, tasks]`, splits, and features that are computed when first asked for."""
+
+    def __init__(self, name: str, variant: str, splits: Sequence[str], folder: Path, root: Path | None = None):
+        dataset = load_moleculenet(name, variant, root)
+        self.name, self.variant, self.task = name, variant, MOLECULENET[name]
+        self.note = dataset.info.description
+        self.smiles, self.labels = list(dataset["smiles"]), label_matrix(dataset, self.task.labels)
+        self.splits = {}
+        for split in splits:
+            file = folder / f"{name}.{variant}.{split}.json"
+            if not file.is_file():
+                folder.mkdir(parents=True, exist_ok=True)
+                method, seed = SPLIT_NAMES[split]
+                write_split(file, make_split(method, self.smiles, seed=seed), self.smiles)
+            self.splits[split] = read_split(file, self.smiles).parts
+        self._features: dict = {}
+
+    def features(self, column: str, checkpoint: str):
+        """Of all molecules: what the processor gives (neural columns), or a matrix."""
+        key = "neural" if column in NEURAL else column
+        if key not in self._features:
+            if key == "neural":
+                from transformers import AutoProcessor
+
+                processor = AutoProcessor.from_pretrained(checkpoint)
+                self._features[key] = frozen.truncating(processor).featurize(self.smiles, on_error="skip")
+            else:
+                make = morgan_fingerprints if column == "Morgan + RF" else descriptors
+                self._features[key] = make(self.smiles)
+        return self._features[key]
+
+
+def fit_baseline(
+    column: str,
+    setting: dict,
+    features: np.ndarray,
+    labels: np.ndarray,
+    split: dict,
+    problem_type: str,
+    seed: int,
+    trees: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Predictions of validation and test part, `[molecules, tasks]` each: one estimator per task, on the molecules that
+    have its label. A task with one class in training predicts that class.
+    """
+    from sklearn.ensemble import (
+        HistGradientBoostingClassifier,
+        HistGradientBoostingRegressor,
+        RandomForestClassifier,
+        RandomForestRegressor,
+    )
+
+    classify = problem_type == "multi_label_classification"
+    predictions = {part: np.empty((len(split[part]), labels.shape[1])) for part in ("valid", "test")}
+    for task in range(labels.shape[1]):
+        train = split["train"][~np.isnan(labels[split["train"], task])]
+        truth = labels[train, task]
+        if classify and len(np.unique(truth)) < 2:
+            for part in predictions:
+                predictions[part][:, task] = truth[0] if len(truth) else 0.5
+            continue
+        if column == "Morgan + RF":
+            forest = RandomForestClassifier if classify else RandomForestRegressor
+            estimator = forest(n_estimators=trees, n_jobs=-1, random_state=seed, **setting)
+        else:
+            boosting = HistGradientBoostingClassifier if classify else HistGradientBoostingRegressor
+            # stops by a part of the training molecules, drawn with the seed: the validation part is for selection
+            estimator = boosting(max_iter=500, early_stopping=True, random_state=seed, **setting)
+        estimator.fit(features[train], truth)
+        for part, values in predictions.items():
+            rows = features[split[part]]
+            values[:, task] = estimator.predict_proba(rows)[:, 1] if classify else estimator.predict(rows)
+    return predictions["valid"], predictions["test"]
+
+
+def train(column: str, setting: dict, data: Data, split: dict, seed: int, checkpoint: str, args):
+    """Predictions of validation and test part, `[molecules, tasks]` each."""
+    features = data.features(column, checkpoint)
+    if column not in NEURAL:
+        return fit_baseline(column, setting, features, data.labels, split, data.task.problem_type, seed, args.trees)
+    from hf_molrep.finetuning import finetune
+
+    usable = {part: [row for row in rows if isinstance(features[row], dict)] for part, rows in split.items()}
+    if len(usable["valid"]) + len(usable["test"]) < len(split["valid"]) + len(split["test"]):
+        raise ValueError(f"{data.name}: the checkpoint cannot take some molecules of the validation or test part")
+    result = finetune(
+        checkpoint,
+        data.smiles,
+        data.labels,
+        data.task.labels,
+        data.task.problem_type,
+        split,
+        from_scratch=column == "random weights",
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        seed=seed,
+        metric=data.task.metric,
+        features=features,
+        **setting,
+    )
+    return result.valid_predictions, result.test_predictions
+
+
+class Cache:
+    """Results as JSON lines; a line that an interruption cut off is dropped."""
+
+    def __init__(self, file: Path):
+        self.file, self.records = file, {}
+        if file.is_file():
+            text = file.read_text()
+            if text and not text.endswith("\n"):
+                with file.open("a") as lines:
+                    lines.write("\n")  # what comes next must not continue the broken line
+            for line in text.splitlines():
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError:
+                    continue
+                self.records[json.dumps(record["key"])] = record["value"]
+
+    def get(self, key: dict, compute) -> dict:
+        """The value of `key`; `compute()`d and written if it is not known."""
+        name = json.dumps(key)
+        if name not in self.records:
+            self.records[name] = compute()
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a") as lines:
+                lines.write(json.dumps({"key": key, "value": self.records[name]}) + "\n")
+        return self.records[name]
+
+
+def score(metric: str, labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Mean of the metric over the tasks where it is defined."""
+    return float(METRIC_OF[metric](labels, predictions).mean)
+
+
+def better(metric: str, value: float, than: float) -> bool:
+    """Whether a validation score is better than the best so far; one that is not defined (NaN) never is."""
+    if math.isnan(value) or math.isnan(than):
+        return not math.isnan(value)
+    return value > than if metric in GREATER_IS_BETTER else value < than
+
+
+def evaluate(data: Data, split_name: str, column: str, checkpoint: str, cache: Cache, args) -> list[dict]:
+    """One record per seed: `valid`, `test` (scores), `predictions` of the test part, `setting` that was chosen."""
+    split, metric = data.splits[split_name], data.task.metric
+    settings = SETTINGS[column][: args.trials]
+    identity = {"task": data.name, "variant": data.variant, "split": split_name, "column": column}
+    if column == "Morgan + RF":
+        identity |= {"trees": args.trees}
+    if column in NEURAL:
+        identity |= {"checkpoint": fingerprint(checkpoint), "epochs": args.epochs, "batch_size": args.batch_size}
+
+    def result(setting: dict, seed: int) -> dict:
+        def compute() -> dict:
+            valid, test = train(column, setting, data, split, seed, checkpoint, args)
+            known = data.labels[split["valid"]]
+            return {
+                "valid": property_metrics(valid, known, data.task.problem_type)[metric],
+                "test": score(metric, data.labels[split["test"]], test),
+                "predictions": [[float(f"{value:.6g}") for value in row] for row in test],
+            }
+
+        key = identity | {"setting": setting, "seed": seed}
+        value = cache.get(key, compute)
+        print(f"{', '.join(map(str, key.values()))}: valid {value['valid']:.4f} test {value['test']:.4f}", flush=True)
+        return value
+
+    chosen, best = settings[0], math.nan
+    if len(settings) > 1:
+        for setting in settings:
+            value = result(setting, args.seeds[0])["valid"]
+            if better(metric, value, best):
+                chosen, best = setting, value
+    return [{"seed": seed, "setting": chosen, **result(chosen, seed)} for seed in args.seeds]
+
+
+def compare(data: Data, found: dict, resamples: int) -> dict[str, dict]:
+    """Wins, ties and losses of `pre-trained` against every other column, one verdict per split and seed; "undefined"
+    where the test part cannot measure the metric."""
+    verdicts = {}
+    for column in found:
+        if column == "pre-trained":
+            continue
+        counts = {"win": 0, "tie": 0, "loss": 0, "undefined": 0}
+        for split, records in found[column].items():
+            labels = data.labels[data.splits[split]["test"]]
+            for own, other in zip(found["pre-trained"][split], records, strict=True):
+                pair = [np.array(record["predictions"]) for record in (own, other)]
+                if any(math.isnan(score(data.task.metric, labels, predictions)) for predictions in pair):
+                    counts["undefined"] += 1
+                    continue
+                comparison = paired_bootstrap(
+                    METRIC_OF[data.task.metric],
+                    labels,
+                    *pair,
+                    greater_is_better=data.task.metric in GREATER_IS_BETTER,
+                    resamples=resamples,
+                )
+                counts[comparison.verdict] += 1
+        verdicts[column] = counts
+    return verdicts
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(MOLECULENET))
+    parser.add_argument("--variants", nargs="+", default=["raw", "cleaned"], choices=["raw", "cleaned"])
+    parser.add_argument("--split-names", nargs="+", default=list(SPLIT_NAMES), choices=list(SPLIT_NAMES))
+    parser.add_argument("--columns", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--trials", type=int, default=2, choices=[1, 2, 3, 4], help="settings to choose from, per column"
+    )
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--trees", type=int, default=500, help="of the random forest")
+    parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--data", type=Path, help="folder of the MoleculeNet files (default: that of the data folder)")
+    parser.add_argument("--splits", type=Path, default=SPLITS, help="folder of the split files")
+    parser.add_argument("--cache", type=Path, default=RESULTS / "moleculenet.cache.jsonl", help="finished results")
+    args = parser.parse_args(argv)
+    import torch
+
+    torch.set_num_threads(args.threads)
+    checkpoint = resolve_checkpoint(args.model)
+    cache = Cache(args.cache)
+    rows, raw, notes = [], [], []
+    for name in args.tasks:
+        for variant in args.variants:
+            data = Data(name, variant, args.split_names, args.splits, args.data)
+            found = {
+                column: {split: evaluate(data, split, column, checkpoint, cache, args) for split in args.split_names}
+                for column in args.columns
+            }
+            verdicts = compare(data, found, args.resamples) if "pre-trained" in found else {}
+            scores = {c: [r["test"] for records in splits.values() for r in records] for c, splits in found.items()}
+            table = [name, variant, data.task.metric, len(data.smiles), *(mean_sd(scores[c]) for c in args.columns)]
+            for column in args.columns:
+                if column != "pre-trained":
+                    counts = verdicts.get(column, {})
+                    counts = " / ".join(str(counts[verdict]) for verdict in ("win", "tie", "loss")) if counts else "n/a"
+                    table.append("not counted" if name in NOT_COUNTED else counts)
+            rows.append(table)
+            notes.append(data.note)
+            for column, splits in found.items():
+                for split, records in splits.items():
+                    for record in records:
+                        kept = {key: value for key, value in record.items() if key != "predictions"}
+                        raw.append({"task": name, "variant": variant, "column": column, "split": split, **kept})
+    versus = [f"against {column}" for column in args.columns if column != "pre-trained"]
+    text = [
+        "# MoleculeNet, scaffold splits\n",
+        markdown_table(["task", "variant", "metric", "molecules", *args.columns, *versus], rows),
+        f"\n- Mean ± standard deviation over the splits {', '.join(args.split_names)} (scaffolds without chirality) "
+        f"and seeds {args.seeds}; ROC-AUC and PR-AUC: higher is better, RMSE and MAE: lower.",
+        "- against: wins / ties / losses of the pre-trained column, one paired bootstrap for each split and seed.",
+        f"- {args.trials} settings per column, chosen on validation; {args.epochs} epochs for both neural columns.",
+        *(f"- {task}: not counted, {reason}." for task, reason in NOT_COUNTED.items() if task in args.tasks),
+        *(f"- {note}." for note in notes),
+    ]
+    write_report("moleculenet", "\n".join(text), {"results": raw}, args, checkpoint)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
