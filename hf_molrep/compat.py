@@ -9,7 +9,6 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-
 __all__ = [
     "ALL_ATTENTION_FUNCTIONS",
     "CONFIG_MAPPING_NAMES",

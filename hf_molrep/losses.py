@@ -49,7 +49,7 @@ def property_loss(logits: torch.Tensor, labels: torch.Tensor, problem_type: str)
     Args:
         logits, labels: `[molecules, tasks]`; labels of a regression are scaled as the logits are.
     Raises:
-        ValueError: unknown `problem_type`, shapes that differ, or class labels other than 0 and 1.
+        ValueError: unknown `problem_type`, or shapes that differ. (Classes other than 0 and 1 are refused by `data`.)
     """
     if logits.shape != labels.shape:
         raise ValueError(f"labels have shape {tuple(labels.shape)}, the model predicts {tuple(logits.shape)}")

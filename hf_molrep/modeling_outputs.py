@@ -56,7 +56,8 @@ class MoleculePropertyOutput(ModelOutput):
     Args:
         loss (`torch.FloatTensor` of shape `()`): mean over the labels that are present.
         losses (`dict[str, torch.FloatTensor]`): the same by name.
-        logits (`torch.FloatTensor` of shape `(molecules, tasks)`): logits, or values scaled by `label_mean`, `label_std`.
+        logits (`torch.FloatTensor` of shape `(molecules, tasks)`): of classes, or values scaled by `label_mean`,
+            `label_std`.
         predictions (`torch.FloatTensor` of shape `(molecules, tasks)`): probabilities, or values in `label_units`.
     """
 

@@ -38,8 +38,8 @@ class PreTrainingDataArguments:
     attention: str | None = field(
         default=None,
         metadata={
-            "help": "attn_implementation; default: sdpa on a GPU, eager on CPU, where the backward pass of torch's fused "
-            "kernel takes four tenths of a step (measured: 160 pairs a second against 265)"
+            "help": "attn_implementation; default: sdpa on a GPU, eager on CPU, where the backward pass of torch's "
+            "fused kernel took four tenths of a step"
         },
     )
     encoder_chunk_size: int | None = field(
@@ -154,9 +154,7 @@ def main(method_name: str, argv: list[str] | None = None) -> dict:
         model = method.for_pre_training(make_config(method, processor, data.config))
 
     on_cpu = training.device.type == "cpu"
-    model.config.encoder_chunk_size = (
-        data.encoder_chunk_size if data.encoder_chunk_size is not None else 64 * on_cpu
-    )
+    model.config.encoder_chunk_size = data.encoder_chunk_size if data.encoder_chunk_size is not None else 64 * on_cpu
     attention = data.attention or ("eager" if on_cpu else "sdpa")
     model.set_attn_implementation(attention)
 
@@ -165,9 +163,7 @@ def main(method_name: str, argv: list[str] | None = None) -> dict:
         args=training,
         train_dataset=train_set,
         eval_dataset=validation_set,
-        data_collator=method.data_collator(
-            processor, smiles_augmentation=data.smiles_augmentation, seed=training.seed
-        ),
+        data_collator=method.data_collator(processor, smiles_augmentation=data.smiles_augmentation, seed=training.seed),
         eval_data_collator=method.data_collator(processor),
         processing_class=processor,
         compute_metrics=retrieval_compute_metrics(("smiles", "iupac")) if validation_set is not None else None,

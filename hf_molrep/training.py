@@ -114,9 +114,7 @@ class MoleculeTrainer(Trainer):
             self.data_collator, self.args.dataloader_drop_last = training
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
-        loss, outputs = super().compute_loss(
-            model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
-        )
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training and getattr(outputs, "losses", None):
             for name, value in outputs.losses.items():
                 self._loss_sums[name] = self._loss_sums.get(name, 0.0) + value.detach().float()

@@ -1,0 +1,178 @@
+"""`pipeline("molecule-embedding")` and `pipeline("molecule-property-prediction")`."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModel, Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .chem.smiles import MoleculeError
+from .embedding import pooled
+from .inference import infer
+from .models.auto import AutoModelForMoleculePropertyPrediction
+from .prediction import predictions, task_names, task_units
+
+_OPTIONS = ("kind", "batch_tokens", "on_error", "window", "num_workers", "column")
+
+
+class _MoleculePipeline(Pipeline):
+    """
+    What both pipelines share: the call. Batches are made by [`~hf_molrep.inference.infer`]: transformers' own batching
+    pads with one tokenizer, knows nothing of graphs, does not sort by length, and loses a window for one bad molecule.
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_feature_extractor = False
+    _load_image_processor = False
+    _load_video_processor = False
+
+    def __init__(self, model, processor=None, *, dtype=None, num_workers=None, **kwargs):
+        if processor is None:
+            raise ValueError("a model object needs its processor: pipeline(..., model=model, processor=processor)")
+        options = {name: kwargs.pop(name) for name in _OPTIONS if name in kwargs}
+        if num_workers is not None:
+            options["num_workers"] = num_workers
+        kwargs.pop("local_files_only", None)  # pipeline() has used it and hands it on
+        stock = {name: kwargs.pop(name) for name in signature(Pipeline.__init__).parameters if name in kwargs}
+        self._sanitize_parameters(**kwargs)
+        super().__init__(model=model, processor=processor, **stock)
+        self._options = self._sanitize_parameters(**options)[0]
+        # pipeline() loads a checkpoint in the dtype asked for; a model object is left as it is and run under autocast
+        self._autocast = dtype if isinstance(dtype, torch.dtype) and dtype != self.model.dtype else None
+
+    def _sanitize_parameters(self, **options) -> tuple[dict, dict, dict]:
+        unknown = [name for name in options if name not in _OPTIONS]
+        if unknown:
+            raise ValueError(f"unknown argument {', '.join(map(repr, unknown))}; there are {', '.join(_OPTIONS)}")
+        return options, {}, {}
+
+    def __call__(
+        self, inputs: str | Mapping | Iterable[str | Mapping], **options: Any
+    ) -> dict | list[dict] | Iterator[dict]:
+        """
+        Args:
+            inputs: a string, which gives one result; a list or tuple, which gives a list; or anything else that can be
+                iterated (a generator, a `datasets.Dataset`, a `KeyDataset`), which gives an iterator and is read as the
+                results are. Rows that are dicts hold the molecule in `column`.
+            kind: `"smiles"` or `"iupac"`.
+            column: of rows that are dicts; by default `smiles`, or `iupac_name` for names.
+            on_error: `"raise"`, or `"skip"`: a failure in its place, with the reason under `error`.
+            batch_tokens, window, num_workers: see [`~hf_molrep.inference.infer`].
+
+        Raises:
+            MoleculeError: a molecule that cannot be used (`on_error="raise"`).
+            ValueError: unknown or impossible arguments.
+        """
+        options = {**self._options, **self._sanitize_parameters(**options)[0]}
+        column = options.pop("column", "iupac_name" if options.get("kind") == "iupac" else "smiles")
+        single = isinstance(inputs, (str, Mapping))
+        if not single and not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__"):
+            raise ValueError(f"molecules are strings, not {type(inputs).__name__}")
+        results = self._results([inputs] if single else _texts(inputs, column), column, options)
+        if single:
+            return next(results)
+        return list(results) if isinstance(inputs, (list, tuple)) else results
+
+    def _results(self, inputs, column: str, options: dict) -> Iterator[dict]:
+        molecules = (_text(row, column) for row in inputs)
+        inferred = infer(self.model, self.processor, molecules, self._read_output, dtype=self._autocast, **options)
+        return (
+            {self._result_key: None, "error": result.reason}
+            if isinstance(result, MoleculeError)
+            else self.postprocess(result.output)
+            for result in inferred
+        )
+
+    # The steps of transformers' Pipeline, one molecule at a time; __call__ does not go through them.
+    def preprocess(self, inputs: str, **options) -> dict:
+        return self.processor(inputs, return_tensors="pt")
+
+    def _forward(self, inputs: dict) -> Any:
+        return self._read_output(self.model(**inputs)).float()
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """Model and processor (transformers' own would copy this file too, and loading ask for `trust_remote_code`)."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
+
+
+class MoleculeEmbeddingPipeline(_MoleculePipeline):
+    """
+    Molecules to embeddings: `{"embedding": float32 array [hidden]}` each; with `on_error="skip"`
+    `{"embedding": None, "error": reason}` in the place of one that failed.
+
+    ```python
+    pipe = pipeline("molecule-embedding", model="<repo or folder>")     # without a model: mm-deacon-mini
+    pipe(["CCO", "c1ccccc1O"])
+    pipe(["ethanol", "phenol"], kind="iupac")
+    for result in pipe(line.strip() for line in open("molecules.smi")): ...
+    ```
+    """
+
+    _result_key = "embedding"
+    _read_output = staticmethod(pooled)
+
+    def postprocess(self, output) -> dict:
+        return {"embedding": output}
+
+
+class MoleculePropertyPredictionPipeline(_MoleculePipeline):
+    """
+    Molecules to properties: `{"predictions": {task: float}, "units": {task: str | None}}` each, probabilities (unit
+    "probability") or values in the units of the labels; with `on_error="skip"` `{"predictions": None, "error": reason}`
+    in the place of one that failed.
+    """
+
+    _result_key = "predictions"
+    _read_output = staticmethod(predictions)
+
+    def postprocess(self, output) -> dict:
+        names = task_names(self.model.config)
+        return {
+            "predictions": dict(zip(names, output.tolist(), strict=True)),
+            "units": task_units(self.model.config),
+        }
+
+
+def _texts(inputs: Any, column: str) -> Any:
+    """Rows to go through. A `datasets.Dataset` is cut down to the one column that is read, which spares the others."""
+    names = getattr(inputs, "column_names", None)
+    if not isinstance(names, list) or not hasattr(inputs, "select_columns"):
+        # KeyDataset has no __iter__ and may index a lazy column; iter() falls back on __getitem__ until IndexError
+        return (inputs[row] for row in range(len(inputs))) if not isinstance(inputs, Iterable) else inputs
+    if column not in names:
+        raise ValueError(f"the dataset has no column {column!r}; it has {', '.join(names)}")
+    return inputs.select_columns([column])
+
+
+def _text(row: Any, column: str) -> Any:
+    if not isinstance(row, Mapping):
+        return row
+    if column not in row:
+        raise ValueError(f"a row has no {column!r}; it has {', '.join(map(str, row))}")
+    return row[column]
+
+
+def register() -> None:
+    """Make the tasks known to `transformers.pipeline`; `import hf_molrep` calls it."""
+    default = Path(__file__).parent / "checkpoints" / "mm-deacon-mini"
+    tasks = PIPELINE_REGISTRY.supported_tasks
+    if tasks.get("molecule-embedding", {}).get("impl") is MoleculeEmbeddingPipeline:
+        return
+    PIPELINE_REGISTRY.register_pipeline(
+        "molecule-embedding",
+        MoleculeEmbeddingPipeline,
+        pt_model=AutoModel,
+        default={"model": (str(default), "main")},
+        type="multimodal",
+    )
+    PIPELINE_REGISTRY.register_pipeline(
+        "molecule-property-prediction",
+        MoleculePropertyPredictionPipeline,
+        pt_model=AutoModelForMoleculePropertyPrediction,
+        type="multimodal",
+    )

@@ -1,0 +1,224 @@
+"""The molecules of a file that are nearest to a query: by Morgan fingerprint, or by embedding, across languages."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from .chem.smiles import MoleculeError, canonical_smiles, canonical_smiles_batch
+from .data.files import MoleculeReader
+from .inference import Kind
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Metric = Literal["morgan", "embedding"]
+
+# From SMILES to SMILES Morgan/Tanimoto stays the default until frozen embeddings are shown to beat it at finding
+# actives (benchmarks/screening.py, MUV); so far they are not. Across languages there is only the embedding.
+DEFAULT_SMILES_METRIC: Metric = "morgan"
+
+_ROWS = 4096
+
+
+class Hit(NamedTuple):
+    """A molecule of the index: its row, and its Tanimoto similarity or the cosine of the two embeddings."""
+
+    row: int
+    score: float
+
+
+@dataclass
+class MoleculeIndex:
+    """
+    Molecules that can be searched, held in memory: 4 bytes per molecule and embedding channel, 256 per fingerprint.
+
+    Attributes:
+        table: `pyarrow.Table`, all columns of the file but `embedding` and `error`.
+        molecules: what stands for each row: a SMILES or a name; None where it failed.
+        kind: which of the two, `"smiles"` or `"iupac"`.
+        embeddings: float32 `[rows, hidden]`, rows of failed molecules NaN; None until [`MoleculeIndex.embed`].
+        model: name of the checkpoint with which the file was embedded, where it tells.
+    """
+
+    table: "pa.Table"
+    molecules: list[str | None]
+    kind: Kind = "smiles"
+    embeddings: np.ndarray | None = None
+    model: str | None = None
+    _standard: bool = False  # molecules are standardised SMILES already
+    _fingerprints: np.ndarray | None = None  # bits packed, [rows, 256]
+    _faiss: Any = None
+
+    @classmethod
+    def from_file(
+        cls, path: str, column: str | None = None, kind: Kind | None = None, format: str | None = None
+    ) -> "MoleculeIndex":
+        """
+        Read an output of `hf-molrep embed` (Parquet, with its embeddings) or any file of molecules.
+
+        Args:
+            column, format: see [`~hf_molrep.data.files.MoleculeReader`].
+            kind: by default what the embeddings were made from, else `"smiles"`.
+
+        Raises:
+            ValueError: see [`~hf_molrep.data.files.MoleculeReader`].
+        """
+        import pyarrow as pa
+
+        made = _embed_settings(path, format)
+        embedded = made is not None and kind in (None, made["kind"]) and column in (None, made["column"])
+        kind = kind or (made["kind"] if made else "smiles")
+        tables, molecules, embeddings = [], [], []
+        with MoleculeReader(path, made["column"] if embedded else column, kind, format) as reader:
+            for piece in reader.pieces(_ROWS):
+                if embedded:
+                    embeddings.append(_matrix(piece.table.column("embedding")))
+                    failed = piece.table.column("error").is_valid().to_pylist()
+                    molecules += [None if bad else one for one, bad in zip(piece.molecules, failed, strict=True)]
+                else:
+                    molecules += [None if isinstance(one, MoleculeError) else one for one in piece.molecules]
+                tables.append(piece.table.drop_columns(["embedding", "error"]) if made else piece.table)
+        if not tables:
+            raise ValueError(f"{path} has no rows to search")
+        return cls(
+            table=pa.Table.from_batches(tables),
+            molecules=molecules,
+            kind=kind,
+            embeddings=np.concatenate(embeddings) if embedded else None,
+            model=made["model"] if made else None,
+            _standard=embedded and kind == "smiles",
+        )
+
+    def embed(self, model: Any, processor: Any, **options: Any) -> None:
+        """Make `embeddings` with a model; options as in [`~hf_molrep.inference.infer`]."""
+        from .embedding import embed
+
+        width = model.config.hidden_size
+        rows = embed(model, processor, self.molecules, kind=self.kind, on_error="skip", **options)
+        failed = np.full(width, np.nan, dtype=np.float32)
+        self.embeddings = np.stack([failed if isinstance(row, MoleculeError) else row for row in rows])
+        self._faiss = None
+
+    def search_embeddings(self, queries: np.ndarray, top: int = 10) -> list[list[Hit]]:
+        """
+        The `top` rows with the largest cosine to each query, exactly (FAISS, flat inner product).
+
+        Args:
+            queries: float32 `[queries, hidden]`.
+
+        Raises:
+            ValueError: no embeddings, or of another width.
+        """
+        import faiss
+
+        if self.embeddings is None:
+            raise ValueError("the index has no embeddings yet: call embed(model, processor)")
+        if queries.shape[-1] != self.embeddings.shape[1]:
+            raise ValueError(
+                f"queries have {queries.shape[-1]} channels, the index {self.embeddings.shape[1]}: from another model"
+            )
+        usable = np.flatnonzero(np.isfinite(self.embeddings).all(axis=1))
+        if self._faiss is None:
+            self._faiss = faiss.IndexFlatIP(self.embeddings.shape[1])
+            self._faiss.add(_unit(self.embeddings[usable]))
+        if not len(usable):
+            return [[] for _ in queries]
+        scores, places = self._faiss.search(_unit(queries), min(top, len(usable)))
+        return [
+            [Hit(int(usable[place]), float(score)) for place, score in zip(*pair, strict=True)]
+            for pair in zip(places, scores, strict=True)
+        ]
+
+    def search_fingerprints(self, queries: Sequence[str], top: int = 10) -> list[list[Hit]]:
+        """
+        The `top` rows with the largest Tanimoto similarity to each query SMILES, exactly (Morgan, radius 2, 2,048 bits,
+        of the standardised molecules).
+
+        Raises:
+            MoleculeError: a query that cannot be read. ValueError: the index holds names.
+        """
+        from .chem.fingerprints import morgan_fingerprints, tanimoto
+
+        if self.kind != "smiles":
+            raise ValueError("fingerprints need SMILES, and the index holds names: use the metric 'embedding'")
+        prints = morgan_fingerprints([canonical_smiles(query) for query in queries])
+        if self._fingerprints is None:
+            self._fingerprints = np.concatenate(list(self._packed_fingerprints()))
+        scores = np.concatenate(
+            [
+                tanimoto(prints, np.unpackbits(self._fingerprints[first : first + _ROWS], axis=1))
+                for first in range(0, len(self._fingerprints), _ROWS)
+            ],
+            axis=1,
+        )
+        usable = np.flatnonzero([molecule is not None for molecule in self.molecules])
+        best = np.argsort(-scores[:, usable], axis=1, kind="stable")[:, :top]
+        return [
+            [Hit(int(usable[place]), float(row[usable[place]])) for place in places]
+            for row, places in zip(scores, best, strict=True)
+        ]
+
+    def _packed_fingerprints(self) -> Iterator[np.ndarray]:
+        from .chem.fingerprints import morgan_fingerprints
+
+        for first in range(0, len(self.molecules), _ROWS):
+            chunk = self.molecules[first : first + _ROWS]
+            if not self._standard:
+                chunk = canonical_smiles_batch(chunk, on_error="skip")
+                chunk = [None if isinstance(one, MoleculeError) else one for one in chunk]
+                self.molecules[first : first + _ROWS] = chunk
+            packed = np.zeros((len(chunk), 256), dtype=np.uint8)
+            kept = [row for row, one in enumerate(chunk) if one is not None]
+            packed[kept] = np.packbits(morgan_fingerprints([chunk[row] for row in kept]), axis=1)
+            yield packed
+
+
+def choose_metric(metric: Metric | None, query_kind: Kind, index_kind: Kind) -> Metric:
+    """
+    The metric asked for, or the default: [`DEFAULT_SMILES_METRIC`] from SMILES to SMILES, else the embedding.
+
+    Raises:
+        ValueError: Morgan fingerprints where names are involved.
+    """
+    if query_kind == index_kind == "smiles":
+        return metric or DEFAULT_SMILES_METRIC
+    if metric == "morgan":
+        raise ValueError("the metric 'morgan' compares SMILES with SMILES; with names use 'embedding'")
+    return "embedding"
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def _matrix(column: Any) -> np.ndarray:
+    matrix = np.full((len(column), column.type.list_size), np.nan, dtype=np.float32)
+    valid = column.is_valid().to_numpy(zero_copy_only=False)
+    matrix[valid] = column.flatten().to_numpy().reshape(-1, column.type.list_size)
+    return matrix
+
+
+def _embed_settings(path: str, format: str | None) -> dict[str, Any] | None:
+    """What `hf-molrep embed` wrote into its Parquet file; None for any other file."""
+    from .data.files import file_format
+
+    if path == "-" or path.endswith(".gz") or file_format(path, format) != "parquet":
+        return None
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(path)
+    except pa.ArrowInvalid:  # not Parquet: the reader will say so
+        return None
+    text = (schema.metadata or {}).get(b"hf_molrep")
+    if text is None or "embedding" not in schema.names:
+        return None
+    made = json.loads(text)
+    if made["kind"] == "smiles":
+        made["column"] = "smiles_used"
+    return made
