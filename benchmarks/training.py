@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from benchmarks.report import RESULTS, markdown_table, write_report
 
 import hf_molrep
+from benchmarks.report import RESULTS, markdown_table, write_report
 from hf_molrep.data.batching import grouped_order
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -124,9 +124,7 @@ def test_arrows_point_to_the_right(path):
     """Rule 1: only from a layer to those below it."""
     source = area(module_name(path))
     wrong = [
-        at(path, entry)
-        for entry, module in own(path)
-        if area(module) != source and RANK[area(module)] < RANK[source]
+        at(path, entry) for entry, module in own(path) if area(module) != source and RANK[area(module)] < RANK[source]
     ]
     assert not wrong
 

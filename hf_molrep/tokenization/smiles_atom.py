@@ -16,9 +16,7 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 
 from hf_molrep.tokenization.fast import whole_or_characters
 
-SCHWALLER_REGEX = (
-    r"\[[^\]]+\]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>|\*|\$|%[0-9]{2}|[0-9]"
-)
+SCHWALLER_REGEX = r"\[[^\]]+\]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>|\*|\$|%[0-9]{2}|[0-9]"
 MIN_COUNT = 5
 """A bracket atom becomes a token if so many training molecules have it."""
 

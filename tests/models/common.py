@@ -27,11 +27,7 @@ class MethodLaws(SavingLaws, MoleculeLaws, OutputLaws, TrainingLaws):
 def laws_of(model_type: str) -> MethodLaws:
     """The laws object of a method: of the one class in `tests/models/<method>/test_<method>.py` made from them."""
     module = importlib.import_module(f"tests.models.{model_type}.test_{model_type}")
-    (found,) = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and MethodLaws in value.__bases__
-    ]
+    (found,) = [value for value in vars(module).values() if inspect.isclass(value) and MethodLaws in value.__bases__]
     return found()
 
 

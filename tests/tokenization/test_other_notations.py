@@ -34,9 +34,7 @@ def test_smiles_atom_is_deterministic():
     assert build_smiles_atom(molecules, min_count=2).to_str() != first
 
 
-ASPIRIN = (
-    "[C] [C] [=Branch1] [C] [=O] [O] [C] [=C] [C] [=C] [C] [=C] [Ring1] [=Branch1] [C] [=Branch1] [C] [=O] [O]"
-)
+ASPIRIN = "[C] [C] [=Branch1] [C] [=O] [O] [C] [=C] [C] [=C] [C] [=C] [Ring1] [=Branch1] [C] [=Branch1] [C] [=O] [O]"
 
 
 def test_selfies(repository):

@@ -2,13 +2,14 @@
 MM-Deacon: SMILES and IUPAC names as two languages of one molecule, aligned by contrast.
 
 Paper: Guo, Sharma, Martinez, Du, Abraham, "Multilingual Molecular Representation Learning via Contrastive
-Pre-training", ACL 2022 (arXiv 2109.08830). The authors released neither code nor weights, so this is a re-implementation from the
-paper and from third-party notes on it; there is nothing to be numerically equal to. What is theirs: two Transformer
-encoders without shared weights, six layers each, mean pooling over the tokens, one projection per tower into a joint
-space, symmetric InfoNCE with the other molecules of the batch as negatives, SMILES tower alone for property prediction,
-the frozen projected embedding as fingerprint, an MLP on two concatenated fingerprints for drug-drug interactions.
-What is ours: the widths (RoBERTa-base), a learned temperature that starts at 0.07 (CLIP), the optional pre-norm and
-rotary positions.
+Pre-training", ACL 2022 (arXiv 2109.08830). The authors released neither code nor weights, so this is a
+re-implementation from the paper and from third-party notes on it; there is nothing to be numerically equal to.
+Theirs: two Transformer encoders without shared weights, six layers each, mean pooling over the tokens, one projection
+per tower into a joint space, symmetric InfoNCE with the other molecules of the batch as negatives, the SMILES tower
+alone for property prediction, the frozen projected embedding as fingerprint, an MLP on two concatenated fingerprints
+for drug-drug interactions.
+Ours: the widths (RoBERTa-base), a learned temperature that starts at 0.07 (CLIP), the optional pre-norm and rotary
+positions.
 """
 
 from collections.abc import Callable
@@ -361,8 +362,8 @@ class MMDeaconForPreTraining(MMDeaconPreTrainedModel):
     ) -> MoleculePreTrainingOutput:
         """
         Args:
-            input_ids, attention_mask, iupac_input_ids, iupac_attention_mask: as in [`MMDeaconModel`]; row k of both views
-                is the same molecule. Negatives are the other rows, of all processes under `torch.distributed`.
+            input_ids, attention_mask, iupac_input_ids, iupac_attention_mask: as in [`MMDeaconModel`]; row k of both
+                views is the same molecule. Negatives are the other rows, of all processes under `torch.distributed`.
         Returns:
             `losses`: `smiles_to_iupac` and `iupac_to_smiles`, [`~hf_molrep.losses.info_nce`] each; `loss`: their mean
             (or sum, `config.loss_reduction`); `embeddings`: `smiles` and `iupac`, `[molecules, projection_dim]`.

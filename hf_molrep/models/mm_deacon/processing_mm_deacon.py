@@ -76,8 +76,8 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
     ) -> list[dict | MoleculeError]:
         """
         One dict of one-dimensional int32 arrays per molecule: `input_ids` (with `smiles_used`, the SMILES that was
-        tokenized) and/or `iupac_input_ids` (with `iupac_used`: the name, without the capitals with which a sentence or a
-        label begins, since the rules know small letters), and `truncated` where `truncation` shortened it.
+        tokenized) and/or `iupac_input_ids` (with `iupac_used`: the name, without the capitals with which a sentence or
+        a label begins, since the rules know small letters), and `truncated` where `truncation` shortened it.
 
         Raises:
             MoleculeError: the first molecule that is not valid, cannot be expressed or is longer than the model takes

@@ -175,10 +175,12 @@ def test_raw_and_cached_rows_give_the_same_batch(processor):
     collator = MMDeaconDataCollator(processor)
     raw = collator([{"smiles": smiles, "iupac_name": name} for smiles, name in zip(SMILES, NAMES, strict=True)])
     cached = collator(processor.featurize(SMILES, NAMES))
-    listed = collator([
-        {key: value.tolist() for key, value in feature.items() if isinstance(value, np.ndarray)}
-        for feature in processor.featurize(SMILES, NAMES)
-    ])
+    listed = collator(
+        [
+            {key: value.tolist() for key, value in feature.items() if isinstance(value, np.ndarray)}
+            for feature in processor.featurize(SMILES, NAMES)
+        ]
+    )
     for batch in (raw, listed):
         assert batch.keys() == cached.keys() == set(processor.model_input_names)
         assert all(torch.equal(batch[key], cached[key]) for key in batch)
@@ -227,10 +229,12 @@ def test_bad_row_is_named(processor):
 
 def test_labels_and_second_molecules(processor):
     collator = MMDeaconDataCollator(processor)
-    batch = collator([
-        {"smiles": "CCO", "second_smiles": "c1ccccc1", "labels": 2},
-        {"smiles": "C", "second_smiles": "O", "labels": 0},
-    ])
+    batch = collator(
+        [
+            {"smiles": "CCO", "second_smiles": "c1ccccc1", "labels": 2},
+            {"smiles": "C", "second_smiles": "O", "labels": 0},
+        ]
+    )
     assert batch["labels"].dtype == torch.int64
     second = processor(["c1ccccc1", "O"], return_tensors="pt")
     assert torch.equal(batch["second_input_ids"], second["input_ids"])
