@@ -218,7 +218,8 @@ def evaluate(data: Data, split_name: str, column: str, checkpoint: str, cache: C
     if column == "Morgan + RF":
         identity |= {"trees": args.trees}
     if column in NEURAL:
-        identity |= {"checkpoint": fingerprint(checkpoint), "epochs": args.epochs, "batch_size": args.batch_size}
+        weights = column != "random weights"
+        identity |= {"checkpoint": fingerprint(checkpoint, weights), "epochs": args.epochs, "batch_size": args.batch_size}
 
     def result(setting: dict, seed: int) -> dict:
         def compute() -> dict:

@@ -43,13 +43,16 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def fingerprint(model: str) -> str:
-    """First 12 hexadecimal digits of the SHA-256 over weights and configuration of a folder; a Hub name as it is."""
+def fingerprint(model: str, weights: bool = True) -> str:
+    """
+    First 12 hexadecimal digits of the SHA-256 over weights and configuration of a folder (or the configuration alone,
+    for models that start from random weights); a Hub name as it is.
+    """
     folder = Path(model)
     if not folder.is_dir():
         return model
     digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*.safetensors"), folder / "config.json"]):
+    for file in sorted([*(folder.glob("*.safetensors") if weights else ()), folder / "config.json"]):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -1,0 +1,49 @@
+"""The command `hf-molrep`. Each command is a module beside this one, imported when it is the one that was asked for."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "embed": "embed the molecules of a file",
+    "search": "find the molecules of a file that are nearest to a query",
+    "predict": "predict properties of the molecules of a file with a fine-tuned checkpoint",
+    "split": "split a data set into training, validation and test parts",
+    "pretrain": "pre-train a model",
+    "finetune": "fine-tune a checkpoint on a file of molecules and labels",
+    "push": "upload a checkpoint to the Hugging Face Hub",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run a command. Exit status: 0 done (with failures of single molecules reported in the output); 1 nothing could be
+    done, or a molecule failed under `--on-error raise`; 2 the arguments or a file are wrong; 130 interrupted.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    parser = argparse.ArgumentParser(prog="hf-molrep", description="Molecule representation learning.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    named = next((argument for argument in arguments if not argument.startswith("-")), None)
+    module = None
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == named:
+            module = import_module(f"{__name__}.{name}")
+            module.add_arguments(command)
+    args = parser.parse_args(arguments)
+
+    from ..chem.smiles import MoleculeError
+
+    try:
+        return module.run(args)
+    except BrokenPipeError:  # the reader of our output, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        print(f"hf-molrep {args.command}: {error}", file=sys.stderr)
+        return 1 if isinstance(error, MoleculeError) else 2
+    except KeyboardInterrupt:
+        print(f"hf-molrep {args.command}: interrupted", file=sys.stderr)
+        return 130
