@@ -14,7 +14,8 @@ from tests.models.common import laws_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hf_molrep"
-SOURCES = sorted(PACKAGE.rglob("*.py"))
+# checkpoints/ holds what save_pretrained writes, its one-line shim included: data, not modules
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if PACKAGE / "checkpoints" not in path.parents)
 
 # Who may import whom: a module imports from layers further down, or within its own folder or layer (without cycles).
 # A new module of the package must be given its place here.
