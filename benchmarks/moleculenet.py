@@ -219,7 +219,11 @@ def evaluate(data: Data, split_name: str, column: str, checkpoint: str, cache: C
         identity |= {"trees": args.trees}
     if column in NEURAL:
         weights = column != "random weights"
-        identity |= {"checkpoint": fingerprint(checkpoint, weights), "epochs": args.epochs, "batch_size": args.batch_size}
+        identity |= {
+            "checkpoint": fingerprint(checkpoint, weights),
+            "epochs": args.epochs,
+            "batch_size": args.batch_size,
+        }
 
     def result(setting: dict, seed: int) -> dict:
         def compute() -> dict:

@@ -43,7 +43,7 @@ class PreTrainingDataArguments:
         },
     )
     encoder_chunk_size: int | None = field(
-        default=None, metadata={"help": "see the configuration of that name; default: 64 on CPU, 0 on a GPU"}
+        default=None, metadata={"help": "see the configuration of that name; default: 32 on CPU, 0 on a GPU"}
     )
     smiles_augmentation: float = field(default=0.0, metadata={"help": "share of SMILES replaced by random ones"})
     preprocessing_workers: int = field(default=1, metadata={"help": "processes that make features"})
@@ -154,7 +154,7 @@ def main(method_name: str, argv: list[str] | None = None) -> dict:
         model = method.for_pre_training(make_config(method, processor, data.config))
 
     on_cpu = training.device.type == "cpu"
-    model.config.encoder_chunk_size = data.encoder_chunk_size if data.encoder_chunk_size is not None else 64 * on_cpu
+    model.config.encoder_chunk_size = data.encoder_chunk_size if data.encoder_chunk_size is not None else 32 * on_cpu
     attention = data.attention or ("eager" if on_cpu else "sdpa")
     model.set_attn_implementation(attention)
 
