@@ -78,7 +78,7 @@ class MMDeaconConfig(RemoteCodeMixin, PreTrainedConfig):
         loss_reduction: the two directional losses are averaged (`"mean"`) or added (`"sum"`, as the paper writes).
         encoder_chunk_size: molecules that pass a tower at a time in pre-training and in `get_*_features`, sorted by
             length and right-padded only to the longest of the chunk; 0: the whole batch. The result is the same; on
-            CPU, where a chunk's activations stay in cache, 32 to 64 train twice as fast as the whole batch of 256 or more.
+            CPU, where a chunk's activations stay in cache, 32 to 64 train over twice as fast as all 256.
         classifier_dropout: dropout of the property and interaction heads.
         label_mean, label_std, label_units: one per task of a regression; predictions come back in these units.
         interaction_hidden_size: width of the hidden layer of the drug-drug interaction head.
