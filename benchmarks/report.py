@@ -62,7 +62,7 @@ def public_path(path: str | os.PathLike) -> str:
     path = Path(path)
     if not path.is_absolute():
         return str(path)
-    for base, prefix in ((ROOT, ""), (ROOT.parent, "../")):
+    for base, prefix in ((ROOT, ""), (ROOT.parent / "shared", "../shared/")):
         if path.is_relative_to(base):
             return prefix + str(path.relative_to(base))
     return path.name
