@@ -322,14 +322,18 @@ def _stream(args: argparse.Namespace, reader: MoleculeReader, model: Any, proces
 
 def _join(args: argparse.Namespace, parts: Path, schema: "pa.Schema") -> int:
     """The parts to one file, one at a time; then they go."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     column = json.loads((parts / "settings.json").read_text(encoding="utf-8"))["column"]
     tally = _Tally()
     with TableWriter(args.output, schema) as writer:
         for path in sorted(parts.glob("part-*.parquet")):
-            for table in pq.read_table(path).replace_schema_metadata(schema.metadata).combine_chunks().to_batches():
-                writer.write(table)
-                tally.add(table, column)
+            # read_table would hold several parts: this is what keeps the memory constant
+            with pq.ParquetFile(path, pre_buffer=False) as part:
+                for table in part.iter_batches(part.metadata.num_rows, use_threads=False):
+                    writer.write(table.replace_schema_metadata(schema.metadata))
+                    tally.add(table, column)
+            pa.default_memory_pool().release_unused()
     shutil.rmtree(parts)
     return tally.tell(args.output)

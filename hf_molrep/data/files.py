@@ -388,9 +388,12 @@ class TableWriter:
             raise ValueError("Parquet is written to a file, and is compressed inside: no .gz, no standard output")
         self._unfinished = None if self.path == "-" else f"{self.path}.tmp"
         if self.format == "parquet":
+            import pyarrow as pa
             import pyarrow.parquet as pq
 
-            self._parquet = pq.ParquetWriter(self._unfinished, schema)
+            # embeddings never repeat: a dictionary of them is made in vain, and takes memory
+            plain = [field.name for field in schema if not pa.types.is_nested(field.type)]
+            self._parquet = pq.ParquetWriter(self._unfinished, schema, use_dictionary=plain)
             return
         self._streams: list[Any] = []
         if self._unfinished is None:
