@@ -11,7 +11,8 @@ The protocol is that of `EVALUATION.md`, "Always":
   (radius 2, 2,048 bits), `descriptors + GB` (RDKit's 2D descriptors, histogram gradient boosting).
 - **Selection** on the validation part only. Every column has `--trials` settings to choose from, tried with the first
   seed on each split; the best one is then used for all seeds. Both neural columns have the same epochs, hence the same
-  updates; the epoch is chosen on validation too.
+  updates: `--epochs`, or more where a task is so small that these are not `--updates`. The epoch is chosen on
+  validation too.
 - **Raw** as in the papers, and **cleaned**: parent molecules, neutralised, one row per InChIKey, contradicting labels
   dropped or averaged.
 - Mean ± standard deviation over splits and seeds, and win / tie / loss of the checkpoint against each column: paired
@@ -47,8 +48,8 @@ NOT_COUNTED = {"clintox": "one-atom rules predict it"}
 METRIC_OF = {"roc_auc": roc_auc, "pr_auc": pr_auc, "rmse": rmse, "mae": mae}
 # Settings to choose from, most usual first; `--trials` takes so many of each.
 SETTINGS: dict[str, list[dict]] = {
-    "pre-trained": [{"learning_rate": rate} for rate in (1e-4, 3e-4, 3e-5, 1e-3)],
-    "random weights": [{"learning_rate": rate} for rate in (1e-4, 3e-4, 3e-5, 1e-3)],
+    "pre-trained": [{"learning_rate": rate} for rate in (3e-4, 1e-3, 1e-4, 3e-5)],
+    "random weights": [{"learning_rate": rate} for rate in (3e-4, 1e-3, 1e-4, 3e-5)],
     "Morgan + RF": [
         {"max_features": "sqrt", "min_samples_leaf": 1},
         {"max_features": 0.1, "min_samples_leaf": 1},
@@ -142,6 +143,11 @@ def fit_baseline(
     return predictions["valid"], predictions["test"]
 
 
+def epochs(split: dict, args) -> int:
+    """Of a neural column: `--epochs`, more where they are not `--updates`."""
+    return max(args.epochs, math.ceil(args.updates / math.ceil(len(split["train"]) / args.batch_size)))
+
+
 def train(column: str, setting: dict, data: Data, split: dict, seed: int, checkpoint: str, args):
     """Predictions of validation and test part, `[molecules, tasks]` each."""
     features = data.features(column, checkpoint)
@@ -160,7 +166,7 @@ def train(column: str, setting: dict, data: Data, split: dict, seed: int, checkp
         data.task.problem_type,
         split,
         from_scratch=column == "random weights",
-        epochs=args.epochs,
+        epochs=epochs(split, args),
         batch_size=args.batch_size,
         seed=seed,
         metric=data.task.metric,
@@ -221,7 +227,7 @@ def evaluate(data: Data, split_name: str, column: str, checkpoint: str, cache: C
         weights = column != "random weights"
         identity |= {
             "checkpoint": fingerprint(checkpoint, weights),
-            "epochs": args.epochs,
+            "epochs": epochs(split, args),
             "batch_size": args.batch_size,
         }
 
@@ -286,7 +292,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--trials", type=int, default=2, choices=[1, 2, 3, 4], help="settings to choose from, per column"
     )
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=10, help="of the neural columns")
+    parser.add_argument("--updates", type=int, default=400, help="that they have at least")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--trees", type=int, default=500, help="of the random forest")
     parser.add_argument("--resamples", type=int, default=1000)
@@ -329,7 +336,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"\n- Mean ± standard deviation over the splits {', '.join(args.split_names)} (scaffolds without chirality) "
         f"and seeds {args.seeds}; ROC-AUC and PR-AUC: higher is better, RMSE and MAE: lower.",
         "- against: wins / ties / losses of the pre-trained column, one paired bootstrap for each split and seed.",
-        f"- {args.trials} settings per column, chosen on validation; {args.epochs} epochs for both neural columns.",
+        f"- {args.trials} settings per column, chosen on validation; {args.epochs} epochs and at least {args.updates} "
+        "updates for both neural columns.",
         *(f"- {task}: not counted, {reason}." for task, reason in NOT_COUNTED.items() if task in args.tasks),
         *(f"- {note}." for note in notes),
     ]

@@ -13,9 +13,24 @@ def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
         return tensor
     if torch.distributed.get_world_size() == 1:
         return tensor
-    from torch.distributed.nn.functional import all_gather
+    return _GatherRows.apply(tensor)
 
-    return torch.cat(all_gather(tensor.contiguous()), dim=0)
+
+class _GatherRows(torch.autograd.Function):
+    """torch has no differentiable gather that is neither deprecated in its newest versions nor missing in older ones."""
+
+    @staticmethod
+    def forward(ctx, rows: torch.Tensor) -> torch.Tensor:
+        gathered = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(gathered, rows.contiguous())
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        # gloo has no reduce_scatter: sum the whole, take the own rows
+        gradient = gradient.clone()
+        torch.distributed.all_reduce(gradient)
+        return gradient.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
 
 
 def info_nce(
