@@ -1,9 +1,11 @@
 """Embedding a file: molecules per second beside the bare forward pass, and peak memory at two sizes.
 
-    python benchmarks/embedding.py [--rows 200000] [--small-rows 20000] [--model mm-deacon-mini] [--data ../shared/data]
+    python -m benchmarks.embedding [--rows 200000] [--small-rows 20000] [--model mm-deacon-mini] [--threads 1 2]
 
-1. In one process, in turns of four windows each: the forward pass alone on batches prepared beforehand, and `embed()`
-   from the SMILES of the same molecules. The ratio of the two rates is the share of the forward rate that remains.
+1. For each number of threads, in one process, in turns of twelve windows: the forward pass alone on batches prepared
+   beforehand, and `embed()` from the SMILES of the same molecules. The ratio of the two rates is the share of the
+   forward rate that remains. `embed()` uses one core more for RDKit where there is one: with as many threads as cores
+   the ratio cannot be above forward / (forward + RDKit) of the CPU seconds per molecule, which is shown beside it.
 2. In one fresh process per size: `hf-molrep embed` on a CSV file of that many rows; seconds without start and loading,
    and the largest resident memory.
 
@@ -12,6 +14,7 @@ The molecules are the first rows of `pretrain/zinc250k.parquet`.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,7 +24,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-TURN = 4  # windows
+from benchmarks.report import RESULTS, ROOT, data_folder, markdown_table, write_report
+
+TURN = 12  # windows: of the first one nothing overlaps
 
 
 def zinc(data: Path, rows: int) -> list[str]:
@@ -34,8 +39,10 @@ def zinc(data: Path, rows: int) -> list[str]:
     return smiles[:rows]
 
 
-def prepared_batches(processor, smiles: list[str], window: int, batch_tokens: int, device: str) -> tuple[list, float]:
-    """The batches that `embed()` makes, on the device, and the share of their tokens that is padding."""
+def prepared_batches(
+    processor, smiles: list[str], window: int, batch_tokens: int, device: str
+) -> tuple[list, int, int]:
+    """The batches that `embed()` makes, on the device; their tokens without and with padding."""
     batches, tokens, padded = [], 0, 0
     for first in range(0, len(smiles), window):
         features = processor.featurize(smiles[first : first + window])
@@ -48,55 +55,63 @@ def prepared_batches(processor, smiles: list[str], window: int, batch_tokens: in
             batches.append({name: value.to(device) for name, value in batch.items()})
             tokens, padded = tokens + int(lengths[order[start:stop]].sum()), padded + batch["input_ids"].numel()
             start = stop
-    return batches, 1 - tokens / padded
+    return batches, tokens, padded
 
 
-def rates(args: argparse.Namespace, smiles: list[str]) -> None:
+def rates(args: argparse.Namespace, smiles: list[str], threads: int) -> dict:
     """Part 1."""
     from transformers import AutoModel
 
     from hf_molrep.embedding import embed
     from hf_molrep.inference import BATCH_TOKENS, WINDOW, load_checkpoint
 
+    torch.set_num_threads(threads)
     model, processor = load_checkpoint(AutoModel, args.model, args.device)
     device = next(model.parameters()).device
     dtype = getattr(torch, args.dtype)
     autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
-    def wait() -> None:
+    def timed(work) -> tuple[float, float]:
+        start, cpu = time.perf_counter(), time.process_time()
+        work()
         if device.type == "cuda":
             torch.cuda.synchronize()
+        return time.perf_counter() - start, time.process_time() - cpu
 
-    def forward(batches: list) -> float:
-        start = time.perf_counter()
+    def forward(batches: list) -> None:
         with torch.inference_mode(), autocast:
             for batch in batches:
                 model(**batch).pooler_output.float()
-        wait()
-        return time.perf_counter() - start
 
-    def embedding(molecules: list[str]) -> float:
-        start = time.perf_counter()
+    def embedding(molecules: list[str]) -> None:
         for _ in embed(model, processor, molecules, dtype=dtype, num_workers=args.workers):
             pass
-        wait()
-        return time.perf_counter() - start
 
     warm = smiles[:512]
     forward(prepared_batches(processor, warm, WINDOW, BATCH_TOKENS, device)[0])
     embedding(warm)
-    bare, whole, waste = 0.0, 0.0, []
+    bare, whole, rdkit, tokens = np.zeros(2), np.zeros(2), 0.0, np.zeros(2)
     for first in range(0, len(smiles), TURN * WINDOW):
         turn = smiles[first : first + TURN * WINDOW]
-        batches, padding = prepared_batches(processor, turn, WINDOW, BATCH_TOKENS, device)
-        bare += forward(batches)
-        whole += embedding(turn)
-        waste.append(padding)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    where = f"{device.type}, {torch.get_num_threads()} threads, {args.dtype}"
-    print(f"{args.model}, {parameters / 1e6:.1f}M parameters, {where}")
-    print(f"bare forward  {len(smiles) / bare:10,.0f} molecules/s   (padding {np.mean(waste):.1%} of the tokens)")
-    print(f"embed()       {len(smiles) / whole:10,.0f} molecules/s   ratio {bare / whole:.3f}, bar 0.8", flush=True)
+        rdkit += timed(lambda turn=turn: processor.featurize(turn))[1]
+        batches, *count = prepared_batches(processor, turn, WINDOW, BATCH_TOKENS, device)
+        bare += timed(lambda batches=batches: forward(batches))
+        whole += timed(lambda turn=turn: embedding(turn))
+        tokens += count
+    found = {
+        "threads": threads,
+        "molecules": len(smiles),
+        "forward_per_second": len(smiles) / bare[0],
+        "embed_per_second": len(smiles) / whole[0],
+        "ratio": bare[0] / whole[0],
+        "forward_cpu_microseconds": bare[1] / len(smiles) * 1e6,
+        "featurize_cpu_microseconds": rdkit / len(smiles) * 1e6,
+        "embed_cpu_microseconds": whole[1] / len(smiles) * 1e6,
+        "ratio_of_cpu_seconds": bare[1] / (bare[1] + rdkit),
+        "padding": 1 - tokens[0] / tokens[1],
+    }
+    print({key: round(float(value), 3) for key, value in found.items()}, flush=True)
+    return found
 
 
 def measured_run(source: str, output: str, model: str, device: str | None) -> None:
@@ -118,24 +133,19 @@ def measured_run(source: str, output: str, model: str, device: str | None) -> No
     print(json.dumps({"status": status, "seconds": seconds, "peak_mb": int(peak.split()[1]) / 1024}))
 
 
-def memory(args: argparse.Namespace, smiles: list[str]) -> None:
+def memory(args: argparse.Namespace, smiles: list[str]) -> list[dict]:
     """Part 2."""
-    peaks = []
+    found = []
     with tempfile.TemporaryDirectory() as folder:
         for rows in (args.small_rows, args.rows):
             source, output = Path(folder) / f"{rows}.csv", Path(folder) / f"{rows}.parquet"
             source.write_text("id,smiles\n" + "".join(f"Z{row},{text}\n" for row, text in enumerate(smiles[:rows])))
             call = f"measured_run({str(source)!r}, {str(output)!r}, {args.model!r}, {args.device!r})"
-            program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from embedding import *; {call}"
+            program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from benchmarks.embedding import *; {call}"
             run = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True)
-            told = json.loads(run.stdout.splitlines()[-1])
-            peaks.append(told["peak_mb"])
-            print(
-                f"hf-molrep embed, {rows:>7,} rows: {rows / told['seconds']:8,.0f} molecules/s, "
-                f"peak memory {told['peak_mb']:,.0f} MB",
-                flush=True,
-            )
-    print(f"growth {peaks[1] - peaks[0]:+.0f} MB, bar 50 MB")
+            found.append({"rows": rows, **json.loads(run.stdout.splitlines()[-1])})
+            print(found[-1], flush=True)
+    return found
 
 
 def main() -> None:
@@ -143,17 +153,49 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--small-rows", type=int, default=20_000)
     parser.add_argument("--model", default="mm-deacon-mini")
-    parser.add_argument("--data", type=Path, default=Path(__file__).parent.parent.parent / "shared" / "data")
     parser.add_argument("--device")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count()}), help="of torch")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the .md and .json written")
     args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    smiles = zinc(args.data, args.rows)
-    rates(args, smiles)
-    memory(args, smiles)
+    from hf_molrep.inference import resolve_checkpoint
+
+    smiles = zinc(data_folder(), args.rows)
+    speed, peaks = [rates(args, smiles, threads) for threads in args.threads], memory(args, smiles)
+    table = [
+        (
+            row["threads"],
+            f"{row['forward_per_second']:,.0f}",
+            f"{row['embed_per_second']:,.0f}",
+            row["ratio"],
+            f"{row['forward_cpu_microseconds']:.0f} + {row['featurize_cpu_microseconds']:.0f}",
+            row["ratio_of_cpu_seconds"],
+            f"{row['padding']:.1%}",
+        )
+        for row in speed
+    ]
+    header = (
+        "threads",
+        "forward / s",
+        "embed() / s",
+        "ratio",
+        "CPU µs: forward + RDKit",
+        "their share",
+        "padding",
+    )
+    text = [
+        f"# Embedding {len(smiles):,} molecules of ZINC, {args.dtype}\n",
+        markdown_table(header, table),
+        "\n`hf-molrep embed` on a CSV file, in a process of its own:\n",
+        markdown_table(
+            ("rows", "molecules / s", "peak memory, MB"),
+            [(f"{row['rows']:,}", f"{row['rows'] / row['seconds']:,.0f}", f"{row['peak_mb']:,.0f}") for row in peaks],
+        ),
+        f"\nMemory grows by {peaks[1]['peak_mb'] - peaks[0]['peak_mb']:+.0f} MB (bar: 50 MB).",
+    ]
+    model = resolve_checkpoint(args.model)
+    write_report("embedding", "\n".join(text), {"speed": speed, "memory": peaks}, args, model)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from functools import partial
 from inspect import signature
 from itertools import islice
 from multiprocessing import get_context
+from threading import Barrier
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -120,16 +121,21 @@ def infer(
     if device is not None:
         model.to(device)
     autocast_to = dtype if dtype not in (None, parameter.dtype) else None
-    windows = _featurized_windows(processor, kind, iter(molecules), window, num_workers)
-    return _infer(model, processor, windows, read_output, batch_tokens, on_error, autocast_to)
+    featurizing = (processor, kind, iter(molecules), window, num_workers)
+    return _infer(model, processor, featurizing, read_output, batch_tokens, on_error, autocast_to)
 
 
-def _infer(model, processor, windows, read_output, batch_tokens, on_error, autocast_to):
+def _infer(model, processor, featurizing, read_output, batch_tokens, on_error, autocast_to):
+    on_cpu = next(model.parameters()).device.type == "cpu"
     # On a GPU a window runs while the next one is featurised: nothing waits for its results before _collect.
     waiting, first = None, 0
-    with closing(windows):
+    with (
+        _Threads(torch.get_num_threads() if on_cpu else 1) as threads,
+        closing(_featurized_windows(*featurizing, threads)) as windows,
+    ):
         for features in windows:
-            running = (features, *_launch(model, processor, features, read_output, batch_tokens, autocast_to))
+            outputs = _launch(model, processor, features, read_output, batch_tokens, autocast_to, threads)
+            running = (features, *outputs)
             if waiting is not None:
                 yield from _collect(*waiting, on_error, first)
                 first += len(waiting[0])
@@ -157,7 +163,7 @@ def _set_up_worker(processor, kind: str) -> None:
     _worker = (processor, kind)
 
 
-def _featurized_windows(processor, kind, molecules: Iterator, window: int, num_workers: int):
+def _featurized_windows(processor, kind, molecules: Iterator, window: int, num_workers: int, threads: "_Threads"):
     windows = iter(lambda: list(islice(molecules, window)), [])
     if num_workers:
         # spawn, not fork: this process has threads (torch, tokenizers), and CUDA does not survive a fork
@@ -166,20 +172,44 @@ def _featurized_windows(processor, kind, molecules: Iterator, window: int, num_w
         work = _in_worker
     else:
         # RDKit holds the interpreter's lock while it works, torch does not: the two overlap in part, and need no set-up
-        pool, work = ThreadPoolExecutor(1), partial(_featurize, processor, kind)
+        pool, work = threads, partial(_featurize, processor, kind)
+    submitted = deque()
     try:
-        submitted = deque()
         for chunk in windows:
+            # threads share the interpreter's lock: two windows at once would only delay the first
+            ready = submitted.popleft().result() if len(submitted) >= max(1, num_workers) else None
             submitted.append(pool.submit(work, chunk))
-            if len(submitted) > max(1, num_workers):
-                yield submitted.popleft().result()
+            if ready is not None:
+                yield ready
         while submitted:
             yield submitted.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        for future in submitted:
+            future.cancel()
+        if num_workers:
+            pool.shutdown()
 
 
-def _launch(model, processor, features, read_output, batch_tokens, autocast_to):
+class _Threads(ThreadPoolExecutor):
+    """`count` threads for the model and one for RDKit; tensor operations use one core each. Cores that share each
+    operation would wait for one another, above all while RDKit works on one of them."""
+
+    def __init__(self, count: int):
+        super().__init__(count + 1)
+        self.count = count
+        per_operation, all_here = torch.get_num_threads(), Barrier(count + 2)
+
+        def set_up() -> None:
+            torch.set_num_threads(1)
+            all_here.wait()
+
+        for _ in range(count + 1):
+            self.submit(set_up)
+        all_here.wait()
+        torch.set_num_threads(per_operation)  # threads that come later begin with what was set last
+
+
+def _launch(model, processor, features, read_output, batch_tokens, autocast_to, threads: _Threads):
     """Run a window; the places in the order in which they ran, and the outputs, still on the device."""
     places = [place for place, feature in enumerate(features) if not isinstance(feature, MoleculeError)]
     if not places:
@@ -187,25 +217,45 @@ def _launch(model, processor, features, read_output, batch_tokens, autocast_to):
     key = next(name for name in processor.model_input_names if name in features[places[0]])
     lengths = np.array([len(features[place][key]) for place in places])
     order = np.argsort(-lengths, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        stop = start + max(1, batch_tokens // int(lengths[order[start]]))
+        batches.append([features[places[index]] for index in order[start:stop]])
+        start = stop
     device = next(model.parameters()).device
-    outputs, start = [], 0
+    outputs: list[torch.Tensor | None] = [None] * len(batches)
+    todo = deque(enumerate(batches))
+
+    def run() -> None:
+        """Batches, until none is left. The weights are cast once."""
+        with torch.inference_mode(), torch.autocast(device.type, dtype=autocast_to, enabled=autocast_to is not None):
+            while True:
+                try:
+                    place, batch = todo.popleft()
+                except IndexError:
+                    return
+                batch = {
+                    name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+                    for name, value in processor.pad(batch, return_tensors="pt").items()
+                }
+                try:
+                    outputs[place] = read_output(model(**batch)).float()
+                except BaseException:
+                    todo.clear()
+                    raise
+
     was_training = model.training
     if was_training:
         model.eval()
-    with torch.inference_mode(), torch.autocast(device.type, dtype=autocast_to, enabled=autocast_to is not None):
-        while start < len(order):
-            stop = start + max(1, batch_tokens // int(lengths[order[start]]))
-            batch = processor.pad([features[places[index]] for index in order[start:stop]], return_tensors="pt")
-            batch = {
-                name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-                for name, value in batch.items()
-            }
-            outputs.append(read_output(model(**batch)).float())
-            start = stop
-        outputs = torch.cat(outputs)
+    if device.type == "cpu" and len(batches) >= threads.count:
+        for future in [threads.submit(run) for _ in range(threads.count)]:
+            future.result()
+    else:
+        run()
     if was_training:
         model.train()
-    return np.array(places)[order], outputs
+    with torch.inference_mode():
+        return np.array(places)[order], torch.cat(outputs)
 
 
 def _collect(features, places, outputs, on_error, first):

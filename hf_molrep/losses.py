@@ -17,11 +17,14 @@ def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class _GatherRows(torch.autograd.Function):
-    """torch has no differentiable gather that is neither deprecated in its newest versions nor missing in older ones."""
+    """torch has no differentiable gather that neither newer versions deprecate nor older ones lack."""
 
     @staticmethod
     def forward(ctx, rows: torch.Tensor) -> torch.Tensor:
-        gathered = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(torch.distributed.get_world_size())]
+        gathered = [
+            torch.empty_like(rows, memory_format=torch.contiguous_format)
+            for _ in range(torch.distributed.get_world_size())
+        ]
         torch.distributed.all_gather(gathered, rows.contiguous())
         return torch.cat(gathered)
 

@@ -291,7 +291,7 @@ def test_gate_lets_through_what_the_normalizer_changes(drawn):
     changed = module._standardizers()[0].normalize(mol)
     assert Chem.MolToSmiles(changed) == Chem.MolToSmiles(mol) or module._may_normalize(mol)
     text = Chem.MolToSmiles(mol)
-    assert Chem.MolToSmiles(changed) == text or module._TO_NORMALIZE.search(text)
+    assert Chem.MolToSmiles(changed) == text or module._may_normalize(mol, text)
 
 
 def test_batch_keeps_places():

@@ -49,12 +49,15 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
         """Token ids of `texts` into `results[place][key]`; a text that cannot be expressed becomes a MoleculeError."""
         if not texts:
             return
-        limit = max_length or tokenizer.model_max_length
-        encoded = tokenizer(texts, padding=False, truncation=False, return_attention_mask=False, verbose=False)
-        for place, text, ids in zip(places, texts, encoded["input_ids"], strict=True):
-            ids = np.array(ids, dtype=np.int32)
-            if tokenizer.unk_token_id in ids:
-                odd = sorted({letter for letter in text if tokenizer.unk_token_id in tokenizer(letter)["input_ids"]})
+        limit, unknown = max_length or tokenizer.model_max_length, tokenizer.unk_token_id
+        # not tokenizer(texts), which also makes character offsets and two masks that nobody reads
+        backend = tokenizer.backend_tokenizer
+        backend.no_truncation()  # a call of the tokenizer may have left both switched on
+        backend.no_padding()
+        for place, text, encoding in zip(places, texts, backend.encode_batch_fast(texts), strict=True):
+            ids = np.array(encoding.ids, dtype=np.int32)
+            if unknown in encoding.ids:
+                odd = sorted({letter for letter in text if unknown in tokenizer(letter)["input_ids"]})
                 reason = f"the vocabulary has no {', '.join(map(repr, odd)) or 'token for a part of it'}"
                 results[place] = MoleculeError(text, reason, notation)
             elif len(ids) > limit and not truncation:
