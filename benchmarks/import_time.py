@@ -2,9 +2,9 @@
 
 Both statements run in one fresh interpreter, one after the other, and each is timed by the process's own CPU clock;
 this is repeated in several processes and the median is compared with the bar. ``import transformers`` alone loads next
-to nothing, not even torch: it loads its parts when a name is first used, and what ``import hf_molrep`` makes it load
-counts as ours. The second line shows how much of that whoever uses a model pays anyway: there the names of the README's
-first lines are imported before. The bar holds for the first line; exits with 1 above it.
+to nothing, not even torch: it loads its parts when a name is first used. So does ``import hf_molrep``. The second line
+shows what it costs where the names of the README's first lines are imported before, and the methods are registered at
+once. The bar holds for both lines; exits with 1 above it.
 
     python benchmarks/import_time.py [--repeats 7] [--bar 0.3]
 """
@@ -48,8 +48,8 @@ def main() -> int:
             f"{before:60} {statistics.median(first):6.3f} CPU-s; import hf_molrep adds {medians[-1]:6.3f} "
             f"({min(added):.3f} to {max(added):.3f} in {args.repeats} processes)"
         )
-    met = medians[0] < args.bar
-    print(f"bar for the first line: {args.bar} CPU-s, {'met' if met else 'MISSED'}")
+    met = max(medians) < args.bar
+    print(f"bar: {args.bar} CPU-s, {'met' if met else 'MISSED'}")
     return 0 if met else 1
 
 

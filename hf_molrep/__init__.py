@@ -1,44 +1,34 @@
-"""Molecule representation learning on the Hugging Face stack. Importing it registers every method."""
+"""
+Molecule representation learning on the Hugging Face stack. Importing it makes every method known to transformers.
 
+Nothing heavy is loaded before it is used: see `registration`.
+"""
+
+from importlib import import_module as _import_module
 from importlib import resources as _resources
 
-from .chem.smiles import MoleculeError
-from .models import auto as _auto
-from .models.auto import (
-    METHODS,
-    AutoModelForMoleculeInteractionPrediction,
-    AutoModelForMoleculePropertyPrediction,
-)
-from .models.mm_deacon import (
-    MMDeaconConfig,
-    MMDeaconDataCollator,
-    MMDeaconForInteractionPrediction,
-    MMDeaconForPreTraining,
-    MMDeaconForPropertyPrediction,
-    MMDeaconModel,
-    MMDeaconProcessor,
-)
-from .pipelines import register as _register_pipelines
+from .registration import register_when_used as _register_when_used
 
 __version__ = "0.1.0"
-__all__ = [
-    "METHODS",
-    "AutoModelForMoleculeInteractionPrediction",
-    "AutoModelForMoleculePropertyPrediction",
-    "MMDeaconConfig",
-    "MMDeaconDataCollator",
-    "MMDeaconForInteractionPrediction",
-    "MMDeaconForPreTraining",
-    "MMDeaconForPropertyPrediction",
-    "MMDeaconModel",
-    "MMDeaconProcessor",
-    "MoleculeEmbedder",
-    "MoleculeError",
-    "checkpoint_path",
-]
 
-_auto.register()
-_register_pipelines()
+_NAMES = {
+    ".chem.smiles": ["MoleculeError"],
+    ".estimators": ["MoleculeEmbedder"],
+    ".models.auto": ["METHODS", "AutoModelForMoleculeInteractionPrediction", "AutoModelForMoleculePropertyPrediction"],
+    ".models.mm_deacon": [
+        "MMDeaconConfig",
+        "MMDeaconDataCollator",
+        "MMDeaconForInteractionPrediction",
+        "MMDeaconForPreTraining",
+        "MMDeaconForPropertyPrediction",
+        "MMDeaconModel",
+        "MMDeaconProcessor",
+    ],
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = ["checkpoint_path", *_MODULE_OF]
+
+_register_when_used()
 
 
 def checkpoint_path(name: str = "mm-deacon-mini") -> str:
@@ -56,8 +46,11 @@ def checkpoint_path(name: str = "mm-deacon-mini") -> str:
 
 
 def __getattr__(name: str):
-    if name == "MoleculeEmbedder":  # its base classes are scikit-learn's, which costs half a second to import
-        from .estimators import MoleculeEmbedder
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(_import_module(_MODULE_OF[name], __name__), name)
+    return value
 
-        return MoleculeEmbedder
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -158,7 +158,7 @@ def _text(row: Any, column: str) -> Any:
 
 
 def register() -> None:
-    """Make the tasks known to `transformers.pipeline`; `import hf_molrep` calls it."""
+    """Make the tasks known to `transformers.pipeline` (see `hf_molrep.registration`)."""
     default = Path(__file__).parent / "checkpoints" / "mm-deacon-mini"
     tasks = PIPELINE_REGISTRY.supported_tasks
     if tasks.get("molecule-embedding", {}).get("impl") is MoleculeEmbeddingPipeline:

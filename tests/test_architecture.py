@@ -22,6 +22,7 @@ SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if PACKAGE / "checkpoint
 LAYERS = [
     {"cli"},
     {"hf_molrep"},  # `import hf_molrep` itself: the public names
+    {"registration"},
     {"estimators", "pipelines", "search", "reports", "cards"},
     {"finetuning", "pretraining", "embedding", "prediction"},
     {"inference", "property_models", "training"},

@@ -44,11 +44,61 @@ def run(program: str, *arguments: str) -> str:
 
 
 def test_import_is_cheap(repository, monkeypatch):
-    """`import hf_molrep` loads none of the heavy libraries."""
+    """`import hf_molrep` loads next to nothing; the methods, when they are registered, none of the heavy libraries."""
     monkeypatch.chdir(repository)
     imported = run("import sys, hf_molrep; print(*sorted(sys.modules))").split()
+    assert not set(imported) & {"torch", "transformers", "numpy", *HEAVY}
+    imported = run("import sys, hf_molrep; from transformers import AutoModel; print(*sorted(sys.modules))").split()
     assert "hf_molrep.models.mm_deacon.modeling_mm_deacon" in imported
     assert not set(imported) & set(HEAVY)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import hf_molrep; from transformers import AutoConfig",
+        "import hf_molrep; from transformers import AutoProcessor",
+        "import hf_molrep; from transformers import Trainer",
+        "import hf_molrep; from transformers import pipeline",
+        "import transformers; import hf_molrep; from transformers import pipeline",
+        "from transformers import AutoModel; import hf_molrep",
+        "from hf_molrep import *",
+        "import hf_molrep.hub",
+        "import hf_molrep.finetuning",
+    ],
+)
+def test_registered_when_used(first, repository, monkeypatch):
+    """Whatever is imported first, the methods are known once an Auto class or a pipeline can be used."""
+    monkeypatch.chdir(repository)
+    program = """
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
+import sys, hf_molrep
+config = AutoConfig.for_model("mm_deacon")
+assert type(config) is hf_molrep.MMDeaconConfig
+assert type(config) in AutoModel._model_mapping and type(config) in AutoModelForPreTraining._model_mapping
+assert {"molecule-embedding", "molecule-property-prediction"} <= set(PIPELINE_REGISTRY.get_supported_tasks())
+assert not [finder for finder in sys.meta_path if "hf_molrep" in type(finder).__module__]
+print("known")
+"""
+    assert run(f"{first}\n{program}").split()[-1] == "known"
+
+
+def test_registered_in_threads(repository, monkeypatch):
+    """Two threads that import parts of transformers at once."""
+    monkeypatch.chdir(repository)
+    program = """
+import threading, hf_molrep
+def load(name):
+    import transformers
+    getattr(transformers, name)
+threads = [threading.Thread(target=load, args=(name,)) for name in ("AutoModel", "Trainer", "AutoProcessor")]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+from transformers import AutoConfig
+print(AutoConfig.for_model("mm_deacon").model_type)
+"""
+    assert run(program).split()[-1] == "mm_deacon"
 
 
 def test_training_without_chemistry(repository, monkeypatch, tmp_path):

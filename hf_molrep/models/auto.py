@@ -4,6 +4,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoFeatureExtractor,
     AutoModel,
@@ -72,8 +73,10 @@ def method_of(config) -> Method:
 
 
 def register() -> None:
-    """Make every method known to the Auto classes; `import hf_molrep` calls it."""
+    """Make every method known to the Auto classes (see `hf_molrep.registration`)."""
     for model_type, method in METHODS.items():
+        if model_type in CONFIG_MAPPING:
+            continue
         AutoConfig.register(model_type, method.config)
         if issubclass(method.processor, FeatureExtractionMixin):
             AutoFeatureExtractor.register(method.config, method.processor)
