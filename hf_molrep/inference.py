@@ -136,6 +136,10 @@ def _infer(model, processor, featurizing, read_output, batch_tokens, on_error, a
         for features in windows:
             outputs = _launch(model, processor, features, read_output, batch_tokens, autocast_to, threads)
             running = (features, *outputs)
+            if on_cpu:
+                yield from _collect(*running, on_error, first)
+                first += len(features)
+                continue
             if waiting is not None:
                 yield from _collect(*waiting, on_error, first)
                 first += len(waiting[0])
