@@ -2,7 +2,7 @@
 
     python -m benchmarks.interaction
 
-The protocol is that of `EVALUATION.md`, "Drug-drug interaction":
+The protocol:
 
 - Unordered pairs, each (pair, interaction type) once. A pair of two drugs with several types stands in one fold, once
   per type: no prediction can be right for more than one of them. Types with fewer than 50 pairs are one class, "rare".

@@ -2,7 +2,7 @@
 
     python -m benchmarks.moleculenet --tasks bbbp bace sider tox21 clintox esol freesolv lipophilicity
 
-The protocol is that of `EVALUATION.md`, "Always":
+The protocol:
 
 - **Splits** 8:1:1, written once to `benchmarks/splits/` and used by every column: the deterministic scaffold split and
   two balanced scaffold splits (seeds 0 and 1), scaffolds without chirality. Every column is trained with each of

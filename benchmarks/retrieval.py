@@ -2,7 +2,7 @@
 
     python -m benchmarks.retrieval --test pairs/test.parquet --more pairs/train.parquet pairs/valid.parquet
 
-Three kinds of candidate pools (the protocol is that of `EVALUATION.md`, "Retrieval"):
+Three kinds of candidate pools:
 
 - **random**: `--pool-size` molecules of the test file; the positive is among them. Mean and standard deviation of
   `--pools` pools, beside an oracle that knows the molecular formula and nothing else.

@@ -2,7 +2,7 @@
 
     python -m benchmarks.screening
 
-**Screening** (the protocol of `EVALUATION.md`, "Screening") on the RDKit benchmarking platform: 17 MUV targets
+**Screening** on the RDKit benchmarking platform: 17 MUV targets
 (headline), 21 DUD, 80 ChEMBL. For each target `--draws` fixed draws of five actives as queries; all other molecules are
 ranked by their largest similarity to a query (max-fusion); the queries, and whatever has the same canonical SMILES, are
 removed from the ranking. AUC, BEDROC (alpha 20) and enrichment factor at 1 %, mean over draws, then over the targets of

@@ -1,4 +1,4 @@
-"""The house rules of DESIGN section 5 and the tree of section 2, read from the source with `ast`."""
+"""The house rules, read from the source with `ast`: who may import whom, and what stands where."""
 
 import ast
 import re

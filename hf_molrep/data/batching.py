@@ -1,4 +1,4 @@
-"""Per-molecule arrays to batched arrays. Knows no method; names are those of DESIGN section 4."""
+"""Per-molecule arrays to batched arrays. Knows no method; keys are those of transformers and PyG."""
 
 from collections.abc import Sequence
 

@@ -1,5 +1,5 @@
 """
-The laws of DESIGN section 6, as one suite that every method inherits:
+The laws, as one suite that every method inherits:
 
     class TestMolCLR(MethodLaws):
         model_type = "molclr"

@@ -1,1 +1,1 @@
-"""The laws of DESIGN section 6, by kind; `tests/models/common.py` puts them together."""
+"""The laws, by kind; `tests/models/common.py` puts them together."""
