@@ -41,7 +41,7 @@ class Truncating:
 
     def __init__(self, processor):
         self.processor, self.truncated = processor, []
-        self.pad, self.model_input_names = processor.pad, processor.model_input_names
+        self.pad, self.size = processor.pad, processor.size
 
     def featurize(self, smiles=None, iupac=None, on_error="raise") -> list[dict | MoleculeError]:
         given = {"smiles": smiles} if iupac is None else {"iupac": iupac}

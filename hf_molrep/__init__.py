@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _NAMES = {
     ".chem.smiles": ["MoleculeError"],
     ".estimators": ["MoleculeEmbedder"],
+    ".feature_extraction": ["MolGraphFeatureExtractor"],
     ".models.auto": ["METHODS", "AutoModelForMoleculeInteractionPrediction", "AutoModelForMoleculePropertyPrediction"],
     ".models.mm_deacon": [
         "MMDeaconConfig",

@@ -83,21 +83,21 @@ class FeatureRows(Dataset):
 
     column_names = ("length",)
 
-    def __init__(self, rows: Sequence[dict], cost_key: str):
-        self.rows, self.cost_key = rows, cost_key
+    def __init__(self, rows: Sequence[dict], size: Callable[[dict], int]):
+        self.rows, self.size = rows, size
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, key: int | str) -> dict | list[int]:
         if key == "length":
-            return [len(row[self.cost_key]) for row in self.rows]
+            return [self.size(row) for row in self.rows]
         return self.rows[key]
 
     def longest_first(self) -> tuple["FeatureRows", np.ndarray]:
         """The rows sorted by falling length (little padding in evaluation), and where each of them stood."""
         order = np.argsort(-np.array(self["length"], dtype=np.int64), kind="stable")
-        return FeatureRows([self.rows[place] for place in order], self.cost_key), order
+        return FeatureRows([self.rows[place] for place in order], self.size), order
 
 
 def _check_split(split: Mapping[str, Sequence[int]], molecules: int) -> dict[str, np.ndarray]:
@@ -353,12 +353,11 @@ def finetune(
     )
 
     def row(index: int) -> dict:
-        arrays = {key: value for key, value in features[index].items() if isinstance(value, np.ndarray)}
+        kept = {key: value for key, value in features[index].items() if isinstance(value, np.ndarray | int)}
         used = features[index].get("smiles_used", smiles[index])
-        return {**arrays, "smiles": used, "row_id": int(index), "labels": labels[index].astype(np.float32)}
+        return {**kept, "smiles": used, "row_id": int(index), "labels": labels[index].astype(np.float32)}
 
-    cost_key = processor.model_input_names[0]
-    rows = {part: FeatureRows([row(index) for index in usable[part]], cost_key) for part in PARTS}
+    rows = {part: FeatureRows([row(index) for index in usable[part]], processor.size) for part in PARTS}
 
     def measure(predictions: np.ndarray, truth: np.ndarray) -> dict:
         if not np.isfinite(predictions).all():

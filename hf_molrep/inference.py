@@ -218,8 +218,7 @@ def _launch(model, processor, features, read_output, batch_tokens, autocast_to, 
     places = [place for place, feature in enumerate(features) if not isinstance(feature, MoleculeError)]
     if not places:
         return np.empty(0, dtype=np.int64), None
-    key = next(name for name in processor.model_input_names if name in features[places[0]])
-    lengths = np.array([len(features[place][key]) for place in places])
+    lengths = np.array([processor.size(features[place]) for place in places])
     order = np.argsort(-lengths, kind="stable")
     batches, start = [], 0
     while start < len(order):

@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -46,45 +47,51 @@ class PreTrainingDataArguments:
         default=None, metadata={"help": "see the configuration of that name; default: 32 on CPU, 0 on a GPU"}
     )
     smiles_augmentation: float = field(default=0.0, metadata={"help": "share of SMILES replaced by random ones"})
+    collator: str | None = field(
+        default=None, metadata={"help": "JSON object with options of the method's data collator, see its docstring"}
+    )
     preprocessing_workers: int = field(default=1, metadata={"help": "processes that make features"})
     restart: bool = field(default=False, metadata={"help": "ignore checkpoints in output_dir instead of resuming"})
 
 
 def prepare(source: str, processor, arguments: PreTrainingDataArguments, name: str):
     """
-    A source of molecules to a `datasets.Dataset` of features, cached on disk and memory-mapped: `input_ids` and, where
-    the source has names, `iupac_input_ids`, with `row_id`, `length` and, on request, `group`. Rows that the processor
-    refuses are left out and counted by reason on standard error.
+    A source of molecules to a `datasets.Dataset` of features, cached on disk and memory-mapped: what
+    `processor.featurize` gives (with names, where the method reads them and the source must have them), with `smiles`,
+    `row_id`, `length` and, on request, `group`. Rows that the processor refuses are left out and counted by reason on
+    standard error.
     """
     from .data.datasets import load_molecules
 
     dataset = load_molecules(source)
+    allowed = signature(processor.featurize).parameters
     columns = {"smiles": "smiles"}
-    if "iupac_input_ids" in processor.model_input_names:
+    if "iupac" in allowed:
         columns["iupac_name"] = "iupac"
         if "iupac_name" not in dataset.column_names:
             raise ValueError(f"{source} has no column 'iupac_name'; there are {', '.join(dataset.column_names)}")
+    if arguments.max_length is not None and "max_length" not in allowed:
+        raise ValueError(f"max_length: {type(processor).__name__} has no tokens to count")
+    shorten = {"truncation": True, "max_length": arguments.max_length} if "max_length" in allowed else {}
+    # what stands in the place of a refused row until it is taken out
+    (blank,) = processor.featurize(**{kind: ["methane" if kind == "iupac" else "C"] for kind in columns.values()})
+    keys = [key for key, value in blank.items() if isinstance(value, np.ndarray | int)]
 
     def features(batch: dict, indices: list[int]) -> dict:
-        rows = processor.featurize(
-            **{kind: batch[column] for column, kind in columns.items()},
-            on_error="skip",
-            truncation=True,
-            max_length=arguments.max_length,
-        )
+        given = {kind: batch[column] for column, kind in columns.items()}
+        rows = processor.featurize(**given, on_error="skip", **shorten)
         out: dict[str, list] = {key: [] for key in (*keys, "smiles", "length", "row_id", "group", "error")}
         for place, row in enumerate(rows):
             failed = not isinstance(row, dict)
             for key in keys:
-                out[key].append(np.zeros(0, dtype=np.int32) if failed else row[key])
+                out[key].append((blank if failed else row)[key])
             out["smiles"].append(batch["smiles"][place] if failed else row["smiles_used"])
-            out["length"].append(0 if failed else sum(len(row[key]) for key in keys))
+            out["length"].append(processor.size(blank if failed else row))
             out["row_id"].append(batch["row_id"][place] if "row_id" in batch else indices[place])
             out["group"].append(str(batch[arguments.group_by][place]) if arguments.group_by else "")
             out["error"].append(str(row) if failed else "")
         return out
 
-    keys = [f"{'iupac_' if kind == 'iupac' else ''}input_ids" for kind in columns.values()]
     if arguments.group_by and arguments.group_by not in dataset.column_names:
         raise ValueError(f"no column {arguments.group_by!r} to group by; there are {', '.join(dataset.column_names)}")
     dataset = dataset.map(
@@ -95,13 +102,13 @@ def prepare(source: str, processor, arguments: PreTrainingDataArguments, name: s
         num_proc=arguments.preprocessing_workers if arguments.preprocessing_workers > 1 else None,
         desc=f"features of {name}",
     )
-    lengths = np.array(dataset["length"])
-    refused = np.flatnonzero(lengths == 0)
+    errors = np.array(dataset["error"], dtype=object)
+    refused = np.flatnonzero(errors != "")
     if len(refused):
-        print(f"{name}: {len(refused)} of {len(lengths)} rows refused, for instance:", file=sys.stderr)
+        print(f"{name}: {len(refused)} of {len(errors)} rows refused, for instance:", file=sys.stderr)
         for index in refused[:5]:
-            print(f"  row {dataset[int(index)]['row_id']}: {dataset[int(index)]['error']}", file=sys.stderr)
-        dataset = dataset.select(np.flatnonzero(lengths))
+            print(f"  row {dataset[int(index)]['row_id']}: {errors[index]}", file=sys.stderr)
+        dataset = dataset.select(np.flatnonzero(errors == ""))
     if not len(dataset):
         raise ValueError(f"{name}: no row of {source} is left to train on")
     return dataset.remove_columns(["error"] if arguments.group_by else ["error", "group"])
@@ -154,19 +161,31 @@ def main(method_name: str, argv: list[str] | None = None) -> dict:
         model = method.for_pre_training(make_config(method, processor, data.config))
 
     on_cpu = training.device.type == "cpu"
-    model.config.encoder_chunk_size = data.encoder_chunk_size if data.encoder_chunk_size is not None else 32 * on_cpu
-    attention = data.attention or ("eager" if on_cpu else "sdpa")
-    model.set_attn_implementation(attention)
+    if hasattr(model.config, "encoder_chunk_size"):
+        chunk_size = data.encoder_chunk_size
+        model.config.encoder_chunk_size = chunk_size if chunk_size is not None else 32 * on_cpu
+    elif data.encoder_chunk_size is not None:
+        raise ValueError(f"{method_name} has no encoder_chunk_size")
+    if type(model)._supports_sdpa:
+        model.set_attn_implementation(data.attention or ("eager" if on_cpu else "sdpa"))
+    elif data.attention is not None:
+        raise ValueError(f"{method_name} has no choice of attention")
+    collator_options = json.loads(data.collator) if data.collator else {}
+    if data.smiles_augmentation:
+        collator_options["smiles_augmentation"] = data.smiles_augmentation
+    # retrieval is between the two languages of a molecule
+    retrieves = validation_set is not None and "iupac" in signature(processor.featurize).parameters
+    training.prediction_loss_only = not retrieves
 
     trainer = MoleculeTrainer(
         model=model,
         args=training,
         train_dataset=train_set,
         eval_dataset=validation_set,
-        data_collator=method.data_collator(processor, smiles_augmentation=data.smiles_augmentation, seed=training.seed),
+        data_collator=method.data_collator(processor, seed=training.seed, **collator_options),
         eval_data_collator=method.data_collator(processor),
         processing_class=processor,
-        compute_metrics=retrieval_compute_metrics(("smiles", "iupac")) if validation_set is not None else None,
+        compute_metrics=retrieval_compute_metrics(("smiles", "iupac")) if retrieves else None,
     )
     checkpoint = None
     if not data.restart and os.path.isdir(training.output_dir):

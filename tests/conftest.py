@@ -65,6 +65,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def original_outputs() -> Path:
+    """Folder of arrays that the original codes made (`HF_MOLREP_FIXTURES`, else `../shared/fixtures`); may skip."""
+    folder = Path(os.environ.get("HF_MOLREP_FIXTURES", ROOT.parent / "shared" / "fixtures"))
+    if not folder.is_dir():
+        pytest.skip(f"needs outputs of the original codes; no folder {folder} (set HF_MOLREP_FIXTURES)")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def mini_checkpoint() -> str:
     """Folder of the shipped `mm-deacon-mini`; skips where the package was installed without it."""
     import hf_molrep

@@ -311,7 +311,10 @@ def test_label_scale():
 
 
 def test_feature_rows_sort_and_come_back():
-    rows = FeatureRows([{"input_ids": np.zeros(length), "row_id": length} for length in (3, 9, 3, 5)], "input_ids")
+    rows = FeatureRows(
+        [{"input_ids": np.zeros(length), "row_id": length} for length in (3, 9, 3, 5)],
+        lambda row: len(row["input_ids"]),
+    )
     longest_first, order = rows.longest_first()
     assert longest_first["length"] == [9, 5, 3, 3]
     assert [rows[place]["row_id"] for place in order] == [row["row_id"] for row in longest_first.rows]

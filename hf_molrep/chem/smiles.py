@@ -211,13 +211,13 @@ def _standardizers() -> tuple:
     return rdMolStandardize.Normalizer(), chooser, rdMolStandardize.Uncharger()
 
 
-def _may_normalize(mol: Mol, text: str | None = None) -> bool:
-    """False only if RDKit's Normalizer would leave the molecule as it is. `text`: its canonical SMILES, if at hand."""
+def _may_normalize(mol: Mol, text: str | None = None, canonical: bool = True) -> bool:
+    """False only if RDKit's Normalizer would leave the molecule as it is. `text`: a SMILES of it, if at hand."""
     has = mol.HasSubstructMatch
     for shown, smarts in _NORMALIZABLE:
         if (text is None or shown.search(text)) and has(_query(smarts)):
             return True
-    if text is not None and "+" not in text:
+    if text is not None and canonical and "+" not in text:  # as written, CN(=O)=O shows no charges
         return False
     return has(_query(_CATION)) and any(has(_query(smarts)) for smarts in _NORMALIZABLE_CATION)
 
@@ -301,11 +301,11 @@ def _atom_map_query():
     return HasPropQueryAtom("molAtomMapNumber")
 
 
-def _clean(mol: Mol, text: str | None = None) -> Mol:
-    """`text`: the molecule's canonical SMILES where it is at hand; it tells quickly what need not be looked for."""
+def _clean(mol: Mol, text: str | None = None, canonical: bool = True) -> Mol:
+    """`text`: a SMILES of the molecule, canonical or as it was read; it tells quickly what need not be looked for."""
     if (text is None or _WITH_METAL.search(text)) and mol.HasSubstructMatch(_query(_METAL_BOND)):
         mol, text = _cut_metal_bonds(mol), None
-    if _may_normalize(mol, text):
+    if _may_normalize(mol, text, canonical):
         with _quiet:
             mol, text = _standardizers()[0].normalize(mol), None
     if (text is None or _WITH_ATOM_MAP.search(text)) and mol.GetAtomsMatchingQuery(_atom_map_query()):
@@ -444,3 +444,29 @@ def molecular_formula(smiles: str) -> str:
 def _check_mode(mode: str) -> None:
     if mode not in STANDARDIZE_MODES:
         raise ValueError(f"standardize must be one of {', '.join(STANDARDIZE_MODES)}, not {mode!r}")
+
+
+def standard_mol(smiles: str, standardize: Standardize = "clean", canonical: bool = False) -> tuple[Mol, str]:
+    """The standardised molecule of a SMILES and a SMILES that says exactly it, atom for atom: the one given where
+    nothing was to be done, RDKit's canonical one where something was, and always with `canonical`.
+
+    Raises:
+        MoleculeError: the SMILES cannot be read.
+        ValueError: an unknown mode.
+    """
+    from rdkit import Chem
+
+    _check_mode(standardize)
+    mol, text = parse(smiles), smiles.strip()
+    if standardize != "none":
+        # an element may be written as its number: then the text does not show what _clean looks for
+        standard = (
+            _parent(mol) if standardize == "parent" else _clean(mol, None if "[#" in text else text, canonical=False)
+        )
+        if standard is not mol:
+            text = _settle(standard, standardize)
+            return parse(text), text
+    if canonical:
+        text = Chem.MolToSmiles(mol)
+        return parse(text), text
+    return mol, text

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hf_molrep.chem.graph import MolGraph, Scheme
+
 
 def pad_tokens(sequences: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
     """
@@ -71,3 +73,95 @@ def grouped_order(
     rest = [batch for batch in batches if len(batch) < batch_size]
     shuffled = [full[index] for index in rng.permutation(len(full))]
     return np.concatenate(shuffled + rest) if batches else order
+
+
+def join_graphs(features: Sequence[dict], scheme: Scheme) -> dict[str, np.ndarray | int]:
+    """
+    Molecules, as [`~hf_molrep.feature_extraction.MolGraphFeatureExtractor`] describes each, to one graph of several
+    components: `x` `[atoms, f]`, `edge_index` int64 `[2, edges]`, `edge_attr` `[edges, g]`, `batch` int64 `[atoms]`,
+    `num_graphs`; `x` and `edge_attr` are int64 indices, or float32 where the scheme is one-hot. Edges keep their order.
+
+    Raises:
+        ValueError: no molecule; columns of another scheme.
+    """
+    if not features:
+        raise ValueError("a batch needs at least one molecule")
+    edges = [np.asarray(feature["edge_index"]) for feature in features]
+    edge_counts = np.array([len(index) // 2 for index in edges])
+    x = np.concatenate([np.asarray(feature["x"]) for feature in features])
+    edge_attr = np.concatenate([np.asarray(feature["edge_attr"]) for feature in features])
+    counts = np.array([feature["num_nodes"] for feature in features])
+    if len(x) != counts.sum() * len(scheme.atoms) or len(edge_attr) != edge_counts.sum() * len(scheme.bonds):
+        raise ValueError(f"these features were not made by the scheme {scheme.name!r}")
+    ends = [index[:count] for index, count in zip(edges, edge_counts, strict=True)]
+    ends += [index[count:] for index, count in zip(edges, edge_counts, strict=True)]
+    edge_index = np.concatenate(ends).astype(np.int64).reshape(2, -1)
+    edge_index += np.repeat(np.cumsum(counts) - counts, edge_counts)
+    mass = np.concatenate([np.asarray(feature["mass"]) for feature in features]) if "mass" in features[0] else None
+    return {
+        "x": scheme.expand_atoms(x.reshape(-1, len(scheme.atoms)), mass),
+        "edge_index": edge_index,
+        "edge_attr": scheme.expand_bonds(edge_attr.reshape(-1, len(scheme.bonds))),
+        "batch": np.repeat(np.arange(len(counts)), counts),
+        "num_graphs": len(counts),
+    }
+
+
+def to_pyg(graph: MolGraph):
+    """
+    The graph of one molecule as `torch_geometric.data.Data` with the same names: `x`, `edge_attr` int64 (float32 for
+    one-hot schemes), `edge_index` int64, `z`, and `pos` where there is one.
+    """
+    import torch
+    from torch_geometric.data import Data
+
+    def tensor(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array if array.dtype.kind == "f" else array.astype(np.int64))
+
+    return Data(**{key: tensor(value) for key, value in graph._asdict().items() if value is not None})
+
+
+def from_pyg(data, scheme: Scheme) -> dict:
+    """
+    A `torch_geometric` `Data` or `Batch` to what the graph models take, see [`join_graphs`]; edges are put in pairs
+    (edge 2k from the lower to the higher atom number, 2k + 1 back), which PyG's own featuriser does not do.
+
+    Raises:
+        ValueError: `x` or `edge_attr` are not those of the scheme, as far as columns and their ranges tell; an edge
+            without its reverse, with another one's features, twice, or from an atom to itself.
+    """
+    import torch
+
+    x, edge_index, edge_attr = data.x, data.edge_index, data.edge_attr
+    for name, value, columns, width in (
+        ("x", x, scheme.atoms, scheme.atom_features),
+        ("edge_attr", edge_attr, scheme.bonds, scheme.bond_features),
+    ):
+        if value is None or value.dim() != 2 or value.shape[1] != width:
+            shape = None if value is None else tuple(value.shape)
+            raise ValueError(f"{name} of the scheme {scheme.name!r} has {width} columns; here its shape is {shape}")
+        if scheme.one_hot or not len(value):
+            continue
+        if value.is_floating_point():
+            raise ValueError(f"{name} of the scheme {scheme.name!r} holds indices, not {value.dtype}")
+        for column, low, high in zip(columns, value.amin(dim=0).tolist(), value.amax(dim=0).tolist(), strict=True):
+            if low < 0 or high >= column.size:
+                raise ValueError(
+                    f"{column.name} of the scheme {scheme.name!r} is 0 ... {column.size - 1}; here {low} ... {high}: "
+                    "these features were made in another way"
+                )
+    low, high = edge_index.min(dim=0).values, edge_index.max(dim=0).values
+    order = np.lexsort([part.cpu().numpy() for part in (edge_index[0] > edge_index[1], high, low)])
+    order = torch.from_numpy(order).to(edge_index.device)
+    edge_index, edge_attr = edge_index[:, order], edge_attr[order]
+    forth, back = edge_index[:, ::2], edge_index[:, 1::2]
+    if forth.shape != back.shape or not torch.equal(forth, back.flip(0)) or bool((forth[0] >= forth[1]).any()):
+        raise ValueError("every bond stands twice in edge_index, once in each direction, and joins two atoms")
+    if not torch.equal(edge_attr[::2], edge_attr[1::2]):
+        raise ValueError("the two directions of a bond have different edge_attr")
+    batch = getattr(data, "batch", None)
+    if batch is None:
+        batch = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    x, edge_attr = (value if scheme.one_hot else value.long() for value in (x, edge_attr))
+    num_graphs = int(getattr(data, "num_graphs", 0) or batch.max() + 1)
+    return {"x": x, "edge_index": edge_index, "edge_attr": edge_attr, "batch": batch, "num_graphs": num_graphs}

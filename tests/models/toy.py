@@ -88,6 +88,9 @@ class ToyProcessor(FeatureExtractionMixin):
             print("featurised")
         return results
 
+    def size(self, feature: dict) -> int:
+        return len(feature["z"])
+
     def pad(self, features, return_tensors: str | None = "pt") -> BatchFeature:
         z, mask = pad_tokens([np.asarray(feature["z"]) for feature in features], 0)
         pos = np.zeros((*z.shape, 3), dtype=np.float32)

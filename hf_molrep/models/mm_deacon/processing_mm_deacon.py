@@ -121,6 +121,10 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
                     raise result
         return results
 
+    def size(self, feature: dict) -> int:
+        """Tokens of a molecule, of all its views: by this number molecules are grouped into batches."""
+        return sum(len(feature[key]) for key in ("input_ids", "iupac_input_ids") if key in feature)
+
     def pad(self, features: Sequence[dict], return_tensors: str | None = "pt") -> BatchFeature:
         """
         Features of several molecules to `input_ids`, `attention_mask` and/or `iupac_input_ids`,

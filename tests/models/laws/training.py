@@ -119,8 +119,7 @@ class TrainingLaws(MethodHooks):
     def _trainer(self, folder: Path, seed: int, *callbacks: TrainerCallback) -> MoleculeTrainer:
         from datasets import Dataset
 
-        first = self.processor().model_input_names[0]
-        rows = [{**row, "length": len(row[first])} for row in self.rows()]
+        rows = [{**row, "length": self.processor().size(row)} for row in self.rows()]
         torch.manual_seed(seed)
         arguments = TrainingArguments(
             output_dir=str(folder),

@@ -1,0 +1,187 @@
+"""SMILES to graphs and batches of them, PyG's data, good input and bad."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from hf_molrep import MolGraphFeatureExtractor
+from hf_molrep.chem.graph import SCHEMES, mol_to_graph
+from hf_molrep.chem.smiles import MoleculeError, parse
+from hf_molrep.data.batching import from_pyg, to_pyg
+
+SMILES = ["CCO", "[Na+].[Cl-]", "C", "F/C=C/F", "CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("hydrogens", [False, True])
+def test_a_batch_is_the_molecules_side_by_side(scheme, hydrogens):
+    extractor = MolGraphFeatureExtractor(scheme, explicit_hydrogens=hydrogens)
+    batch = extractor(SMILES, return_tensors="pt")
+    graphs = [mol_to_graph(parse(smiles), scheme, hydrogens) for smiles in SMILES]
+    counts = [len(graph.z) for graph in graphs]
+    starts = np.cumsum([0, *counts[:-1]])
+    float_or_int = torch.float32 if scheme == "grover" else torch.int64
+    expected = {
+        "x": (np.concatenate([graph.x for graph in graphs]), float_or_int),
+        "edge_index": (
+            np.concatenate([g.edge_index + start for g, start in zip(graphs, starts, strict=True)], axis=1),
+            torch.int64,
+        ),
+        "edge_attr": (np.concatenate([graph.edge_attr for graph in graphs]), float_or_int),
+        "batch": (np.repeat(np.arange(len(SMILES)), counts), torch.int64),
+    }
+    assert set(batch) == {*expected, "num_graphs"}
+    assert batch["num_graphs"] == len(SMILES)
+    for key, (values, dtype) in expected.items():
+        assert batch[key].dtype == dtype
+        np.testing.assert_array_equal(batch[key].numpy(), values)
+    # every edge 2k + 1 is edge 2k reversed
+    assert torch.equal(batch["edge_index"][:, ::2], batch["edge_index"][:, 1::2].flip(0))
+
+
+@pytest.mark.parametrize("scheme", ["pretrain_gnns", "grover"])
+def test_cached_features_give_the_same_batch(scheme):
+    """Through Arrow, where arrays come back as lists, and through pickle."""
+    from datasets import Dataset
+
+    extractor = MolGraphFeatureExtractor(scheme)
+    features = extractor.featurize(SMILES)
+    direct = extractor.pad(features)
+    table = Dataset.from_list(features)
+    kinds = {"x": "uint8", "edge_index": "int16", "edge_attr": "uint8", "z": "uint8"}
+    assert {key: table.features[key].feature.dtype for key in kinds} == kinds
+    for rows in (list(table), pickle.loads(pickle.dumps(features)), list(table.with_format("numpy"))):
+        again = extractor.pad(rows)
+        assert all(torch.equal(again[key], direct[key]) for key in direct if key != "num_graphs")
+    assert [extractor.size(feature) for feature in features] == [3, 2, 1, 4, 13, 6]
+    assert sum(value.nbytes for value in features[0].values() if isinstance(value, np.ndarray)) < 200
+
+
+@pytest.mark.parametrize("hydrogens", [False, True])
+def test_saved_and_loaded(tmp_path, hydrogens):
+    made = MolGraphFeatureExtractor("dmp", explicit_hydrogens=hydrogens, standardize="parent", canonical=True)
+    made.save_pretrained(tmp_path)
+    loaded = MolGraphFeatureExtractor.from_pretrained(tmp_path)
+    assert loaded.to_dict() == made.to_dict()
+    assert (loaded.scheme, loaded.explicit_hydrogens, loaded.canonical) == ("dmp", hydrogens, True)
+    assert loaded.featurize(["CC(=O)[O-].[Na+]"])[0]["smiles_used"] == "CC(=O)O"
+
+
+def test_standardisation_and_what_was_used():
+    """The SMILES as it was given, unless something had to be changed; atoms in its order."""
+    extractor = MolGraphFeatureExtractor()
+    used = [feature["smiles_used"] for feature in extractor.featurize([" OCC ", "CS(C)=O", "[CH3:1]O", "[Na]OC"])]
+    assert used == ["OCC", "C[S+](C)[O-]", "CO", "C[O-].[Na+]"]
+    assert extractor.featurize(["OCC"])[0]["z"].tolist() == [8, 6, 6]
+    as_drawn = MolGraphFeatureExtractor(standardize="none").featurize(["[CH3:1]O[Na]"])[0]
+    assert as_drawn["smiles_used"] == "[CH3:1]O[Na]"
+    assert len(as_drawn["edge_index"]) == 8
+    # sulfur hidden behind its number is standardised like any other
+    assert extractor.featurize(["C[#16](=O)C"])[0]["smiles_used"] == "C[S+](C)[O-]"
+
+
+def test_canonical_does_not_depend_on_the_writing():
+    """Chirality tags and bond directions do, unless the SMILES is made canonical first."""
+    written = ["C[C@H](N)C(=O)O", "N[C@@H](C)C(=O)O", "OC(=O)[C@@H](N)C"]
+    canonical = MolGraphFeatureExtractor(canonical=True).featurize(written)
+    for feature in canonical[1:]:
+        for key in ("x", "edge_index", "edge_attr"):
+            np.testing.assert_array_equal(feature[key], canonical[0][key])
+    tags = {feature["x"].reshape(-1, 2)[:, 1].max() for feature in MolGraphFeatureExtractor().featurize(written)}
+    assert tags == {1, 2}
+
+
+def test_bad_molecules_keep_their_places():
+    extractor = MolGraphFeatureExtractor()
+    given = ["CCO", "C1CC", "", "CC*", None, "C" * 30_000, "[Na+].[Cl-]", "CN->[Cu]"]
+    found = extractor.featurize(given, on_error="skip")
+    assert [isinstance(each, dict) for each in found] == [True, False, False, False, False, False, True, False]
+    for smiles, each in zip(given, found, strict=True):
+        if isinstance(each, MoleculeError):
+            assert each.smiles == smiles
+            with pytest.raises(MoleculeError):
+                extractor.featurize(["C", smiles])
+    assert "dummy atom" in found[3].reason
+    assert MolGraphFeatureExtractor("ogb").featurize(["CC*"])
+
+
+def test_many_molecules_are_made_in_chunks():
+    from hf_molrep.feature_extraction import CHUNK
+
+    extractor = MolGraphFeatureExtractor()
+    given = ["C" * (1 + place % 7) for place in range(CHUNK + 5)]
+    given[CHUNK] = "C1CC"
+    found = extractor.featurize(given, on_error="skip")
+    assert isinstance(found[CHUNK], MoleculeError)
+    assert all(len(found[i]["z"]) == 1 + i % 7 for i in range(len(given)) if i != CHUNK)
+
+
+def test_wrong_calls(tmp_path):
+    with pytest.raises(ValueError, match="scheme is one of"):
+        MolGraphFeatureExtractor("chemprop")
+    with pytest.raises(ValueError, match="version 7 of the feature scheme 'ogb'; here it is 1"):
+        MolGraphFeatureExtractor("ogb", scheme_version=7)
+    with pytest.raises(ValueError, match="standardize is one of"):
+        MolGraphFeatureExtractor(standardize="wash")
+    extractor = MolGraphFeatureExtractor()
+    with pytest.raises(ValueError, match="on_error"):
+        extractor.featurize(["C"], on_error="ignore")
+    with pytest.raises(ValueError, match="at least one molecule"):
+        extractor.pad([])
+    with pytest.raises(ValueError, match="not made by the scheme 'pretrain_gnns'"):
+        extractor.pad(MolGraphFeatureExtractor("ogb").featurize(["CCO"]))
+    with pytest.raises(ValueError, match="return_tensors"):
+        extractor("CCO", return_tensors="tf")
+
+
+# ---- PyTorch Geometric
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_pyg_batch_and_back(scheme):
+    """Data -> Batch -> ours is what the extractor makes, also with the edges shuffled."""
+    from torch_geometric.data import Batch
+
+    data = [to_pyg(mol_to_graph(parse(smiles), scheme)) for smiles in SMILES]
+    expected = MolGraphFeatureExtractor(scheme)(SMILES, return_tensors="pt")
+    batch = Batch.from_data_list(data)
+    order = torch.randperm(batch.edge_index.shape[1], generator=torch.Generator().manual_seed(0))
+    shuffled = Batch.from_data_list(data)
+    shuffled.edge_index, shuffled.edge_attr = batch.edge_index[:, order], batch.edge_attr[order]
+    for each in (batch, shuffled):
+        ours = from_pyg(each, SCHEMES[scheme])
+        assert ours.keys() == dict(expected).keys()
+        assert ours["num_graphs"] == len(SMILES)
+        for key in ("x", "edge_index", "edge_attr", "batch"):
+            assert torch.equal(ours[key], expected[key]), key
+    assert from_pyg(data[2], SCHEMES[scheme])["batch"].tolist() == [0]
+
+
+def test_foreign_graphs_are_refused():
+    from torch_geometric.utils import from_smiles
+
+    form = SCHEMES["ogb"]
+    with pytest.raises(ValueError, match="these features were made in another way"):
+        from_pyg(from_smiles("Oc1ccccc1"), form)  # PyG's featuriser has as many columns, with other meanings
+    with pytest.raises(ValueError, match="has 2 columns"):
+        from_pyg(from_smiles("CCO"), SCHEMES["pretrain_gnns"])
+    data = to_pyg(mol_to_graph(parse("CCO"), "ogb"))
+    for edges, complaint in (
+        ([0, 1, 2], "once in each direction"),
+        ([0, 0, 0, 1, 1, 1], "once in each direction"),
+        ([0, 2], "once in each direction"),
+    ):
+        broken = data.clone()
+        broken.edge_index, broken.edge_attr = data.edge_index[:, edges], data.edge_attr[edges]
+        with pytest.raises(ValueError, match=complaint):
+            from_pyg(broken, form)
+    broken = data.clone()
+    broken.edge_attr[0, 0] = 1
+    with pytest.raises(ValueError, match="two directions of a bond"):
+        from_pyg(broken, form)
+    broken = data.clone()
+    broken.x = data.x.float()
+    with pytest.raises(ValueError, match="holds indices, not "):
+        from_pyg(broken, form)
