@@ -127,3 +127,12 @@ def test_the_command_runs_all_columns_and_continues(tmp_path, data, monkeypatch)
     monkeypatch.setattr(moleculenet, "train", pytest.fail)  # everything is in the cache
     assert moleculenet.main(arguments(tmp_path, data, *options)) == 0
     assert (tmp_path / "moleculenet.md").read_text().split("## Settings")[0] == page.split("## Settings")[0]
+
+    assert moleculenet.main(arguments(tmp_path, data, *options, "--leave-out", "bbbp", "Morgan + RF")) == 0
+    (row,) = [line for line in (tmp_path / "moleculenet.md").read_text().splitlines() if line.startswith("| bbbp")]
+    assert row.count("not run") == 2
+    assert "Morgan + RF" not in {
+        record["column"] for record in json.loads((tmp_path / "moleculenet.json").read_text())["results"]
+    }
+    with pytest.raises(SystemExit):
+        moleculenet.main(arguments(tmp_path, data, *options, "--leave-out", "tox21", "Morgan + RF"))
