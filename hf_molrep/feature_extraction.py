@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from transformers import BatchFeature, FeatureExtractionMixin
 
-from .chem.graph import SCHEMES, MolGraph, mols_to_graphs
+from .chem.graph import SCHEMES, mols_to_graphs
 from .chem.smiles import STANDARDIZE_MODES, MoleculeError, standard_mol
 from .data.batching import join_graphs
 from .hub import RemoteCodeMixin
