@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 
+from ...hub import save_checkpoint
 from .configuration_molclr import MolCLRConfig
+from .feature_extraction_molclr import MolCLRFeatureExtractor
 from .modeling_molclr import MolCLRForPreTraining, MolCLRModel
 
 # Names of the original (both projects share them) -> ours. A fine-tuned file has `pred_head` in place of `out_lin`.
@@ -38,7 +40,7 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
     converted = {}
     for key, value in state.items():
-        for pattern, name in NAMES.items():
+        for pattern in NAMES:
             if re.match(pattern, key):
                 break
         else:
@@ -47,7 +49,7 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             value = value.T
         elif key.endswith(".att"):  # [1, heads, 2 * hidden]
             value = value[0]
-        converted[re.sub(pattern, name, key, count=1)] = value.contiguous()
+        converted[re.sub(pattern, NAMES[pattern], key, count=1)] = value.contiguous()
     return converted
 
 
@@ -72,14 +74,14 @@ def config_of(state: Mapping[str, torch.Tensor], conv_type: str | None = None) -
     if not found:
         raise ValueError("the layers of the state dict are none of GIN, GCN, GraphSAGE and GAT")
     if conv_type is None and len(found) > 1:
-        raise ValueError(f"the layout does not tell {' from '.join(found)}: say which (--conv-type)")
+        raise ValueError(f"the layout does not tell {' from '.join(found)}: say which (conv_type)")
     if conv_type is not None and conv_type not in found:
         raise ValueError(f"the state dict is of type {' or '.join(found)}, not {conv_type}")
-    options = {}
-    if "feat_lin.weight" in state:
-        options["feature_dim"] = state["feat_lin.weight"].shape[0]
-    else:
-        options["feature_dim"] = None
+    options = {"feature_dim": state["feat_lin.weight"].shape[0] if "feat_lin.weight" in state else None}
+    if state["x_embedding1.weight"].shape[0] == 120:  # pretrain-gnns' last atom and bond types
+        options["mask_atom_type"] = 119
+    if state["gnns.0.edge_embedding1.weight"].shape[0] == 6:
+        options["mask_bond_type"] = 5
     if "out_lin.2.weight" in state:
         options["projection_dim"] = state["out_lin.2.weight"].shape[0]
     if "gnns.0.att" in state:
@@ -134,3 +136,24 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no state dict (names and tensors)")
     return dict(state)
+
+
+def convert(
+    source: str | Path, out: str | Path, *, conv_type: str | None = None, explicit_hydrogens: bool | None = None
+) -> Path:
+    """
+    A released file to a checkpoint folder: safetensors in float32, configuration, feature extractor.
+
+    Args:
+        source: `model.pth` of MolCLR, or a file of pretrain-gnns.
+        conv_type: `"pretrain_gnns_gcn"` or `"sage"` for those, see [`config_of`].
+        explicit_hydrogens: of the extractor; None: as the original's fine-tuning, with hydrogens for MolCLR and without
+            for pretrain-gnns.
+    Raises:
+        OSError: no such file.
+        ValueError: the file is none of these, see [`read_state`], [`config_of`], [`convert_model`].
+    """
+    model = convert_model(read_state(source), conv_type)
+    if explicit_hydrogens is None:
+        explicit_hydrogens = isinstance(model, MolCLRForPreTraining)
+    return save_checkpoint(model, MolCLRFeatureExtractor(explicit_hydrogens=explicit_hydrogens), out, None, None)
