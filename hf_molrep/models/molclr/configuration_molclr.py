@@ -15,8 +15,8 @@ class MolCLRConfig(RemoteCodeMixin, PreTrainedConfig):
     original's `config.yaml` and `config_finetune.yaml`.
 
     Args:
-        conv_type: MolCLR's `"gin"` or `"gcn"`; or a layer of pretrain-gnns (Hu et al., ICLR 2020), whose released
-            weights have no `feature_dim`: `"pretrain_gnns_gcn"`, `"sage"`, `"gat"`.
+        gnn_type: MolCLR's `"gin"` or `"gcn"`; or a layer of pretrain-gnns (Hu et al., ICLR 2020), whose released
+            weights have no `feature_dim`: `"gcn_normalized"`, `"graphsage"`, `"gat"`.
         num_atom_types, num_chiralities, num_bond_types, num_bond_directions: rows of the embeddings. 119 and 5 hold
             the mask token 118 and the self-loop 4 of MolCLR; pretrain-gnns has 120 and 6.
         mask_atom_type: what stands in place of a masked atom: MolCLR's 118; pretrain-gnns has 119.
@@ -45,7 +45,7 @@ class MolCLRConfig(RemoteCodeMixin, PreTrainedConfig):
     model_type = "molclr"
     keys_to_ignore_at_inference = ["losses", "last_hidden_state"]
 
-    conv_type: Literal["gin", "gcn", "pretrain_gnns_gcn", "sage", "gat"] = "gin"
+    gnn_type: Literal["gin", "gcn", "gcn_normalized", "graphsage", "gat"] = "gin"
     num_atom_types: int = 119
     num_chiralities: int = 3
     num_bond_types: int = 5

@@ -53,14 +53,14 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return converted
 
 
-def config_of(state: Mapping[str, torch.Tensor], conv_type: str | None = None) -> MolCLRConfig:
+def config_of(state: Mapping[str, torch.Tensor], gnn_type: str | None = None) -> MolCLRConfig:
     """
     The configuration that a `state_dict` of the original belongs to, read from its names and shapes.
 
     Args:
-        conv_type: needed for the GCN and GraphSAGE of pretrain-gnns, whose files have the same layout.
+        gnn_type: needed for the GCN and GraphSAGE of pretrain-gnns, whose files have the same layout.
     Raises:
-        ValueError: the layout is none that is known, or it needs `conv_type`, or it contradicts it.
+        ValueError: the layout is none that is known, or it needs `gnn_type`, or it contradicts it.
     """
     if "x_embedding1.weight" not in state or "gnns.0.edge_embedding1.weight" not in state:
         raise ValueError("not a state dict of MolCLR or pretrain-gnns: it has no x_embedding1 and gnns.0")
@@ -68,15 +68,15 @@ def config_of(state: Mapping[str, torch.Tensor], conv_type: str | None = None) -
         "gnns.0.mlp.0.weight": ("gin",),
         "gnns.0.weight": ("gcn",),
         "gnns.0.att": ("gat",),
-        "gnns.0.linear.weight": ("pretrain_gnns_gcn", "sage"),
+        "gnns.0.linear.weight": ("gcn_normalized", "graphsage"),
     }
     found = next((types for key, types in kinds.items() if key in state), ())
     if not found:
         raise ValueError("the layers of the state dict are none of GIN, GCN, GraphSAGE and GAT")
-    if conv_type is None and len(found) > 1:
-        raise ValueError(f"the layout does not tell {' from '.join(found)}: say which (conv_type)")
-    if conv_type is not None and conv_type not in found:
-        raise ValueError(f"the state dict is of type {' or '.join(found)}, not {conv_type}")
+    if gnn_type is None and len(found) > 1:
+        raise ValueError(f"the layout does not tell {' from '.join(found)}: say which (gnn_type)")
+    if gnn_type is not None and gnn_type not in found:
+        raise ValueError(f"the state dict is of type {' or '.join(found)}, not {gnn_type}")
     options = {"feature_dim": state["feat_lin.weight"].shape[0] if "feat_lin.weight" in state else None}
     if state["x_embedding1.weight"].shape[0] == 120:  # pretrain-gnns' last atom and bond types
         options["mask_atom_type"] = 119
@@ -87,7 +87,7 @@ def config_of(state: Mapping[str, torch.Tensor], conv_type: str | None = None) -
     if "gnns.0.att" in state:
         options["num_heads"] = state["gnns.0.att"].shape[1]
     return MolCLRConfig(
-        conv_type=conv_type or found[0],
+        gnn_type=gnn_type or found[0],
         num_atom_types=state["x_embedding1.weight"].shape[0],
         num_chiralities=state["x_embedding2.weight"].shape[0],
         num_bond_types=state["gnns.0.edge_embedding1.weight"].shape[0],
@@ -99,7 +99,7 @@ def config_of(state: Mapping[str, torch.Tensor], conv_type: str | None = None) -
 
 
 def convert_model(
-    state: Mapping[str, torch.Tensor], conv_type: str | None = None
+    state: Mapping[str, torch.Tensor], gnn_type: str | None = None
 ) -> MolCLRForPreTraining | MolCLRModel:
     """
     The model in evaluation mode with the weights of the original: with its projection where the file has one (MolCLR),
@@ -108,7 +108,7 @@ def convert_model(
     Raises:
         ValueError: as [`config_of`] and [`convert_state`]; or tensors are missing or have another shape.
     """
-    config, converted = config_of(state, conv_type), convert_state(state)
+    config, converted = config_of(state, gnn_type), convert_state(state)
     if "contrast_out.weight" in converted:
         model = MolCLRForPreTraining(config)
     else:
@@ -139,21 +139,21 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def convert(
-    source: str | Path, out: str | Path, *, conv_type: str | None = None, explicit_hydrogens: bool | None = None
+    source: str | Path, out: str | Path, *, gnn_type: str | None = None, explicit_hydrogens: bool | None = None
 ) -> Path:
     """
     A released file to a checkpoint folder: safetensors in float32, configuration, feature extractor.
 
     Args:
         source: `model.pth` of MolCLR, or a file of pretrain-gnns.
-        conv_type: `"pretrain_gnns_gcn"` or `"sage"` for those, see [`config_of`].
+        gnn_type: `"gcn_normalized"` or `"graphsage"` for those, see [`config_of`].
         explicit_hydrogens: of the extractor; None: as the original's fine-tuning, with hydrogens for MolCLR and without
             for pretrain-gnns.
     Raises:
         OSError: no such file.
         ValueError: the file is none of these, see [`read_state`], [`config_of`], [`convert_model`].
     """
-    model = convert_model(read_state(source), conv_type)
+    model = convert_model(read_state(source), gnn_type)
     if explicit_hydrogens is None:
         explicit_hydrogens = isinstance(model, MolCLRForPreTraining)
     return save_checkpoint(model, MolCLRFeatureExtractor(explicit_hydrogens=explicit_hydrogens), out, None, None)

@@ -3,7 +3,7 @@ MolCLR: graph neural networks, pre-trained so that two augmented views of a mole
 
 Paper: Wang, Wang, Cao, Barati Farimani, "Molecular contrastive learning of representations via graph neural networks",
 Nature Machine Intelligence 2022 (arXiv 2102.10056). Original code: github.com/yuyangw/MolCLR (MIT), `models/` and
-`nt_xent.py`; its GIN and the layers of `conv_type` `"pretrain_gnns_gcn"`, `"sage"`, `"gat"` are those of
+`nt_xent.py`; its GIN and the layers of `gnn_type` `"gcn_normalized"`, `"graphsage"`, `"gat"` are those of
 github.com/snap-stanford/pretrain-gnns (MIT; Hu et al., ICLR 2020).
 
 As the original does, and not as a textbook: `"gcn"` adds neighbours without a norm (the original computes it and throws
@@ -69,7 +69,7 @@ def make_edges(edge_index: torch.Tensor, edge_attr: torch.Tensor, atoms: int, dt
     source, target = torch.cat([edge_index[0], loops]), torch.cat([edge_index[1], loops])
     bond = torch.cat([edge_attr[:, :2], edge_attr.new_tensor([[SELF_LOOP, 0]]).expand(atoms, 2)])
     ones = torch.ones(len(source), dtype=dtype, device=source.device)
-    if config.conv_type == "pretrain_gnns_gcn":  # 1 / sqrt(degree), of the atoms that edges leave
+    if config.gnn_type == "gcn_normalized":  # 1 / sqrt(degree), of the atoms that edges leave
         degree = torch.zeros(atoms, dtype=dtype, device=source.device).scatter_add_(0, source, ones)
         weight = degree.rsqrt()[source]
     else:
@@ -180,8 +180,8 @@ class MolCLRGATLayer(MolCLRLayer):
 LAYERS = {
     "gin": MolCLRGINLayer,
     "gcn": MolCLRGCNLayer,
-    "pretrain_gnns_gcn": MolCLRNormalizedGCNLayer,
-    "sage": MolCLRGraphSAGELayer,
+    "gcn_normalized": MolCLRNormalizedGCNLayer,
+    "graphsage": MolCLRGraphSAGELayer,
     "gat": MolCLRGATLayer,
 }
 
@@ -230,7 +230,7 @@ class MolCLRModel(MolCLRPreTrainedModel):
         super().__init__(config)
         self.atom_embeddings = nn.Embedding(config.num_atom_types, config.embedding_dim)
         self.chirality_embeddings = nn.Embedding(config.num_chiralities, config.embedding_dim)
-        self.layers = nn.ModuleList([LAYERS[config.conv_type](config) for _ in range(config.num_layers)])
+        self.layers = nn.ModuleList([LAYERS[config.gnn_type](config) for _ in range(config.num_layers)])
         self.norms = nn.ModuleList([nn.BatchNorm1d(config.embedding_dim) for _ in range(config.num_layers)])
         self.feature = nn.Linear(config.atom_dim, config.feature_dim) if config.feature_dim else None
         self.dropout = config.dropout
@@ -419,7 +419,7 @@ class MolCLRPropertyHead(PropertyHead):
     def __init__(self, config: MolCLRConfig):
         nn.Module.__init__(self)
         self.config = config
-        layers = config.head_layers or (2 if config.conv_type == "gin" else 1)
+        layers = config.head_layers or (2 if config.gnn_type == "gin" else 1)
         width = config.hidden_size // 2
         widths = [config.hidden_size] + [width] * layers
         self.dense = nn.ModuleList([nn.Linear(*pair) for pair in itertools.pairwise(widths)])

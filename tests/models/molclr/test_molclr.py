@@ -44,7 +44,7 @@ class TestMolCLR(MethodLaws):
     }
     refuses = {"wildcard": "the scheme has no atom of number 0"}
     overfit = (60, 1e-2, 0.2)  # CCO and COC with an atom masked may look the same
-    conv_type = "gin"
+    gnn_type = "gin"
     augmentation = "node"
     initial_values = {
         r"atom_embeddings\.weight$": glorot(119, 16),
@@ -62,7 +62,7 @@ class TestMolCLR(MethodLaws):
     }
 
     def config(self, dropout: float = 0.0, **options):
-        return tiny_config(conv_type=self.conv_type, dropout=dropout, finetuning_dropout=dropout, **options)
+        return tiny_config(gnn_type=self.gnn_type, dropout=dropout, finetuning_dropout=dropout, **options)
 
     def processor(self):
         return MolCLRFeatureExtractor(canonical=True)
@@ -75,21 +75,21 @@ class TestMolCLR(MethodLaws):
         golden = np.load(GOLDENS / "molclr.npz")
         graph = [torch.from_numpy(golden[key]).long() for key in ("x", "edge_index", "edge_attr", "batch")]
         found = {}
-        for conv_type in ("gin", "gcn"):
-            model = convert_model(original_weights(original_shapes(conv_type)))
+        for gnn_type in ("gin", "gcn"):
+            model = convert_model(original_weights(original_shapes(gnn_type)))
             with torch.no_grad():
                 embedding = model.molclr(*graph).pooler_output
                 projection = model.project(embedding)
             for name, ours in (("h", embedding), ("z", projection)):
-                original = torch.from_numpy(golden[f"{conv_type}_{name}"])
-                found[f"{conv_type} {name}"] = (ours, original, 1e-5 * original.abs().max().item())
+                original = torch.from_numpy(golden[f"{gnn_type}_{name}"])
+                found[f"{gnn_type} {name}"] = (ours, original, 1e-5 * original.abs().max().item())
         return found
 
 
 class TestMolCLRGCN(TestMolCLR):
     """The other encoder of the paper, on graphs with hydrogens and with the `mix` augmentation."""
 
-    conv_type = "gcn"
+    gnn_type = "gcn"
     augmentation = "mix"
     initial_values = {
         r"bond_embeddings\.weight$": glorot(5, 1),
@@ -131,7 +131,7 @@ class TestMolCLRGAT(TestMolCLR):
         "law_13_resuming": "resuming does not depend on the layer",
         "law_14_two_processes": "gathering does not depend on the layer",
     }
-    conv_type = "gat"
+    gnn_type = "gat"
     augmentation = "subgraph"
     initial_values = {
         r"bond_embeddings\.weight$": glorot(5, 32),
@@ -161,7 +161,7 @@ class TestMolCLRAttributeMasking(TestMolCLR):
         "law_01_processor": "the processor does not know the objective",
         "law_10_bad_smiles": "the processor does not know the objective",
     }
-    conv_type = "sage"
+    gnn_type = "graphsage"
     overfit = (60, 1e-2, 0.1)
     objective = {"objective": "attribute_masking", "feature_dim": None, "jumping_knowledge": "concat"}
     objective |= {"num_atom_types": 120, "mask_atom_type": 119, "num_bond_types": 6, "mask_bond_type": 5}
@@ -189,7 +189,7 @@ class TestMolCLRAttributeMasking(TestMolCLR):
 class TestMolCLRContextPrediction(TestMolCLRAttributeMasking):
     """pretrain-gnns' context prediction on its GCN."""
 
-    conv_type = "pretrain_gnns_gcn"
+    gnn_type = "gcn_normalized"
     objective = {"objective": "context_prediction", "feature_dim": None, "context_inner_hops": 1, "context_size": 2}
     initial_values = {
         r"layers\.\d+\.dense\.": ("uniform", 16**-0.5),
@@ -319,7 +319,7 @@ def test_command_converts(tmp_path, original_outputs, name, capsys):
     """From a released file to a checkpoint that AutoModel and AutoProcessor load, fp32."""
     file = "molclr_gcn_model.pth" if name == "gcn" else f"pretrain_gnns_chem_{name}_contextpred.pth"
     arguments = ["convert", "molclr", str(original_outputs / "weights" / file), str(tmp_path / "out")]
-    arguments += [] if name == "gcn" else ["--option", "conv_type=sage"]
+    arguments += [] if name == "gcn" else ["--option", "gnn_type=graphsage"]
     assert main(arguments) == 0
     assert "model.safetensors" in capsys.readouterr().out
     processor, model = AutoProcessor.from_pretrained(tmp_path / "out"), AutoModel.from_pretrained(tmp_path / "out")
@@ -339,8 +339,8 @@ def test_command_refuses(tmp_path, capsys):
     torch.save(original_weights(original_shapes("gin")), tmp_path / "model.pth")
     start = ["convert", "molclr", str(tmp_path / "model.pth"), str(tmp_path / "out")]
     assert main([*start, "--option", "width=3"]) == 2
-    assert "conv_type, explicit_hydrogens" in capsys.readouterr().err
-    assert main([*start, "--option", "conv_type=gat"]) == 2
+    assert "gnn_type, explicit_hydrogens" in capsys.readouterr().err
+    assert main([*start, "--option", "gnn_type=gat"]) == 2
     assert main(["convert", "molclr", str(tmp_path / "none.pth"), str(tmp_path / "out")]) == 2
     assert not (tmp_path / "out").exists()
     assert main([*start, "--option", "explicit_hydrogens=false"]) == 0
@@ -349,8 +349,8 @@ def test_command_refuses(tmp_path, capsys):
 
 def test_sizes_are_the_originals():
     """Parameters counted on the original's classes, and the property head's shapes."""
-    for conv_type, whole, encoder in (("gin", 2_404_196, 2_010_212), ("gcn", 1_039_236, 645_252)):
-        model = MolCLRForPreTraining(MolCLRConfig(conv_type=conv_type))
+    for gnn_type, whole, encoder in (("gin", 2_404_196, 2_010_212), ("gcn", 1_039_236, 645_252)):
+        model = MolCLRForPreTraining(MolCLRConfig(gnn_type=gnn_type))
         assert sum(parameter.numel() for parameter in model.parameters()) == whole
         assert sum(parameter.numel() for parameter in model.molclr.parameters()) == encoder
         assert model.config.hidden_size == 512
@@ -385,18 +385,18 @@ def test_loss_is_the_originals():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("conv_type", ["gin", "gcn", "pretrain_gnns_gcn", "sage", "gat"])
-def test_planned_sums_are_sums_over_edges(conv_type):
+@pytest.mark.parametrize("gnn_type", ["gin", "gcn", "gcn_normalized", "graphsage", "gat"])
+def test_planned_sums_are_sums_over_edges(gnn_type):
     """Edges in any order, and a molecule without bonds, give what a loop over the edges gives."""
     torch.manual_seed(0)
-    model = draw_weights(MolCLRModel(tiny_config(conv_type=conv_type))).eval()
+    model = draw_weights(MolCLRModel(tiny_config(gnn_type=gnn_type))).eval()
     batch = dict(MolCLRFeatureExtractor()(["CC(=O)O", "C", "C/C=C/C.[Na+]"], return_tensors="pt"))
     expected = model(**batch).pooler_output
     order = torch.randperm(batch["edge_index"].shape[1])
     shuffled = {**batch, "edge_index": batch["edge_index"][:, order], "edge_attr": batch["edge_attr"][order]}
     torch.testing.assert_close(model(**shuffled).pooler_output, expected, atol=1e-5, rtol=1e-5)
     assert torch.equal(model(**{**batch, "num_graphs": None}).pooler_output, expected)
-    if conv_type == "gin":
+    if gnn_type == "gin":
         layer = model.layers[0]
         states = torch.randn(len(batch["x"]), 16)
         sums = states + layer.bond_embeddings.weight[4] + layer.direction_embeddings.weight[0]
@@ -424,7 +424,7 @@ def test_original_file_becomes_a_checkpoint(tmp_path):
     torch.save(original_weights(original_shapes("gin")), tmp_path / "model.pth")
     model = convert_model(read_state(tmp_path / "model.pth"))
     assert type(model) is MolCLRForPreTraining
-    assert model.config.conv_type == "gin"
+    assert model.config.gnn_type == "gin"
     shapes = {
         name: shape for name, shape in original_shapes("gin").items() if not name.startswith(("feat_lin", "out_lin"))
     }
@@ -435,7 +435,7 @@ def test_original_file_becomes_a_checkpoint(tmp_path):
     linear = {name: (300, *shape[1:]) if ".linear." in name else shape for name, shape in linear.items()}
     with pytest.raises(ValueError, match="say which"):
         convert_model(original_weights(linear))
-    assert convert_model(original_weights(linear), "sage").config.conv_type == "sage"
+    assert convert_model(original_weights(linear), "graphsage").config.gnn_type == "graphsage"
     with pytest.raises(ValueError, match="not gcn"):
         convert_model(original_weights(shapes), "gcn")
     with pytest.raises(ValueError, match="incomplete"):
@@ -481,18 +481,18 @@ def test_released_gcn_from_smiles_onward(original_outputs):
 
 
 @pytest.mark.parametrize(
-    ("name", "conv_type", "first", "total"),
+    ("name", "gnn_type", "first", "total"),
     [
-        ("gcn", "pretrain_gnns_gcn", [-0.2320693, 0.0061486, -0.2142600, 0.0005787], -1.2418356),
-        ("graphsage", "sage", [-0.0196825, 0.2680203, 0.2075908, -0.2660888], 13.4188194),
+        ("gcn", "gcn_normalized", [-0.2320693, 0.0061486, -0.2142600, 0.0005787], -1.2418356),
+        ("graphsage", "graphsage", [-0.0196825, 0.2680203, 0.2075908, -0.2660888], 13.4188194),
         ("gat", "gat", [0.2366437, 48.2390060, 0.0831500, 0.6277870], -709.489136),
     ],
 )
 @torch.no_grad()
-def test_released_pretrain_gnns(name, conv_type, first, total, original_outputs):
+def test_released_pretrain_gnns(name, gnn_type, first, total, original_outputs):
     """Context-prediction weights on ethanol by hand: the first atom's state and the sum of all."""
     path = original_outputs / "weights" / f"pretrain_gnns_chem_{name}_contextpred.pth"
-    model = convert_model(read_state(path), conv_type)
+    model = convert_model(read_state(path), gnn_type)
     graph = {
         "x": torch.tensor([[5, 0], [5, 0], [7, 0]]),
         "edge_index": torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]),

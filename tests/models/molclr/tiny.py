@@ -14,11 +14,11 @@ def tiny_config(**options) -> MolCLRConfig:
     return MolCLRConfig(**{**sizes, "finetuning_dropout": 0.0, **options})
 
 
-def original_shapes(conv_type: str) -> dict[str, tuple[int, ...]]:
+def original_shapes(gnn_type: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the original's `GINet(feat_dim=512)` or `GCN(feat_dim=512)`."""
     shapes: dict[str, tuple[int, ...]] = {"x_embedding1.weight": (119, 300), "x_embedding2.weight": (3, 300)}
     for layer in range(5):
-        if conv_type == "gin":
+        if gnn_type == "gin":
             parts = {"mlp.0.weight": (600, 300), "mlp.0.bias": (600,), "mlp.2.weight": (300, 600), "mlp.2.bias": (300,)}
             width = 300
         else:
