@@ -1,20 +1,121 @@
-"""Augmentation of molecular graphs: what is changed, what is kept, and that nothing hangs."""
+"""Augmentation of graphs: counts, what is kept, salts, single atoms, no bonds."""
 
 import numpy as np
 import pytest
 
-from hf_molrep.data.augmentation import (
-    delete_bonds,
-    hops_from,
-    mask_atoms,
-    mask_bonds_of,
-    part_of,
-    remove_subgraph,
-)
-from hf_molrep.feature_extraction import MolGraphFeatureExtractor
+from hf_molrep import MolCLRDataCollator, MolCLRFeatureExtractor
+from hf_molrep.data.augmentation import delete_bonds, hops_from, mask_atoms, mask_bonds_of, part_of, remove_subgraph
 
 MASK = (118, 0)
-SMILES = {
+EXTRACTOR = MolCLRFeatureExtractor()
+
+
+def feature(smiles: str) -> dict:
+    return EXTRACTOR.featurize([smiles])[0]
+
+
+def bonds(changed: dict) -> set[tuple[int, int]]:
+    """The bonds, after looking that each stands twice, in pairs, with the same attributes."""
+    ends = np.asarray(changed["edge_index"]).reshape(2, -1)
+    assert (ends[:, ::2] == ends[::-1, 1::2]).all()
+    attributes = np.asarray(changed["edge_attr"]).reshape(-1, 2)
+    assert len(attributes) == ends.shape[1]
+    assert (attributes[::2] == attributes[1::2]).all()
+    return {tuple(pair) for pair in ends[:, ::2].T.tolist()}
+
+
+def masked(changed: dict) -> set[int]:
+    x = np.asarray(changed["x"]).reshape(-1, 2)
+    return set(np.flatnonzero((x == MASK).all(axis=1)).tolist())
+
+
+def test_masking_and_deleting():
+    given = feature("CC(=O)Oc1ccccc1C(=O)O")
+    before = {key: np.array(value) for key, value in given.items() if isinstance(value, np.ndarray)}
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(50):
+        hidden, places = mask_atoms(given, rng, 3, MASK)
+        assert masked(hidden) == set(places.tolist())
+        assert len(masked(hidden)) == 3
+        assert bonds(hidden) == bonds(given)
+        cut = delete_bonds(given, rng, 4)
+        assert len(bonds(cut)) == 9
+        assert bonds(cut) < bonds(given)
+        assert not masked(cut)
+        seen |= masked(hidden)
+    assert seen == set(range(13))
+    assert masked(mask_atoms(given, rng, 2, MASK, among=np.array([4, 7]))[0]) == {4, 7}
+    for key, value in before.items():  # the row itself is not touched
+        np.testing.assert_array_equal(given[key], value)
+    with pytest.raises(ValueError, match="larger sample"):
+        mask_atoms(given, rng, 14, MASK)
+    with pytest.raises(ValueError, match="larger sample"):
+        delete_bonds(given, rng, 14)
+
+
+def test_subgraph():
+    """Atoms go shell by shell from the center, with their bonds."""
+    chain = feature("CCCCCCCC")
+    changed, gone = remove_subgraph(chain, np.random.default_rng(0), 3, MASK, center=3)
+    assert gone.tolist()[0] == 3
+    assert set(gone.tolist()) == masked(changed) == {2, 3, 4}
+    assert bonds(changed) == {(0, 1), (5, 6), (6, 7)}
+    _, two = remove_subgraph(chain, np.random.default_rng(0), 2, MASK, center=0)
+    assert two.tolist() == [0, 1]
+    last = {tuple(remove_subgraph(chain, np.random.default_rng(seed), 2, MASK, 3)[1].tolist()) for seed in range(9)}
+    assert last == {(3, 2), (3, 4)}
+
+
+def test_subgraph_of_a_salt_ends():
+    """The original looks for more atoms forever where the fragment of the center is too small."""
+    salt = feature("[Na+].CCCCCCCCCCCC(=O)[O-]")
+    changed, gone = remove_subgraph(salt, np.random.default_rng(0), 4, MASK, center=0)
+    assert gone.tolist() == [0]
+    assert masked(changed) == {0}
+    assert bonds(changed) == bonds(salt)
+    assert remove_subgraph(feature("C"), np.random.default_rng(0), 1, MASK)[1].tolist() == [0]
+    assert remove_subgraph(salt, np.random.default_rng(0), 0, MASK)[1].tolist() == []
+
+
+@pytest.mark.parametrize("augmentation", ["node", "subgraph", "mix"])
+@pytest.mark.parametrize("smiles", ["C", "CC", "[Na+].[Cl-]", "CCO", "CC(=O)Oc1ccccc1C(=O)O", "[Na+].CC(=O)[O-]"])
+def test_views(augmentation, smiles):
+    """Two views of every molecule, with as many atoms as it has, and the numbers that the original asks for."""
+    given = feature(smiles)
+    atoms, count = given["num_nodes"], len(bonds(given))
+    collator = MolCLRDataCollator(EXTRACTOR, augmentation=augmentation)
+    for epoch in range(20):
+        collator.epoch = epoch
+        first, second = collator.views(given, row_id=7)
+        again = collator.views(given, row_id=7)
+        for view, same in zip((first, second), again, strict=True):
+            assert all(np.array_equal(view[key], same[key]) for key in view)
+            assert len(view["x"]) == 2 * atoms
+            assert bonds(view) <= bonds(given)
+            if augmentation == "node":
+                assert len(masked(view)) == max(1, atoms // 4)
+                assert len(bonds(view)) == count - count // 4
+            elif augmentation == "subgraph":
+                assert len(masked(view)) <= atoms // 4
+                assert not any(end in masked(view) for bond in bonds(view) for end in bond)
+            else:
+                assert len(masked(view)) == atoms // 4
+                assert len(bonds(view)) <= max(count - count // 4, 0)
+    if atoms > 4:
+        assert any(not np.array_equal(*(view["x"] for view in collator.views(given, row_id))) for row_id in range(5)), (
+            "the two views are the same"
+        )
+
+
+def test_unknown_augmentation():
+    with pytest.raises(ValueError, match="augmentation is"):
+        MolCLRDataCollator(EXTRACTOR, augmentation="edge")
+    with pytest.raises(ValueError, match="'row_id'"):
+        MolCLRDataCollator(EXTRACTOR)([{"smiles": "CC"}])
+
+
+MOLECULES = {
     "drug": "CC(=O)Oc1ccccc1C(=O)O",
     "salt": "CCCCCCCCCCCCCC(=O)[O-].[Na+]",
     "ions": "[Na+].[Cl-]",
@@ -23,8 +124,9 @@ SMILES = {
 }
 
 
-def feature(smiles: str) -> dict:
-    return MolGraphFeatureExtractor("pretrain_gnns").featurize([smiles])[0]
+@pytest.fixture(params=MOLECULES, ids=list(MOLECULES))
+def molecule(request) -> dict:
+    return feature(MOLECULES[request.param])
 
 
 def unchanged(before: dict, kept: dict) -> bool:
@@ -36,65 +138,6 @@ def columns(molecule: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     edges = np.asarray(molecule["edge_index"]).reshape(2, -1)
     x = np.asarray(molecule["x"]).reshape(-1, 2)
     return x, edges, np.asarray(molecule["edge_attr"]).reshape(-1, 2)
-
-
-@pytest.fixture(params=SMILES, ids=list(SMILES))
-def molecule(request) -> dict:
-    return feature(SMILES[request.param])
-
-
-def test_masked_atoms(molecule):
-    before = {key: np.array(value) for key, value in molecule.items()}
-    count = max(1, molecule["num_nodes"] // 4)
-    changed, places = mask_atoms(molecule, np.random.default_rng(0), count, MASK)
-    x, x_before = columns(changed)[0], columns(molecule)[0]
-    assert len(set(places.tolist())) == count
-    assert (x[places] == MASK).all()
-    rest = np.setdiff1d(np.arange(len(x)), places)
-    assert np.array_equal(x[rest], x_before[rest])
-    assert changed["x"].dtype == molecule["x"].dtype
-    assert all(np.array_equal(before[key], molecule[key]) for key in before), "the molecule itself was changed"
-    assert np.array_equal(changed["edge_index"], molecule["edge_index"])
-    with pytest.raises(ValueError):  # noqa: PT011 - NumPy's words
-        mask_atoms(molecule, np.random.default_rng(0), molecule["num_nodes"] + 1, MASK)
-
-
-def test_masked_among(molecule):
-    _, places = mask_atoms(molecule, np.random.default_rng(0), 1, MASK, among=np.array([molecule["num_nodes"] - 1]))
-    assert places.tolist() == [molecule["num_nodes"] - 1]
-
-
-def test_deleted_bonds(molecule):
-    _, edges, attributes = columns(molecule)
-    bonds = edges.shape[1] // 2
-    changed = delete_bonds(molecule, np.random.default_rng(0), bonds // 4)
-    _, kept, kept_attributes = columns(changed)
-    assert kept.shape[1] == edges.shape[1] - 2 * (bonds // 4)
-    assert np.array_equal(kept[:, ::2], kept[::-1, 1::2])  # still in pairs
-    known = {(*ends, *attribute) for ends, attribute in zip(edges.T.tolist(), attributes.tolist(), strict=True)}
-    found = {(*ends, *attribute) for ends, attribute in zip(kept.T.tolist(), kept_attributes.tolist(), strict=True)}
-    assert found <= known
-    assert columns(delete_bonds(molecule, np.random.default_rng(0), bonds))[1].shape == (2, 0)
-    assert np.array_equal(changed["x"], molecule["x"])
-
-
-def test_removed_subgraph(molecule):
-    atoms = molecule["num_nodes"]
-    for center in range(atoms):
-        reachable = int((hops_from(molecule, center) >= 0).sum())
-        changed, removed = remove_subgraph(molecule, np.random.default_rng(0), max(1, atoms // 4), MASK, center)
-        x, kept, _ = columns(changed)
-        assert removed[0] == center
-        assert len(removed) == min(reachable, max(1, atoms // 4))  # a small fragment ends it
-        assert (x[removed] == MASK).all()
-        assert not np.isin(kept, removed).any()
-        _, edges, _ = columns(molecule)
-        assert kept.shape[1] == (~np.isin(edges, removed).any(axis=0)).sum()
-        # nearest first
-        assert (np.diff(hops_from(molecule, center)[removed]) >= 0).all()
-    nothing, removed = remove_subgraph(molecule, np.random.default_rng(0), 0, MASK)
-    assert len(removed) == 0
-    assert unchanged(molecule, {key: nothing[key] for key in ("x", "edge_index", "edge_attr")})
 
 
 def test_masked_bonds(molecule):
@@ -125,12 +168,3 @@ def test_part_is_renumbered():
     assert np.asarray(part["edge_index"]).reshape(2, -1).tolist() == [[0, 1], [1, 0]]
     assert part["z"].tolist() == [6, 8]
     assert columns(part)[0].tolist() == [[5, 0], [7, 0]]
-
-
-def test_same_seed_same_view(molecule):
-    def view(seed: int) -> dict:
-        rng = np.random.default_rng(seed)
-        changed, _ = remove_subgraph(molecule, rng, molecule["num_nodes"] // 4, MASK)
-        return delete_bonds(changed, rng, len(changed["edge_index"]) // 8)
-
-    assert unchanged(view(1), {key: view(1)[key] for key in ("x", "edge_index", "edge_attr")})

@@ -40,10 +40,8 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
     converted = {}
     for key, value in state.items():
-        for pattern in NAMES:
-            if re.match(pattern, key):
-                break
-        else:
+        pattern = next((pattern for pattern in NAMES if re.match(pattern, key)), None)
+        if pattern is None:
             raise ValueError(f"{key!r} is not a name of MolCLR's or pretrain-gnns' state dict")
         if re.fullmatch(r"gnns\.\d+\.weight", key):  # the original multiplies from the left
             value = value.T
@@ -74,11 +72,11 @@ def config_of(state: Mapping[str, torch.Tensor], gnn_type: str | None = None) ->
     if not found:
         raise ValueError("the layers of the state dict are none of GIN, GCN, GraphSAGE and GAT")
     if gnn_type is None and len(found) > 1:
-        raise ValueError(f"the layout does not tell {' from '.join(found)}: say which (gnn_type)")
+        raise ValueError(f"the layout does not tell {' from '.join(found)}: say which (--gnn-type)")
     if gnn_type is not None and gnn_type not in found:
         raise ValueError(f"the state dict is of type {' or '.join(found)}, not {gnn_type}")
     options = {"feature_dim": state["feat_lin.weight"].shape[0] if "feat_lin.weight" in state else None}
-    if state["x_embedding1.weight"].shape[0] == 120:  # pretrain-gnns' last atom and bond types
+    if state["x_embedding1.weight"].shape[0] == 120:  # the last atom and bond types of pretrain-gnns
         options["mask_atom_type"] = 119
     if state["gnns.0.edge_embedding1.weight"].shape[0] == 6:
         options["mask_bond_type"] = 5
@@ -98,9 +96,7 @@ def config_of(state: Mapping[str, torch.Tensor], gnn_type: str | None = None) ->
     )
 
 
-def convert_model(
-    state: Mapping[str, torch.Tensor], gnn_type: str | None = None
-) -> MolCLRForPreTraining | MolCLRModel:
+def convert_model(state: Mapping[str, torch.Tensor], gnn_type: str | None = None) -> MolCLRForPreTraining | MolCLRModel:
     """
     The model in evaluation mode with the weights of the original: with its projection where the file has one (MolCLR),
     else the encoder alone (pretrain-gnns). Every tensor must find its place.
@@ -138,22 +134,18 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     return dict(state)
 
 
-def convert(
-    source: str | Path, out: str | Path, *, gnn_type: str | None = None, explicit_hydrogens: bool | None = None
-) -> Path:
+def convert(source: str | Path, out: str | Path, *, gnn_type: str | None = None) -> Path:
     """
-    A released file to a checkpoint folder: safetensors in float32, configuration, feature extractor.
+    A file of released weights to a checkpoint, in float32, with the feature extractor of the graphs that the original
+    fine-tunes: hydrogens explicit for MolCLR, implicit for pretrain-gnns (whose files have no `feat_lin`). SMILES are
+    taken as drawn.
 
     Args:
-        source: `model.pth` of MolCLR, or a file of pretrain-gnns.
-        gnn_type: `"gcn_normalized"` or `"graphsage"` for those, see [`config_of`].
-        explicit_hydrogens: of the extractor; None: as the original's fine-tuning, with hydrogens for MolCLR and without
-            for pretrain-gnns.
+        gnn_type: see [`config_of`].
     Raises:
-        OSError: no such file.
-        ValueError: the file is none of these, see [`read_state`], [`config_of`], [`convert_model`].
+        OSError, ValueError: as [`read_state`] and [`convert_model`].
     """
-    model = convert_model(read_state(source), gnn_type)
-    if explicit_hydrogens is None:
-        explicit_hydrogens = isinstance(model, MolCLRForPreTraining)
-    return save_checkpoint(model, MolCLRFeatureExtractor(explicit_hydrogens=explicit_hydrogens), out, None, None)
+    state = read_state(source)
+    model = convert_model(state, gnn_type)
+    processor = MolCLRFeatureExtractor(explicit_hydrogens="feat_lin.weight" in state, standardize="none")
+    return save_checkpoint(model, processor, out, weights_dtype=None)

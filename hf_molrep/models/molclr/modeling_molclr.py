@@ -165,7 +165,7 @@ class MolCLRGATLayer(MolCLRLayer):
     def forward(self, states: torch.Tensor, edges: MolCLREdges) -> torch.Tensor:
         states = self.dense(states).unflatten(-1, (self.num_heads, -1))
         bonds = self.bond_embeddings(edges.bond[:, 0]) + self.direction_embeddings(edges.bond[:, 1])
-        messages = states[edges.source] + bonds.unflatten(-1, (self.num_heads, -1))
+        messages = states[edges.source] + bonds.unflatten(-1, (self.num_heads, -1)).to(states.dtype)
         of_target, of_message = self.attention.chunk(2, dim=-1)
         logits = (states * of_target).sum(-1)[edges.target] + (messages * of_message).sum(-1)
         logits = F.leaky_relu(logits, 0.2).float()
@@ -174,7 +174,7 @@ class MolCLRGATLayer(MolCLRLayer):
         weights = (logits - largest[edges.source]).exp()
         total = torch.zeros_like(largest).scatter_add(0, groups, weights)
         messages = messages * (weights / total[edges.source])[..., None].to(messages.dtype)
-        return torch.zeros_like(messages[: len(states)]).index_add(0, edges.target, messages).mean(dim=1) + self.bias
+        return torch.zeros_like(states).index_add(0, edges.target, messages).mean(dim=1) + self.bias
 
 
 LAYERS = {

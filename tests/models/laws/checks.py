@@ -63,8 +63,6 @@ def draw_weights(model: nn.Module, seed: int = 0) -> nn.Module:
                 tensor.add_(0.1 * drawn.abs())
             elif tensor.dim() >= 2:
                 tensor.copy_(drawn / math.sqrt(tensor.shape[-1]))
-            elif name.endswith("bias"):
-                tensor.copy_(0.1 * drawn)  # a bias may have been drawn at random
             else:
                 tensor.add_(0.1 * drawn)
     return model
