@@ -44,7 +44,7 @@ class MolCLREdges(NamedTuple):
         source, target, bond: `[edges]`, `[edges]`, `[edges, 2]` (type, direction).
         neighbours: the plan of the sum over neighbours and the atom itself.
         degree: `[atoms]`, how many rows that sum has.
-        bond_counts: `[atoms, bond types + directions]`, bonds of each kind that arrive at an atom.
+        bond_counts: `[atoms, bond types + directions + 1]`, bonds of each kind that arrive at an atom, and 1.
     """
 
     source: torch.Tensor
@@ -75,7 +75,7 @@ def make_edges(edge_index: torch.Tensor, edge_attr: torch.Tensor, atoms: int, dt
     else:
         degree = torch.zeros(atoms, dtype=dtype, device=source.device).scatter_add_(0, target, ones)
         weight = ones
-    counts = count_bonds(target, bond, weight, atoms, config)
+    counts = torch.cat([count_bonds(target, bond, weight, atoms, config), ones[:atoms, None]], dim=1)
     return MolCLREdges(source, target, bond, GatherSum(source, target, atoms, atoms), degree, counts)
 
 
@@ -97,7 +97,9 @@ class MolCLRLayer(GradientCheckpointingLayer):
     def add_messages(self, states: torch.Tensor, edges: MolCLREdges) -> torch.Tensor:
         """Sum of neighbours, the atom itself and the embeddings of the bonds to them."""
         messages = edges.neighbours(states)
-        messages += edges.bond_counts @ self.bond_table()  # in place, as the ReLUs: memory is the rest of the time
+        messages += (
+            edges.bond_counts[:, :-1] @ self.bond_table()
+        )  # in place, as the ReLUs: memory is the rest of the time
         return messages
 
 
@@ -112,13 +114,12 @@ class MolCLRGINLayer(MolCLRLayer):
     def up(self, states: torch.Tensor, edges: MolCLREdges) -> torch.Tensor:
         """
         `up_proj` of the messages, without making them: the bond table goes through `up_proj` before its rows are
-        counted, and the bias rides on the row of the self-loop, which every atom has once.
+        counted, and the bias is one row more, counted once.
         """
         if type(self.up_proj) is not nn.Linear:  # an adapter has taken its place
             return self.up_proj(self.add_messages(states, edges))
         table = F.linear(self.bond_table(), self.up_proj.weight)
-        bias = F.pad(self.up_proj.bias[None], (0, 0, SELF_LOOP, len(table) - SELF_LOOP - 1))
-        hidden = edges.bond_counts @ (table + bias)
+        hidden = edges.bond_counts @ torch.cat([table, self.up_proj.bias[None].to(table.dtype)])
         sums, weight = edges.neighbours(states).to(hidden.dtype), self.up_proj.weight.to(hidden.dtype)
         return hidden.addmm_(sums, weight.T)  # in place: memory is what takes the rest of the time
 
