@@ -8,7 +8,10 @@ import numpy as np
 
 def _bond_ends(feature: dict) -> np.ndarray:
     """Atoms of both directions of every bond, `[2, edges]`; the reverse of edge 2k is 2k + 1."""
-    return np.asarray(feature["edge_index"]).reshape(2, -1)
+    ends = np.asarray(feature["edge_index"])
+    if not len(ends):  # an empty list, as a cached row without bonds has it, would be taken for floats
+        ends = ends.astype(np.int16)
+    return ends.reshape(2, -1)
 
 
 def _with_masked(feature: dict, atoms: np.ndarray, mask: tuple[int, ...]) -> dict:

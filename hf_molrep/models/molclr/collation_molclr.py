@@ -62,9 +62,13 @@ class MolCLRDataCollator:
         if self.augmentation not in ("node", "subgraph", "mix"):
             raise ValueError(f"augmentation is 'node', 'subgraph' or 'mix', not {self.augmentation!r}")
 
-    def views(self, feature: dict, rng: np.random.Generator) -> tuple[dict, dict]:
+    def generator(self, row_id: int) -> np.random.Generator:
+        """Of the random numbers of a molecule in this epoch."""
+        return np.random.default_rng([self.seed, self.epoch, int(row_id)])
+
+    def views(self, feature: dict, row_id: int) -> tuple[dict, dict]:
         """Two augmented copies of a molecule."""
-        mask = (self.mask_atom_type, 0)
+        rng, mask = self.generator(row_id), (self.mask_atom_type, 0)
         atoms, bonds = int(feature["num_nodes"]), len(feature["edge_index"]) // 4
         centers = rng.permutation(atoms)[:2]
         made = []
@@ -85,13 +89,13 @@ class MolCLRDataCollator:
             made.append(changed)
         return made[0], made[1]
 
-    def masked(self, features: list[dict], rngs: list[np.random.Generator]) -> dict[str, torch.Tensor]:
+    def masked(self, features: list[dict], row_ids: list[int]) -> dict[str, torch.Tensor]:
         """The batch of attribute masking."""
         changed, parts, atom, edge = [], [], 0, 0
-        for feature, rng in zip(features, rngs, strict=True):
+        for feature, row_id in zip(features, row_ids, strict=True):
             number = int(feature["num_nodes"])
             count = math.floor(number * self.masked_share + 1)
-            new, places = mask_atoms(feature, rng, min(count, number), (self.mask_atom_type, 0))
+            new, places = mask_atoms(feature, self.generator(row_id), min(count, number), (self.mask_atom_type, 0))
             part = {"atoms": places + atom, "atom_types": _column(feature["x"])[places]}
             if self.mask_bond_type is not None:
                 new, bonds = mask_bonds_of(new, places, (self.mask_bond_type, 0))
@@ -105,12 +109,12 @@ class MolCLRDataCollator:
             names |= {"bonds": "masked_bonds", "bond_types": "masked_bond_types"}
         return batch | {name: _joined([part[key] for part in parts]) for key, name in names.items()}
 
-    def split(self, features: list[dict], rngs: list[np.random.Generator]) -> dict[str, torch.Tensor]:
+    def split(self, features: list[dict], row_ids: list[int]) -> dict[str, torch.Tensor]:
         """The batch of context prediction."""
         inner, outer = self.context_inner_hops, self.context_inner_hops + self.context_size
         near, far, centers, anchors, owners, atom, context_atom = [], [], [], [], [], 0, 0
-        for place, (feature, rng) in enumerate(zip(features, rngs, strict=True)):
-            center = int(rng.integers(int(feature["num_nodes"])))
+        for place, (feature, row_id) in enumerate(zip(features, row_ids, strict=True)):
+            center = int(self.generator(row_id).integers(int(feature["num_nodes"])))
             hops = hops_from(feature, center)
             substructure = (hops >= 0) & (hops <= self.num_layers)
             context = (hops > inner) & (hops <= outer)
@@ -141,12 +145,12 @@ class MolCLRDataCollator:
             return batch
         if "row_id" not in rows[0]:
             raise ValueError("pre-training needs the column 'row_id': each molecule draws its own random numbers")
-        rngs = [np.random.default_rng([self.seed, self.epoch, int(row["row_id"])]) for row in rows]
+        row_ids = [row["row_id"] for row in rows]
         if self.objective == "attribute_masking":
-            return self.masked(features, rngs)
+            return self.masked(features, row_ids)
         if self.objective == "context_prediction":
-            return self.split(features, rngs)
-        pairs = [self.views(feature, rng) for feature, rng in zip(features, rngs, strict=True)]
+            return self.split(features, row_ids)
+        pairs = [self.views(feature, row_id) for feature, row_id in zip(features, row_ids, strict=True)]
         first, second = (self.processor.pad(views, return_tensors="pt") for views in zip(*pairs, strict=True))
         return {**first, **{f"second_{key}": value for key, value in second.items()}}
 

@@ -255,6 +255,27 @@ def test_context_prediction_batch():
     assert model(**mixed).loss > 0
 
 
+@pytest.mark.parametrize("objective", ["contrastive", "attribute_masking", "context_prediction"])
+@pytest.mark.parametrize("augmentation", ["node", "subgraph", "mix"])
+def test_rows_as_a_dataset_gives_them(objective, augmentation):
+    """Lists instead of arrays, empty ones where there are no bonds."""
+    processor = MolCLRFeatureExtractor()
+    options = {"mask_bond_type": 5} if objective == "attribute_masking" else {}
+    collator = MolCLRDataCollator(processor, objective=objective, augmentation=augmentation, **options)
+    for smiles in (["[Na+].[Cl-]", "CC(=O)O", "C"], ["[Na+].[Cl-]", "C"]):
+        rows = [{**feature, "row_id": place} for place, feature in enumerate(processor.featurize(smiles))]
+        listed = [
+            {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in row.items()}
+            for row in rows
+        ]
+        expected, actual = collator(rows), collator(listed)
+        assert actual.keys() == expected.keys()
+        for key, value in expected.items():
+            if isinstance(value, torch.Tensor):
+                assert value.dtype == actual[key].dtype == torch.int64
+                assert torch.equal(actual[key], value), key
+
+
 def test_loss_of_context_prediction():
     """Written out: the negative of a molecule is the next one that has a context."""
     centers, contexts = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
