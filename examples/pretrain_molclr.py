@@ -12,7 +12,8 @@ It resumes by itself when it was stopped; several processes: `torchrun --nproc_p
 `--train_data` takes a Parquet or CSV file, a folder of them or a dataset on the Hub, with the column `smiles`.
 `--collator '{"augmentation": "subgraph"}'` (or `"mix"`) chooses another augmentation of the paper, `--config FILE` with
 `{"gnn_type": "gcn"}` its other encoder, `--processor FOLDER` another feature extractor, for instance one with explicit
-hydrogens; `--help` lists every option.
+hydrogens. `{"objective": "attribute_masking", "feature_dim": null}` or `"context_prediction"` in the configuration are
+the objectives of pretrain-gnns. `--help` lists every option.
 """
 
 from hf_molrep.pretraining import main

@@ -84,6 +84,55 @@ def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float, gathe
     return F.cross_entropy(similarity, itself ^ 1)
 
 
+def mean_over_processes(total: torch.Tensor, count: int | torch.Tensor) -> torch.Tensor:
+    """
+    A sum divided by the mean of `count` over the processes: the mean of this over the processes is then the mean over
+    everything that all of them have seen, gradients included, also where they have seen unequally many. 0 for nothing.
+    """
+    count = torch.as_tensor(count, dtype=torch.float32, device=total.device)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        count = count.clone()
+        torch.distributed.all_reduce(count)
+        count = count / torch.distributed.get_world_size()
+    return torch.where(count > 0, total / count.clamp(min=torch.finfo(torch.float32).tiny), total * 0)
+
+
+def masked_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """
+    Mean cross-entropy of what was masked, over all processes (attribute masking, Hu et al. 2020, section 3.1.2).
+
+    Args:
+        logits: `[masked, classes]`; targets: int64 `[masked]`.
+    """
+    return mean_over_processes(F.cross_entropy(logits.float(), targets, reduction="sum"), len(targets))
+
+
+def context_prediction(centers: torch.Tensor, contexts: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """
+    Context prediction with one negative (Hu et al. 2020, section 3.1.1; `pretrain_contextpred.py`, "cbow"):
+
+        L = mean softplus(-c_i . k_i) + mean softplus(c_i . k_next(i))
+
+    where next(i) is the next molecule that has a context, of all processes, the first one after the last.
+
+    Args:
+        centers, contexts: `[molecules, hidden]`, of every process equally many; present: bool `[molecules]`, False
+        where a molecule has no context: it does not count.
+    """
+    centers, contexts = centers.float(), contexts.float()
+    everyone = gather_with_gradient(torch.cat([contexts, present[:, None].to(contexts.dtype)], dim=-1))
+    contexts_of_all, present_of_all = everyone[:, :-1], everyone[:, -1] > 0.5
+    rank = torch.distributed.get_rank() if len(everyone) > len(centers) else 0
+    # without a shape that depends on the data: those with a context first, and the number of the next one among them
+    with_context = torch.argsort((~present_of_all).byte(), stable=True)
+    number = present_of_all.cumsum(0) % present_of_all.sum().clamp(min=1)
+    own = torch.arange(len(centers), device=centers.device) + rank * len(centers)
+    following = contexts_of_all[with_context[number[own]]]
+    positive = F.softplus(-(centers * contexts).sum(dim=-1))
+    negative = F.softplus((centers * following).sum(dim=-1))
+    return mean_over_processes(torch.where(present, positive + negative, 0.0).sum(), present.sum())
+
+
 def property_loss(logits: torch.Tensor, labels: torch.Tensor, problem_type: str) -> torch.Tensor:
     """
     Mean loss over the labels that are present (not NaN): squared error for `regression`, binary cross-entropy for

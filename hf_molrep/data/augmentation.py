@@ -8,7 +8,10 @@ import numpy as np
 
 def _bond_ends(feature: dict) -> np.ndarray:
     """Atoms of both directions of every bond, `[2, edges]`; the reverse of edge 2k is 2k + 1."""
-    return np.asarray(feature["edge_index"]).reshape(2, -1)
+    ends = np.asarray(feature["edge_index"])
+    if not len(ends):  # an empty list, as a cached row without bonds has it, would be taken for floats
+        ends = ends.astype(np.int16)
+    return ends.reshape(2, -1)
 
 
 def _with_masked(feature: dict, atoms: np.ndarray, mask: tuple[int, ...]) -> dict:
@@ -27,15 +30,18 @@ def _with_edges(feature: dict, kept: np.ndarray) -> dict:
 
 def mask_atoms(
     feature: dict, rng: np.random.Generator, count: int, mask: tuple[int, ...], among: np.ndarray | None = None
-) -> dict:
+) -> tuple[dict, np.ndarray]:
     """
     Give `count` random atoms (of those with the indices `among`) the features `mask`.
 
+    Returns:
+        the changed copy, and the indices of the atoms masked, ascending.
     Raises:
         ValueError: there are fewer atoms.
     """
     atoms = int(feature["num_nodes"]) if among is None else among
-    return _with_masked(feature, rng.choice(atoms, count, replace=False), mask)
+    chosen = np.sort(rng.choice(atoms, count, replace=False))
+    return _with_masked(feature, chosen, mask), chosen
 
 
 def delete_bonds(feature: dict, rng: np.random.Generator, count: int) -> dict:
@@ -83,3 +89,52 @@ def remove_subgraph(
     inside[gone] = True
     kept = ~(inside[source] | inside[target])
     return _with_edges(_with_masked(feature, gone, mask), kept), gone
+
+
+def mask_bonds_of(feature: dict, atoms: np.ndarray, mask: tuple[int, ...]) -> tuple[dict, np.ndarray]:
+    """
+    Give the bonds of some atoms the features `mask`.
+
+    Returns:
+        the changed copy, and the masked bonds as the indices of their first edges (2k).
+    """
+    source, target = _bond_ends(feature)
+    chosen = np.zeros(int(feature["num_nodes"]), dtype=bool)
+    chosen[atoms] = True
+    hit = chosen[source] | chosen[target]
+    attributes = np.array(feature["edge_attr"])
+    if len(source):
+        attributes = attributes.reshape(len(source), -1)
+        attributes[hit] = mask
+    return {**feature, "edge_attr": attributes.ravel()}, np.flatnonzero(hit[::2]) * 2
+
+
+def hops_from(feature: dict, center: int) -> np.ndarray:
+    """Bonds on the shortest path from an atom to each, `[atoms]`; -1 where there is none."""
+    source, target = _bond_ends(feature)
+    hops = np.full(int(feature["num_nodes"]), -1)
+    hops[center], distance = 0, 0
+    while True:
+        shell = target[hops[source] == distance]
+        shell = shell[hops[shell] < 0]
+        if not len(shell):
+            return hops
+        distance += 1
+        hops[shell] = distance
+
+
+def part_of(feature: dict, atoms: np.ndarray) -> dict:
+    """
+    The atoms for which the bool `[atoms]` is True and the bonds between them, in their order, as a molecule of its own
+    (`x`, `edge_index`, `edge_attr`, `num_nodes` and `z` where it is given).
+    """
+    source, target = _bond_ends(feature)
+    inside = atoms[source] & atoms[target]
+    number = np.cumsum(atoms) - 1
+    part = _with_edges(feature, inside)
+    part["x"] = np.asarray(feature["x"]).reshape(len(atoms), -1)[atoms].ravel()
+    part["edge_index"] = number[np.asarray(part["edge_index"], dtype=np.intp)]
+    part["num_nodes"] = int(atoms.sum())
+    if "z" in feature:
+        part["z"] = np.asarray(feature["z"])[atoms]
+    return part

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hf_molrep import MolCLRDataCollator, MolCLRFeatureExtractor
-from hf_molrep.data.augmentation import delete_bonds, mask_atoms, remove_subgraph
+from hf_molrep.data.augmentation import delete_bonds, hops_from, mask_atoms, mask_bonds_of, part_of, remove_subgraph
 
 MASK = (118, 0)
 EXTRACTOR = MolCLRFeatureExtractor()
@@ -35,7 +35,8 @@ def test_masking_and_deleting():
     rng = np.random.default_rng(0)
     seen = set()
     for _ in range(50):
-        hidden = mask_atoms(given, rng, 3, MASK)
+        hidden, places = mask_atoms(given, rng, 3, MASK)
+        assert masked(hidden) == set(places.tolist())
         assert len(masked(hidden)) == 3
         assert bonds(hidden) == bonds(given)
         cut = delete_bonds(given, rng, 4)
@@ -44,7 +45,7 @@ def test_masking_and_deleting():
         assert not masked(cut)
         seen |= masked(hidden)
     assert seen == set(range(13))
-    assert masked(mask_atoms(given, rng, 2, MASK, among=np.array([4, 7]))) == {4, 7}
+    assert masked(mask_atoms(given, rng, 2, MASK, among=np.array([4, 7]))[0]) == {4, 7}
     for key, value in before.items():  # the row itself is not touched
         np.testing.assert_array_equal(given[key], value)
     with pytest.raises(ValueError, match="larger sample"):
@@ -112,3 +113,58 @@ def test_unknown_augmentation():
         MolCLRDataCollator(EXTRACTOR, augmentation="edge")
     with pytest.raises(ValueError, match="'row_id'"):
         MolCLRDataCollator(EXTRACTOR)([{"smiles": "CC"}])
+
+
+MOLECULES = {
+    "drug": "CC(=O)Oc1ccccc1C(=O)O",
+    "salt": "CCCCCCCCCCCCCC(=O)[O-].[Na+]",
+    "ions": "[Na+].[Cl-]",
+    "one atom": "C",
+    "no bonds": "[Na+].[Na+].[O-2]",
+}
+
+
+@pytest.fixture(params=MOLECULES, ids=list(MOLECULES))
+def molecule(request) -> dict:
+    return feature(MOLECULES[request.param])
+
+
+def unchanged(before: dict, kept: dict) -> bool:
+    return all(np.array_equal(before[key], kept[key]) for key in kept)
+
+
+def columns(molecule: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Atoms `[atoms, 2]`, ends of the edges `[2, edges]`, edges `[edges, 2]`."""
+    edges = np.asarray(molecule["edge_index"]).reshape(2, -1)
+    x = np.asarray(molecule["x"]).reshape(-1, 2)
+    return x, edges, np.asarray(molecule["edge_attr"]).reshape(-1, 2)
+
+
+def test_masked_bonds(molecule):
+    _, edges, attributes = columns(molecule)
+    changed, bonds = mask_bonds_of(molecule, np.array([0]), (5, 0))
+    hit = (edges == 0).any(axis=0)
+    assert np.array_equal(bonds, np.flatnonzero(hit)[::2])
+    _, _, after = columns(changed)
+    assert (after[hit] == (5, 0)).all()
+    assert np.array_equal(after[~hit], attributes[~hit])
+
+
+def test_hops():
+    assert hops_from(feature("CCCO.C"), 0).tolist() == [0, 1, 2, 3, -1]
+    assert hops_from(feature("C1CCCCC1"), 2).tolist() == [2, 1, 0, 1, 2, 3]
+
+
+def test_part(molecule):
+    whole = part_of(molecule, np.ones(molecule["num_nodes"], dtype=bool))
+    assert unchanged(whole, {key: molecule[key] for key in ("x", "edge_index", "edge_attr", "z", "num_nodes")})
+    nothing = part_of(molecule, np.zeros(molecule["num_nodes"], dtype=bool))
+    assert nothing["num_nodes"] == len(nothing["x"]) == len(nothing["edge_index"]) == 0
+
+
+def test_part_is_renumbered():
+    ethanol, oxygen = feature("CCO"), np.array([False, True, True])
+    part = part_of(ethanol, oxygen)
+    assert np.asarray(part["edge_index"]).reshape(2, -1).tolist() == [[0, 1], [1, 0]]
+    assert part["z"].tolist() == [6, 8]
+    assert columns(part)[0].tolist() == [[5, 0], [7, 0]]

@@ -20,7 +20,7 @@ NAMES = {
     r"gnns\.(\d+)\.edge_embedding2\.": r"molclr.layers.\1.direction_embeddings.",
     r"gnns\.(\d+)\.mlp\.0\.": r"molclr.layers.\1.up_proj.",
     r"gnns\.(\d+)\.mlp\.2\.": r"molclr.layers.\1.down_proj.",
-    r"gnns\.(\d+)\.weight$": r"molclr.layers.\1.weight",
+    r"gnns\.(\d+)\.weight$": r"molclr.layers.\1.dense.weight",
     r"gnns\.(\d+)\.(?:weight_)?linear\.": r"molclr.layers.\1.dense.",
     r"gnns\.(\d+)\.att$": r"molclr.layers.\1.attention",
     r"gnns\.(\d+)\.bias$": r"molclr.layers.\1.bias",
@@ -75,11 +75,11 @@ def config_of(state: Mapping[str, torch.Tensor], gnn_type: str | None = None) ->
         raise ValueError(f"the layout does not tell {' from '.join(found)}: say which (--gnn-type)")
     if gnn_type is not None and gnn_type not in found:
         raise ValueError(f"the state dict is of type {' or '.join(found)}, not {gnn_type}")
-    options = {}
-    if "feat_lin.weight" in state:
-        options["feature_dim"] = state["feat_lin.weight"].shape[0]
-    else:
-        options["feature_dim"] = None
+    options = {"feature_dim": state["feat_lin.weight"].shape[0] if "feat_lin.weight" in state else None}
+    if state["x_embedding1.weight"].shape[0] == 120:  # the last atom and bond types of pretrain-gnns
+        options["mask_atom_type"] = 119
+    if state["gnns.0.edge_embedding1.weight"].shape[0] == 6:
+        options["mask_bond_type"] = 5
     if "out_lin.2.weight" in state:
         options["projection_dim"] = state["out_lin.2.weight"].shape[0]
     if "gnns.0.att" in state:

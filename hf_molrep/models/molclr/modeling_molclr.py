@@ -10,9 +10,12 @@ As the original does, and not as a textbook: `"gcn"` adds neighbours without a n
 it away), and `"gat"` normalises attention over the edges that leave an atom, not over those that arrive.
 Ours: bond embeddings are added as (number of bonds of each kind) times (table), once per atom and not per edge; one
 logit per binary task and all tasks at once, where the original trains a two-class model per task; no message passing
-of PyG, whose gathered rows take several times as long (see `nn/gather_sum.py`).
+of PyG, which stores a row per edge (see `nn/gather_sum.py`); `jumping_knowledge="sum"` sums all layers (the original
+takes the first of what it sums). Negatives of context prediction skip molecules that have no context, as the original's
+batches do.
 """
 
+import copy
 import itertools
 from typing import NamedTuple
 
@@ -23,13 +26,14 @@ from transformers import PreTrainedModel
 
 from ...compat import GradientCheckpointingLayer, can_return_tuple, init
 from ...hub import RemoteCodeMixin
-from ...losses import nt_xent
+from ...losses import context_prediction, masked_cross_entropy, nt_xent
 from ...modeling_outputs import MoleculeModelOutput, MoleculePreTrainingOutput, MoleculePropertyOutput
 from ...nn.gather_sum import GatherSum
 from ...nn.heads import PropertyHead
 from .configuration_molclr import MolCLRConfig
 
 SELF_LOOP = 4  # bond type; its direction is 0
+ATOM_CLASSES, BOND_CLASSES = 119, 4  # that attribute masking tells apart
 
 
 class MolCLREdges(NamedTuple):
@@ -40,7 +44,7 @@ class MolCLREdges(NamedTuple):
         source, target, bond: `[edges]`, `[edges]`, `[edges, 2]` (type, direction).
         neighbours: the plan of the sum over neighbours and the atom itself.
         degree: `[atoms]`, how many rows that sum has.
-        bond_counts: `[atoms, bond types + directions]`, bonds of each kind that arrive at an atom.
+        bond_counts: `[atoms, bond types + directions + 1]`, bonds of each kind that arrive at an atom, and 1.
     """
 
     source: torch.Tensor
@@ -71,7 +75,7 @@ def make_edges(edge_index: torch.Tensor, edge_attr: torch.Tensor, atoms: int, dt
     else:
         degree = torch.zeros(atoms, dtype=dtype, device=source.device).scatter_add_(0, target, ones)
         weight = ones
-    counts = count_bonds(target, bond, weight, atoms, config)
+    counts = torch.cat([count_bonds(target, bond, weight, atoms, config), ones[:atoms, None]], dim=1)
     return MolCLREdges(source, target, bond, GatherSum(source, target, atoms, atoms), degree, counts)
 
 
@@ -93,7 +97,9 @@ class MolCLRLayer(GradientCheckpointingLayer):
     def add_messages(self, states: torch.Tensor, edges: MolCLREdges) -> torch.Tensor:
         """Sum of neighbours, the atom itself and the embeddings of the bonds to them."""
         messages = edges.neighbours(states)
-        messages += edges.bond_counts @ self.bond_table()  # in place, as the ReLUs: memory is the rest of the time
+        messages += (
+            edges.bond_counts[:, :-1] @ self.bond_table()
+        )  # in place, as the ReLUs: memory is the rest of the time
         return messages
 
 
@@ -105,8 +111,31 @@ class MolCLRGINLayer(MolCLRLayer):
         self.up_proj = nn.Linear(config.embedding_dim, 2 * config.embedding_dim)
         self.down_proj = nn.Linear(2 * config.embedding_dim, config.embedding_dim)
 
-    def forward(self, states: torch.Tensor, edges: MolCLREdges) -> torch.Tensor:
-        return self.down_proj(F.relu(self.up_proj(self.add_messages(states, edges)), inplace=True))
+    def up(self, states: torch.Tensor, edges: MolCLREdges) -> torch.Tensor:
+        """
+        `up_proj` of the messages, without making them: the bond table goes through `up_proj` before its rows are
+        counted, and the bias is one row more, counted once.
+        """
+        if type(self.up_proj) is not nn.Linear:  # an adapter has taken its place
+            return self.up_proj(self.add_messages(states, edges))
+        table = F.linear(self.bond_table(), self.up_proj.weight)
+        hidden = edges.bond_counts @ torch.cat([table, self.up_proj.bias[None].to(table.dtype)])
+        sums, weight = edges.neighbours(states).to(hidden.dtype), self.up_proj.weight.to(hidden.dtype)
+        return hidden.addmm_(sums, weight.T)  # in place: memory is what takes the rest of the time
+
+    def forward(self, states: torch.Tensor, edges: MolCLREdges, norm: nn.BatchNorm1d | None = None) -> torch.Tensor:
+        """With `norm`, which must be in evaluation mode, batch norm is a part of `down_proj`."""
+        hidden = F.relu(self.up(states, edges), inplace=True)
+        if norm is None or type(self.down_proj) is not nn.Linear:
+            states = self.down_proj(hidden)
+            return states if norm is None else norm(states)
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        shift = (self.down_proj.bias - norm.running_mean) * scale + norm.bias
+        return F.linear(hidden, self.down_proj.weight * scale[:, None], shift)
+
+
+class MolCLRGlorotLinear(nn.Linear):
+    """A linear map that starts from Glorot's distribution (the original's `glorot`), not from torch's."""
 
 
 class MolCLRGCNLayer(MolCLRLayer):
@@ -114,11 +143,11 @@ class MolCLRGCNLayer(MolCLRLayer):
 
     def __init__(self, config: MolCLRConfig):
         super().__init__(config, 1)
-        self.weight = nn.Parameter(torch.zeros(config.embedding_dim, config.embedding_dim))
+        self.dense = MolCLRGlorotLinear(config.embedding_dim, config.embedding_dim, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.embedding_dim))
 
     def forward(self, states: torch.Tensor, edges: MolCLREdges) -> torch.Tensor:
-        return self.add_messages(F.linear(states, self.weight), edges) + self.bias
+        return self.add_messages(self.dense(states), edges) + self.bias
 
 
 class MolCLRNormalizedGCNLayer(MolCLRLayer):
@@ -185,12 +214,14 @@ class MolCLRPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # every loss here is a mean
     _no_split_modules = ["MolCLRLayer"]
-    _keys_to_ignore_on_load_unexpected = [r"^contrast_(dense|out)\."]
+    _keys_to_ignore_on_load_unexpected = [r"^contrast_(dense|out)\.", r"^(atom|bond)_head\.", r"^context_model\."]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         """As the original: Glorot for embeddings and the GCN's and GAT's weights, torch's defaults for the rest."""
-        if isinstance(module, nn.Linear):
+        if isinstance(module, MolCLRGlorotLinear):
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, nn.Linear):
             # torch draws weight and bias from +-1 / sqrt(inputs)
             bound = module.in_features**-0.5
             init.uniform_(module.weight, -bound, bound)
@@ -205,7 +236,6 @@ class MolCLRPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
             init.ones_(module.running_var)
             init.zeros_(module.num_batches_tracked)
         elif isinstance(module, MolCLRGCNLayer):
-            init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, MolCLRGATLayer):
             # PyG's glorot of a [1, heads, 2 * hidden] tensor
@@ -223,7 +253,7 @@ class MolCLRModel(MolCLRPreTrainedModel):
         self.chirality_embeddings = nn.Embedding(config.num_chiralities, config.embedding_dim)
         self.layers = nn.ModuleList([LAYERS[config.gnn_type](config) for _ in range(config.num_layers)])
         self.norms = nn.ModuleList([nn.BatchNorm1d(config.embedding_dim) for _ in range(config.num_layers)])
-        self.feature = nn.Linear(config.embedding_dim, config.feature_dim) if config.feature_dim else None
+        self.feature = nn.Linear(config.atom_dim, config.feature_dim) if config.feature_dim else None
         self.dropout = config.dropout
         self.gradient_checkpointing = False
         self.post_init()
@@ -250,7 +280,7 @@ class MolCLRModel(MolCLRPreTrainedModel):
             edge_attr: `[edges, 2]`, bond type and direction; batch: `[atoms]`, molecule of each atom (None: all of
             one); num_graphs: molecules (None: counted).
         Returns:
-            `pooler_output` `[molecules, feature_dim]`, the original's `h`; `last_hidden_state` `[atoms, embedding_dim]`
+            `pooler_output` `[molecules, hidden_size]`: the original's `h`; `last_hidden_state` `[atoms, atom_dim]`.
         Raises:
             ValueError: the batch was cut, as `nn.DataParallel` does.
         """
@@ -261,33 +291,71 @@ class MolCLRModel(MolCLRPreTrainedModel):
             )
         atoms = len(x)
         if batch is None:
-            batch = x.new_zeros(atoms)
+            batch, num_graphs = x.new_zeros(atoms), 1
         if num_graphs is None:
             num_graphs = int(batch.max()) + 1
         states = self.atom_embeddings(x[:, 0]) + self.chirality_embeddings(x[:, 1])
         edges = make_edges(edge_index, edge_attr, atoms, states.dtype, self.config)
+        of_layers = [states]
         for depth, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
-            states = norm(layer(states, edges))
+            if isinstance(layer, MolCLRGINLayer) and not norm.training:
+                states = layer(states, edges, norm)
+            else:
+                states = norm(layer(states, edges))
             if depth < len(self.layers) - 1:
                 states = F.relu(states, inplace=True)
             states = F.dropout(states, self.dropout, self.training)
-        everyone = torch.arange(atoms, device=x.device)
-        size = torch.zeros(num_graphs, dtype=states.dtype, device=x.device)
-        size = size.scatter_add_(0, batch, torch.ones_like(batch, dtype=states.dtype))
-        pooled = GatherSum(everyone, batch, atoms, num_graphs)(states) / size.clamp(min=1)[:, None]
+            if self.config.jumping_knowledge != "last":
+                of_layers.append(states)
+        if self.config.jumping_knowledge == "concat":
+            states = torch.cat(of_layers, dim=-1)
+        elif self.config.jumping_knowledge == "sum":
+            states = torch.stack(of_layers).sum(dim=0)
+        elif self.config.jumping_knowledge == "max":
+            states = torch.stack(of_layers).amax(dim=0)
+        pooled = self.pool(states, batch, num_graphs)
         if self.feature is not None:
             pooled = self.feature(pooled)
         return MoleculeModelOutput(last_hidden_state=states, pooler_output=pooled)
 
+    def pool(self, states: torch.Tensor, batch: torch.LongTensor, num_graphs: int) -> torch.Tensor:
+        """Atoms `[atoms, width]` to molecules `[molecules, width]`; a molecule without atoms is 0."""
+        if self.config.readout == "max":
+            place = batch[:, None].expand_as(states)
+            return states.new_zeros(num_graphs, states.shape[1]).scatter_reduce(
+                0, place, states, "amax", include_self=False
+            )
+        pooled = GatherSum(torch.arange(len(batch), device=batch.device), batch, len(batch), num_graphs)(states)
+        if self.config.readout == "mean":
+            size = torch.zeros(num_graphs, dtype=pooled.dtype, device=pooled.device)
+            size = size.scatter_add_(0, batch, torch.ones_like(batch, dtype=pooled.dtype))
+            pooled = pooled / size.clamp(min=1)[:, None]
+        return pooled
+
 
 class MolCLRForPreTraining(MolCLRPreTrainedModel):
-    """Contrastive pre-training: each view of a molecule must find the other one among all views of the batch."""
+    """
+    Pre-training by `config.objective`:
+
+    `"contrastive"` (MolCLR): each of the two views of a molecule must find the other among all views of the batch.
+    `"attribute_masking"` (pretrain-gnns): the types of masked atoms, and of masked bonds where there are such.
+    `"context_prediction"` (pretrain-gnns): which surroundings, encoded by a model of their own, belong to an atom.
+    """
 
     def __init__(self, config: MolCLRConfig):
         super().__init__(config)
         self.molclr = MolCLRModel(config)
-        self.contrast_dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.contrast_out = nn.Linear(config.hidden_size, config.projection_dim)
+        if config.objective == "contrastive":
+            self.contrast_dense = nn.Linear(config.hidden_size, config.hidden_size)
+            self.contrast_out = nn.Linear(config.hidden_size, config.projection_dim)
+        elif config.objective == "attribute_masking":
+            self.atom_head = nn.Linear(config.atom_dim, ATOM_CLASSES)
+            if config.mask_bond_type is not None:
+                self.bond_head = nn.Linear(config.atom_dim, BOND_CLASSES)
+        else:
+            of_context = copy.deepcopy(config)
+            of_context.num_layers = config.context_size
+            self.context_model = MolCLRModel(of_context)
         self.post_init()
 
     def project(self, embedding: torch.Tensor) -> torch.Tensor:
@@ -300,38 +368,77 @@ class MolCLRForPreTraining(MolCLRPreTrainedModel):
         x: torch.LongTensor,
         edge_index: torch.LongTensor,
         edge_attr: torch.LongTensor,
-        second_x: torch.LongTensor,
-        second_edge_index: torch.LongTensor,
-        second_edge_attr: torch.LongTensor,
         batch: torch.LongTensor | None = None,
         num_graphs: int | None = None,
+        second_x: torch.LongTensor | None = None,
+        second_edge_index: torch.LongTensor | None = None,
+        second_edge_attr: torch.LongTensor | None = None,
         second_batch: torch.LongTensor | None = None,
         second_num_graphs: int | None = None,
-        return_loss: bool = True,
+        masked_atoms: torch.LongTensor | None = None,
+        masked_atom_types: torch.LongTensor | None = None,
+        masked_bonds: torch.LongTensor | None = None,
+        masked_bond_types: torch.LongTensor | None = None,
+        centers: torch.LongTensor | None = None,
+        context_x: torch.LongTensor | None = None,
+        context_edge_index: torch.LongTensor | None = None,
+        context_edge_attr: torch.LongTensor | None = None,
+        anchors: torch.LongTensor | None = None,
+        anchor_batch: torch.LongTensor | None = None,
         **kwargs,
     ) -> MoleculePreTrainingOutput:
         """
         Args:
-            x, edge_index, edge_attr, batch, num_graphs: the first views, as in [`MolCLRModel`].
-            second_x, ...: the second views; molecule k of both is the same one. Each set of views passes the encoder by
-                itself, so batch norm sees one at a time, as in the original.
+            x, edge_index, edge_attr, batch, num_graphs: molecules, first views, or the parts around `centers`, as in
+                [`MolCLRModel`].
+            second_x, ...: contrastive: the second views; molecule k of both is the same one. Each set of views passes
+                the encoder by itself, so batch norm sees one at a time, as in the original.
+            masked_atoms, masked_bonds: attribute masking: `[masked]`, places in `x` and `edge_attr`;
+                masked_atom_types, masked_bond_types: what stood there.
+            centers: context prediction: `[molecules]`, an atom of each; context_x, ...: the contexts; anchors: atoms of
+                the contexts whose states are averaged; anchor_batch: the molecule of each. A molecule may have none.
         Returns:
-            `losses`: `contrastive`, [`~hf_molrep.losses.nt_xent`]; `embeddings`: `first` and `second`,
-            `[molecules, projection_dim]`.
+            `losses`: `contrastive` ([`~hf_molrep.losses.nt_xent`]); or `atoms` and `bonds`
+            ([`~hf_molrep.losses.masked_cross_entropy`]); or `context` ([`~hf_molrep.losses.context_prediction`]).
+            `embeddings`: contrastive `first` and `second`, `[molecules, projection_dim]`.
+        Raises:
+            ValueError: the batch was made for another objective.
         """
-        first = self.project(self.molclr(x, edge_index, edge_attr, batch, num_graphs).pooler_output)
-        second = self.molclr(second_x, second_edge_index, second_edge_attr, second_batch, second_num_graphs)
-        second = self.project(second.pooler_output)
-        loss = nt_xent(first, second, self.config.temperature) if return_loss else None
-        return MoleculePreTrainingOutput(
-            loss=loss,
-            losses=None if loss is None else {"contrastive": loss},
-            embeddings={"first": first, "second": second},
-        )
+        needed = {"contrastive": second_x, "attribute_masking": masked_atoms, "context_prediction": centers}
+        if needed[self.config.objective] is None:
+            raise ValueError(
+                f"this batch was not made for objective {self.config.objective!r}: give it to the data collator"
+            )
+        output = self.molclr(x, edge_index, edge_attr, batch, num_graphs)
+        if self.config.objective == "contrastive":
+            first = self.project(output.pooler_output)
+            second = self.molclr(second_x, second_edge_index, second_edge_attr, second_batch, second_num_graphs)
+            second = self.project(second.pooler_output)
+            losses = {"contrastive": nt_xent(first, second, self.config.temperature)}
+            embeddings = {"first": first, "second": second}
+        elif self.config.objective == "attribute_masking":
+            states = output.last_hidden_state
+            losses = {"atoms": masked_cross_entropy(self.atom_head(states[masked_atoms]), masked_atom_types)}
+            if self.config.mask_bond_type is not None:
+                ends = states[edge_index[:, masked_bonds]].sum(dim=0)
+                losses["bonds"] = masked_cross_entropy(self.bond_head(ends), masked_bond_types)
+            embeddings = None
+        else:
+            of_centers = output.last_hidden_state[centers]
+            if len(context_x) < 2:  # batch norm needs two atoms; the sum keeps every parameter in the graph
+                contexts = of_centers * 0 + sum(weight.sum() * 0 for weight in self.context_model.parameters())
+                anchor_batch = anchor_batch[:0]
+            else:
+                states = self.context_model(context_x, context_edge_index, context_edge_attr).last_hidden_state[anchors]
+                contexts = self.context_model.pool(states, anchor_batch, len(centers))
+            present = torch.zeros(len(centers), dtype=torch.bool, device=x.device).index_fill(0, anchor_batch, True)
+            losses = {"context": context_prediction(of_centers, contexts, present)}
+            embeddings = None
+        return MoleculePreTrainingOutput(loss=sum(losses.values()), losses=losses, embeddings=embeddings)
 
 
 class MolCLRPropertyHead(PropertyHead):
-    """The original's head: linear and softplus, `head_layers` times, then linear; half as wide as the embedding."""
+    """The original's: linear and softplus, `head_layers` times, then linear; hidden width half of the embedding."""
 
     def __init__(self, config: MolCLRConfig):
         nn.Module.__init__(self)

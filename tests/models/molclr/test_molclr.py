@@ -1,14 +1,17 @@
 """MolCLR: the laws, and what is its own."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors import safe_open
 
-from hf_molrep.losses import nt_xent
+from hf_molrep.losses import context_prediction, nt_xent
+from hf_molrep.models.auto import METHODS
 from hf_molrep.models.molclr import (
     MolCLRConfig,
     MolCLRDataCollator,
@@ -18,6 +21,7 @@ from hf_molrep.models.molclr import (
     MolCLRModel,
 )
 from hf_molrep.models.molclr.conversion_molclr import convert_model, read_state
+from hf_molrep.pretraining import collator_fields
 from tests.models.common import MethodLaws, draw_weights
 from tests.models.laws.hooks import GOLDENS
 from tests.models.molclr.tiny import original_shapes, original_weights, tiny_config
@@ -101,16 +105,12 @@ class TestMolCLR(MethodLaws):
 class TestMolCLRGCN(TestMolCLR):
     """The other encoder of the paper, on graphs with hydrogens and with the `mix` augmentation."""
 
-    does_not_apply = {
-        **TestMolCLR.does_not_apply,
-        "law_12_checkpointing": "there is no module inside the layer whose calls could be counted",
-    }
     gnn_type = "gcn"
     augmentation = "mix"
     initial_values = {
         r"bond_embeddings\.weight$": glorot(5, 1),
         r"direction_embeddings\.weight$": glorot(3, 1),
-        r"layers\.\d+\.weight$": glorot(16, 16),
+        r"layers\.\d+\.dense\.weight$": glorot(16, 16),
         r"layers\.\d+\.bias$": ("constant", 0.0),
         **{
             pattern: rule
@@ -155,6 +155,188 @@ class TestMolCLRGAT(TestMolCLR):
         return super().config(dropout, feature_dim=None, **options)
 
 
+class TestMolCLRAttributeMasking(TestMolCLR):
+    """pretrain-gnns' attribute masking, bonds too, on its GraphSAGE, states of all layers side by side."""
+
+    does_not_apply = {
+        **TestMolCLR.does_not_apply,
+        "law_01_processor": "the processor does not know the objective",
+        "law_10_bad_smiles": "the processor does not know the objective",
+    }
+    gnn_type = "graphsage"
+    overfit = (60, 1e-2, 0.1)
+    objective = {"objective": "attribute_masking", "feature_dim": None, "jumping_knowledge": "concat"}
+    objective |= {"num_atom_types": 120, "mask_atom_type": 119, "num_bond_types": 6, "mask_bond_type": 5}
+    initial_values = {
+        r"atom_embeddings\.weight$": glorot(120, 16),
+        r"bond_embeddings\.weight$": glorot(6, 16),
+        r"layers\.\d+\.dense\.": ("uniform", 16**-0.5),
+        r"(atom|bond)_head\.": ("uniform", 64**-0.5),
+        r"head\.dense\.0\.": ("uniform", 64**-0.5),
+        r"head\.": ("uniform", 32**-0.5),
+        **{
+            pattern: rule
+            for pattern, rule in TestMolCLR.initial_values.items()
+            if pattern.startswith(("chirality", "direction", "norms"))
+        },
+    }
+
+    def config(self, dropout: float = 0.0, **options):
+        return super().config(dropout, **{**self.objective, **options})
+
+    def collator(self, seed: int = 0):
+        return MolCLRDataCollator(self.processor(), seed=seed, **collator_fields(METHODS["molclr"], self.config()))
+
+
+class TestMolCLRContextPrediction(TestMolCLRAttributeMasking):
+    """pretrain-gnns' context prediction on its GCN."""
+
+    gnn_type = "gcn_normalized"
+    objective = {"objective": "context_prediction", "feature_dim": None, "context_inner_hops": 1, "context_size": 2}
+    initial_values = {
+        r"layers\.\d+\.dense\.": ("uniform", 16**-0.5),
+        r"head\.dense\.0\.": ("uniform", 16**-0.5),
+        r"head\.": ("uniform", 8**-0.5),
+        **{
+            pattern: rule
+            for pattern, rule in TestMolCLR.initial_values.items()
+            if pattern.startswith(("atom", "chirality", "bond", "direction", "norms"))
+        },
+    }
+
+
+def test_attribute_masking_batch():
+    """What is masked is what was there, at its place; its bonds in both directions."""
+    processor = MolCLRFeatureExtractor()
+    smiles = ["CC(=O)Oc1ccccc1C(=O)O", "[Na+].[Cl-]", "C", "C#N"]
+    rows = [{"smiles": text, "row_id": place} for place, text in enumerate(smiles)]
+    options = {"objective": "attribute_masking", "mask_atom_type": 119}
+    plain = processor(smiles, return_tensors="pt")
+    batch = MolCLRDataCollator(processor, mask_bond_type=5, **options)(rows)
+    places = batch["masked_atoms"]
+    assert torch.bincount(plain["batch"][places]).tolist() == [2, 1, 1, 1]  # floor(0.15 N + 1)
+    assert torch.equal(batch["masked_atom_types"], plain["x"][places, 0])
+    assert torch.equal((batch["x"] == torch.tensor([119, 0])).all(dim=1).nonzero().flatten(), places)
+    bonds = batch["masked_bonds"]
+    assert torch.equal(batch["masked_bond_types"], plain["edge_attr"][bonds, 0])
+    hit = torch.isin(plain["edge_index"], places).any(dim=0)
+    assert torch.equal(hit.nonzero().flatten()[::2], bonds)
+    assert torch.equal(batch["edge_attr"][:, 0] == 5, hit)
+    assert torch.equal(batch["edge_attr"][~hit], plain["edge_attr"][~hit])
+    without = MolCLRDataCollator(processor, **options)(rows)
+    assert torch.equal(without["edge_attr"], plain["edge_attr"])
+    assert "masked_bonds" not in without
+
+
+def test_context_prediction_batch():
+    """A chain of twelve from one end: five bonds around it; the context is 5 to 7 away, its anchor the fifth."""
+    processor = MolCLRFeatureExtractor()
+    collator = MolCLRDataCollator(processor, objective="context_prediction")
+    chain = processor.featurize(["CCCCCCCCCCCO"])[0]
+    for row_id in range(200):
+        batch = collator([{**chain, "row_id": row_id}])
+        if len(batch["x"]) == 6:  # an end was drawn
+            break
+    assert len(batch["context_x"]) == 3
+    assert batch["context_edge_index"].shape == (2, 4)
+    assert len(batch["anchors"]) == 1
+    small = collator([{"smiles": smiles, "row_id": 0} for smiles in ("C", "[Na+].[Cl-]", "CCO")])
+    assert len(small["context_x"]) == 0
+    assert len(small["anchors"]) == 0
+    assert torch.bincount(small["batch"]).tolist() == [1, 1, 3]
+    config = tiny_config(feature_dim=None, objective="context_prediction")
+    model = MolCLRForPreTraining(config).train()
+    loss = model(**small).loss
+    loss.backward()
+    assert loss.item() == 0
+    assert all(parameter.grad is not None for parameter in model.context_model.layers.parameters())
+    methane = processor.featurize(["C"])[0]
+    mixed = collator([{**methane, "row_id": 0}, {**chain, "row_id": row_id}, {**chain, "row_id": row_id + 1}])
+    assert model(**mixed).loss > 0
+
+
+@pytest.mark.parametrize("objective", ["contrastive", "attribute_masking", "context_prediction"])
+@pytest.mark.parametrize("augmentation", ["node", "subgraph", "mix"])
+def test_rows_as_a_dataset_gives_them(objective, augmentation):
+    """Lists instead of arrays, empty ones where there are no bonds."""
+    processor = MolCLRFeatureExtractor()
+    options = {"mask_bond_type": 5} if objective == "attribute_masking" else {}
+    collator = MolCLRDataCollator(processor, objective=objective, augmentation=augmentation, **options)
+    for smiles in (["[Na+].[Cl-]", "CC(=O)O", "C"], ["[Na+].[Cl-]", "C"]):
+        rows = [{**feature, "row_id": place} for place, feature in enumerate(processor.featurize(smiles))]
+        listed = [
+            {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in row.items()}
+            for row in rows
+        ]
+        expected, actual = collator(rows), collator(listed)
+        assert actual.keys() == expected.keys()
+        for key, value in expected.items():
+            if isinstance(value, torch.Tensor):
+                assert value.dtype == actual[key].dtype == torch.int64
+                assert torch.equal(actual[key], value), key
+
+
+def test_loss_of_context_prediction():
+    """Written out: the negative of a molecule is the next one that has a context."""
+    centers, contexts = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
+    present = torch.tensor([True, False, True, True, False])
+    expected = 0.0
+    for place, following in ((0, 2), (2, 3), (3, 0)):
+        expected += math.log1p(math.exp(-(centers[place] @ contexts[place]).item())) / 3
+        expected += math.log1p(math.exp((centers[place] @ contexts[following]).item())) / 3
+    assert context_prediction(centers, contexts, present).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_objective_and_batch_must_agree():
+    model = MolCLRForPreTraining(tiny_config(feature_dim=None, objective="attribute_masking"))
+    batch = MolCLRDataCollator(MolCLRFeatureExtractor())([{"smiles": "CCO", "row_id": 0}])
+    with pytest.raises(ValueError, match="was not made for objective 'attribute_masking'"):
+        model(**batch)
+    for wrong in (
+        {"objective": "attribute_masking"},
+        {"mask_atom_type": 119},
+        {"mask_bond_type": 5},
+        {"feature_dim": None, "objective": "context_prediction", "context_inner_hops": 5},
+    ):
+        with pytest.raises(StrictDataclassClassValidationError, match=next(reversed(wrong))):
+            MolCLRConfig(**wrong)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("readout", ["mean", "sum", "max"])
+@pytest.mark.parametrize("jumping_knowledge", ["last", "sum", "max", "concat"])
+def test_readout_and_jumping_knowledge(readout, jumping_knowledge):
+    config = tiny_config(feature_dim=None, readout=readout, jumping_knowledge=jumping_knowledge)
+    model = draw_weights(MolCLRModel(config)).eval()
+    batch = dict(MolCLRFeatureExtractor()(["CC(=O)O", "C", "C/C=C/C.[Na+]"], return_tensors="pt"))
+    output = model(**batch)
+    states = output.last_hidden_state
+    assert states.shape[1] == config.atom_dim == config.hidden_size
+    for place in range(3):
+        own = states[batch["batch"] == place]
+        expected = own.amax(0) if readout == "max" else getattr(own, readout)(0)
+        torch.testing.assert_close(output.pooler_output[place], expected, atol=1e-5, rtol=1e-5)
+    last = draw_weights(MolCLRModel(tiny_config(feature_dim=None))).eval()(**batch).last_hidden_state
+    if jumping_knowledge in ("last", "concat"):
+        assert torch.equal(states[:, -16:], last)
+
+
+def test_takes_the_tensors_of_a_pyg_batch():
+    from torch_geometric.data import Batch
+
+    from hf_molrep.chem.graph import mol_to_graph
+    from hf_molrep.chem.smiles import parse
+    from hf_molrep.data.batching import to_pyg
+
+    smiles = ["CC(=O)O", "C", "c1ccccc1O"]
+    model = MolCLRModel(tiny_config()).eval()
+    pyg = Batch.from_data_list([to_pyg(mol_to_graph(parse(text), "pretrain_gnns")) for text in smiles])
+    with torch.no_grad():
+        theirs = model(pyg.x, pyg.edge_index, pyg.edge_attr, pyg.batch).pooler_output
+        ours = model(**MolCLRFeatureExtractor()(smiles, return_tensors="pt")).pooler_output
+    torch.testing.assert_close(theirs, ours)
+
+
 def test_sizes_are_the_originals():
     """Parameters counted on the original's classes, and the property head's shapes."""
     for gnn_type, whole, encoder in (("gin", 2_404_196, 2_010_212), ("gcn", 1_039_236, 645_252)):
@@ -186,6 +368,10 @@ def test_loss_is_the_originals():
     expected = -np.log(positive / exponent.sum(axis=1)).mean()
     actual = nt_xent(torch.from_numpy(first).float(), torch.from_numpy(second).float(), 0.1)
     assert actual.item() == pytest.approx(expected, rel=1e-5)
+    # the original's class on two matrices drawn from seed 1
+    torch.manual_seed(1)
+    first, second = torch.randn(8, 256), torch.randn(8, 256)
+    assert nt_xent(first, second, 0.1).item() == pytest.approx(3.1266942, rel=1e-6)
 
 
 @torch.no_grad()
@@ -327,7 +513,9 @@ def test_convert_command(original_outputs, tmp_path, capsys):
     assert main(["convert", "molclr", gcn, str(tmp_path / "bare")]) == 2
     assert "say which (--gnn-type)" in capsys.readouterr().err
     assert main(["convert", "molclr", gcn, str(tmp_path / "bare"), "--gnn-type", "gcn_normalized"]) == 0
-    assert AutoModel.from_pretrained(tmp_path / "bare").config.hidden_size == 300
+    bare = AutoModel.from_pretrained(tmp_path / "bare")
+    assert bare.dtype == torch.float32
+    assert (bare.config.hidden_size, bare.config.mask_atom_type, bare.config.mask_bond_type) == (300, 119, 5)
     assert not AutoProcessor.from_pretrained(tmp_path / "bare").explicit_hydrogens
     assert main(["convert", "molclr", str(tmp_path / "nothing.pth"), str(tmp_path / "x")]) == 2
     assert "nothing.pth" in capsys.readouterr().err
