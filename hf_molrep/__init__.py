@@ -25,6 +25,14 @@ _NAMES = {
         "MMDeaconModel",
         "MMDeaconProcessor",
     ],
+    ".models.molclr": [
+        "MolCLRConfig",
+        "MolCLRDataCollator",
+        "MolCLRFeatureExtractor",
+        "MolCLRForPreTraining",
+        "MolCLRForPropertyPrediction",
+        "MolCLRModel",
+    ],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["checkpoint_path", *_MODULE_OF]

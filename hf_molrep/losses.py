@@ -59,6 +59,31 @@ def info_nce(
     return F.cross_entropy(scale * queries @ keys.T, targets)
 
 
+def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float, gather: bool = True) -> torch.Tensor:
+    """
+    NT-Xent (Chen et al. 2020, eq. 1; MolCLR's `nt_xent.py` with cosine similarity): each of the 2N views must find the
+    other view of its molecule among the 2N - 1 others,
+
+        L = -1/2N sum_i log( exp(cos(z_i, z_p(i)) / T) / sum_{j != i} exp(cos(z_i, z_j) / T) )
+
+    Args:
+        first, second: `[molecules, hidden]`, row k of both is the same molecule; need not be normalised.
+        temperature: T.
+        gather: under `torch.distributed`, views of all processes are candidates; the mean of the losses of the
+            processes is the loss of one process with the joined batch, gradients included.
+    """
+    own = torch.stack([F.normalize(first.float(), dim=-1), F.normalize(second.float(), dim=-1)], dim=1)
+    everyone, rank = own, 0
+    if gather and torch.distributed.is_available() and torch.distributed.is_initialized():
+        everyone, rank = gather_with_gradient(own), torch.distributed.get_rank()
+    own, everyone = own.flatten(0, 1), everyone.flatten(0, 1)  # two views of a molecule lie side by side
+    place = torch.arange(len(own), device=own.device)
+    itself = place + rank * len(own)
+    similarity = own @ everyone.T / temperature
+    similarity = similarity.masked_fill(F.one_hot(itself, len(everyone)).bool(), -torch.inf)
+    return F.cross_entropy(similarity, itself ^ 1)
+
+
 def property_loss(logits: torch.Tensor, labels: torch.Tensor, problem_type: str) -> torch.Tensor:
     """
     Mean loss over the labels that are present (not NaN): squared error for `regression`, binary cross-entropy for

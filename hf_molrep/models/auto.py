@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from ..compat import CONFIG_MAPPING_NAMES, _BaseAutoModelClass, _LazyAutoMapping, auto_class_update
-from . import mm_deacon
+from . import mm_deacon, molclr
 
 
 class Method(NamedTuple):
@@ -39,6 +39,14 @@ METHODS: dict[str, Method] = {
         for_pre_training=mm_deacon.MMDeaconForPreTraining,
         for_property_prediction=mm_deacon.MMDeaconForPropertyPrediction,
         for_interaction_prediction=mm_deacon.MMDeaconForInteractionPrediction,
+    ),
+    "molclr": Method(
+        config=molclr.MolCLRConfig,
+        processor=molclr.MolCLRFeatureExtractor,
+        data_collator=molclr.MolCLRDataCollator,
+        model=molclr.MolCLRModel,
+        for_pre_training=molclr.MolCLRForPreTraining,
+        for_property_prediction=molclr.MolCLRForPropertyPrediction,
     ),
 }
 

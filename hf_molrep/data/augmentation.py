@@ -1,0 +1,85 @@
+"""
+Augmentation of molecular graphs: feature dicts in (flat arrays of one molecule, as the feature extractor gives them),
+changed copies out. Every function draws from the NumPy generator it is given and from nothing else.
+"""
+
+import numpy as np
+
+
+def _bond_ends(feature: dict) -> np.ndarray:
+    """Atoms of both directions of every bond, `[2, edges]`; the reverse of edge 2k is 2k + 1."""
+    return np.asarray(feature["edge_index"]).reshape(2, -1)
+
+
+def _with_masked(feature: dict, atoms: np.ndarray, mask: tuple[int, ...]) -> dict:
+    x = np.array(feature["x"]).reshape(int(feature["num_nodes"]), -1)
+    x[atoms] = mask
+    return {**feature, "x": x.ravel()}
+
+
+def _with_edges(feature: dict, kept: np.ndarray) -> dict:
+    """Only the edges `kept`, bool `[edges]`."""
+    attributes = np.asarray(feature["edge_attr"])
+    if len(kept):
+        attributes = attributes.reshape(len(kept), -1)[kept].ravel()
+    return {**feature, "edge_index": _bond_ends(feature)[:, kept].ravel(), "edge_attr": attributes}
+
+
+def mask_atoms(
+    feature: dict, rng: np.random.Generator, count: int, mask: tuple[int, ...], among: np.ndarray | None = None
+) -> dict:
+    """
+    Give `count` random atoms (of those with the indices `among`) the features `mask`.
+
+    Raises:
+        ValueError: there are fewer atoms.
+    """
+    atoms = int(feature["num_nodes"]) if among is None else among
+    return _with_masked(feature, rng.choice(atoms, count, replace=False), mask)
+
+
+def delete_bonds(feature: dict, rng: np.random.Generator, count: int) -> dict:
+    """
+    Take away `count` random bonds, in both directions.
+
+    Raises:
+        ValueError: there are fewer bonds.
+    """
+    kept = np.ones(_bond_ends(feature).shape[1] // 2, dtype=bool)
+    kept[rng.choice(len(kept), count, replace=False)] = False
+    return _with_edges(feature, kept.repeat(2))
+
+
+def remove_subgraph(
+    feature: dict, rng: np.random.Generator, count: int, mask: tuple[int, ...], center: int | None = None
+) -> tuple[dict, np.ndarray]:
+    """
+    Give up to `count` atoms around a random center, nearest first, the features `mask`, and take away the bonds to
+    them (MolCLR's "subgraph removal": the atoms stay, masked, so that every view has as many as the molecule). In the
+    last shell, which is taken in part, atoms are drawn at random. Where the fragment of the center (an ion of a salt)
+    is smaller, it alone is removed.
+
+    Args:
+        center: atom to begin with; None: drawn.
+    Returns:
+        the changed copy, and the atoms removed in the order of their removal.
+    """
+    atoms = int(feature["num_nodes"])
+    source, target = _bond_ends(feature)
+    shell = np.array([rng.integers(atoms) if center is None else center])
+    reached = np.zeros(atoms, dtype=bool)
+    removed: list[int] = []
+    while len(removed) < count and len(shell):
+        reached[shell] = True
+        left = count - len(removed)
+        if len(shell) > left:
+            shell = rng.choice(shell, left, replace=False)
+        removed.extend(shell.tolist())
+        inside = np.zeros(atoms, dtype=bool)
+        inside[shell] = True
+        shell = np.unique(target[inside[source] & ~reached[target]])
+    gone = np.array(removed, dtype=np.int64)
+    inside = np.zeros(atoms, dtype=bool)
+    inside[gone] = True
+    kept = ~(inside[source] | inside[target])
+    return _with_edges(_with_masked(feature, gone, mask), kept), gone

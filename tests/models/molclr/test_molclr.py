@@ -1,0 +1,333 @@
+"""MolCLR: the laws, and what is its own."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from hf_molrep.losses import nt_xent
+from hf_molrep.models.molclr import (
+    MolCLRConfig,
+    MolCLRDataCollator,
+    MolCLRFeatureExtractor,
+    MolCLRForPreTraining,
+    MolCLRForPropertyPrediction,
+    MolCLRModel,
+)
+from hf_molrep.models.molclr.conversion_molclr import convert_model, read_state
+from tests.models.common import MethodLaws, draw_weights
+from tests.models.laws.hooks import GOLDENS
+from tests.models.molclr.tiny import original_shapes, original_weights, tiny_config
+
+NO_COORDINATES = "a molecular graph has no coordinates"
+
+
+def glorot(rows: int, columns: int) -> tuple[str, float]:
+    return ("uniform", (6 / (rows + columns)) ** 0.5)
+
+
+class TestMolCLR(MethodLaws):
+    model_type = "molclr"
+    does_not_apply = {
+        "law_05_motion": NO_COORDINATES,
+        "law_12_sdpa": "there is no attention over a sequence",
+    }
+    refuses = {"wildcard": "the scheme has no atom of number 0"}
+    gnn_type = "gin"
+    augmentation = "node"
+    initial_values = {
+        r"atom_embeddings\.weight$": glorot(119, 16),
+        r"chirality_embeddings\.weight$": glorot(3, 16),
+        r"bond_embeddings\.weight$": glorot(5, 16),
+        r"direction_embeddings\.weight$": glorot(3, 16),
+        r"norms\.\d+\.weight$": ("constant", 1.0),
+        r"norms\.\d+\.bias$": ("constant", 0.0),
+        # torch's own for a linear layer: 1 / sqrt(inputs), weight and bias
+        r"down_proj\.": ("uniform", 32**-0.5),
+        r"(up_proj|feature)\.": ("uniform", 16**-0.5),
+        r"contrast_": ("uniform", 12**-0.5),
+        r"head\.dense\.0\.": ("uniform", 12**-0.5),
+        r"head\.": ("uniform", 6**-0.5),
+    }
+
+    def config(self, dropout: float = 0.0, **options):
+        return tiny_config(gnn_type=self.gnn_type, dropout=dropout, finetuning_dropout=dropout, **options)
+
+    def processor(self):
+        return MolCLRFeatureExtractor()
+
+    def build(self, kind, attention=None, **options):
+        """Running statistics of batch norm as after training: drawn ones let the states grow a hundredfold."""
+        model = super().build(kind, attention, **options)
+        encoder = model if kind == "model" else model.molclr
+        for norm in encoder.norms:
+            norm.momentum = 1.0
+        with torch.no_grad():
+            encoder.train()(**self.inputs())
+        return model.eval()
+
+    def renumbered(self, rng: np.random.Generator):
+        """The same graphs, their atoms permuted: another SMILES may give other chirality tags and directions."""
+        processor, features = self.processor(), []
+        for feature in self.processor().featurize(self.molecules):
+            order = rng.permutation(feature["num_nodes"])
+            x = feature["x"].reshape(len(order), -1)
+            changed = {"x": x[np.argsort(order)].ravel(), "edge_index": order[feature["edge_index"]]}
+            features.append({**feature, **changed})
+        return dict(processor.pad(features))
+
+    def collator(self, seed: int = 0):
+        return MolCLRDataCollator(self.processor(), augmentation=self.augmentation, seed=seed)
+
+    def agreement(self):
+        """The original's GINet and GCN at full size, run on eight molecules with weights drawn by name."""
+        golden = np.load(GOLDENS / "molclr.npz")
+        graph = [torch.from_numpy(golden[key]).long() for key in ("x", "edge_index", "edge_attr", "batch")]
+        found = {}
+        for gnn_type in ("gin", "gcn"):
+            model = convert_model(original_weights(original_shapes(gnn_type)))
+            with torch.no_grad():
+                embedding = model.molclr(*graph).pooler_output
+                projection = model.project(embedding)
+            for name, ours in (("h", embedding), ("z", projection)):
+                original = torch.from_numpy(golden[f"{gnn_type}_{name}"])
+                found[f"{gnn_type} {name}"] = (ours, original, 1e-5 * original.abs().max().item())
+        return found
+
+
+class TestMolCLRGCN(TestMolCLR):
+    """The other encoder of the paper, on graphs with hydrogens and with the `mix` augmentation."""
+
+    does_not_apply = {
+        **TestMolCLR.does_not_apply,
+        "law_12_checkpointing": "there is no module inside the layer whose calls could be counted",
+    }
+    gnn_type = "gcn"
+    augmentation = "mix"
+    initial_values = {
+        r"bond_embeddings\.weight$": glorot(5, 1),
+        r"direction_embeddings\.weight$": glorot(3, 1),
+        r"layers\.\d+\.weight$": glorot(16, 16),
+        r"layers\.\d+\.bias$": ("constant", 0.0),
+        **{
+            pattern: rule
+            for pattern, rule in TestMolCLR.initial_values.items()
+            if not pattern.startswith(("bond", "direction"))
+        },
+    }
+
+    def processor(self):
+        return MolCLRFeatureExtractor(explicit_hydrogens=True)
+
+
+class TestMolCLRGAT(TestMolCLR):
+    """The attention layer of pretrain-gnns, without the linear map to `h`, with `subgraph` augmentation."""
+
+    does_not_apply = {
+        **TestMolCLR.does_not_apply,
+        "law_01_processor": "the processor does not know the layer",
+        "law_10_bad_smiles": "the processor does not know the layer",
+        "law_13_resuming": "resuming does not depend on the layer",
+        "law_14_two_processes": "gathering does not depend on the layer",
+    }
+    gnn_type = "gat"
+    augmentation = "subgraph"
+    initial_values = {
+        r"bond_embeddings\.weight$": glorot(5, 32),
+        r"direction_embeddings\.weight$": glorot(3, 32),
+        r"layers\.\d+\.dense\.": ("uniform", 16**-0.5),
+        r"attention$": ("uniform", (6 / 34) ** 0.5),
+        r"layers\.\d+\.bias$": ("constant", 0.0),
+        r"contrast_": ("uniform", 16**-0.5),
+        r"head\.dense\.0\.": ("uniform", 16**-0.5),
+        r"head\.": ("uniform", 8**-0.5),
+        **{
+            pattern: rule
+            for pattern, rule in TestMolCLR.initial_values.items()
+            if pattern.startswith(("atom", "chirality", "norms"))
+        },
+    }
+
+    def config(self, dropout: float = 0.0, **options):
+        return super().config(dropout, feature_dim=None, **options)
+
+
+def test_sizes_are_the_originals():
+    """Parameters counted on the original's classes, and the property head's shapes."""
+    for gnn_type, whole, encoder in (("gin", 2_404_196, 2_010_212), ("gcn", 1_039_236, 645_252)):
+        model = MolCLRForPreTraining(MolCLRConfig(gnn_type=gnn_type))
+        assert sum(parameter.numel() for parameter in model.parameters()) == whole
+        assert sum(parameter.numel() for parameter in model.molclr.parameters()) == encoder
+        assert model.config.hidden_size == 512
+    head = MolCLRForPropertyPrediction(MolCLRConfig()).head
+    assert [tuple(layer.weight.shape) for layer in (*head.dense, head.out_proj)] == [(256, 512), (256, 256), (2, 256)]
+    # the original's fine-tuning GIN has 2,207,846 parameters with two classes
+    model = MolCLRForPropertyPrediction(MolCLRConfig(num_labels=2))
+    assert sum(parameter.numel() for parameter in model.parameters()) == 2_207_846
+
+
+def test_finetuning_has_its_own_dropout():
+    model = MolCLRForPropertyPrediction(MolCLRConfig())
+    assert (model.molclr.dropout, MolCLRForPreTraining(MolCLRConfig()).molclr.dropout) == (0.3, 0.0)
+
+
+def test_loss_is_the_originals():
+    """NT-Xent in NumPy: both directions, the positive in the denominator, cosine, temperature 0.1."""
+    rng = np.random.default_rng(0)
+    first, second = rng.standard_normal((2, 5, 7))
+    views = np.concatenate([first, second])
+    views /= np.linalg.norm(views, axis=1, keepdims=True)
+    exponent = np.exp(views @ views.T / 0.1)
+    np.fill_diagonal(exponent, 0)
+    positive = exponent[np.arange(10), np.roll(np.arange(10), 5)]
+    expected = -np.log(positive / exponent.sum(axis=1)).mean()
+    actual = nt_xent(torch.from_numpy(first).float(), torch.from_numpy(second).float(), 0.1)
+    assert actual.item() == pytest.approx(expected, rel=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("gnn_type", ["gin", "gcn", "gcn_normalized", "graphsage", "gat"])
+def test_planned_sums_are_sums_over_edges(gnn_type):
+    """Edges in any order, and a molecule without bonds, give what a loop over the edges gives."""
+    torch.manual_seed(0)
+    model = draw_weights(MolCLRModel(tiny_config(gnn_type=gnn_type))).eval()
+    batch = dict(MolCLRFeatureExtractor()(["CC(=O)O", "C", "C/C=C/C.[Na+]"], return_tensors="pt"))
+    expected = model(**batch).pooler_output
+    order = torch.randperm(batch["edge_index"].shape[1])
+    shuffled = {**batch, "edge_index": batch["edge_index"][:, order], "edge_attr": batch["edge_attr"][order]}
+    torch.testing.assert_close(model(**shuffled).pooler_output, expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(model(**{**batch, "num_graphs": None}).pooler_output, expected)
+    if gnn_type == "gin":
+        layer = model.layers[0]
+        states = torch.randn(len(batch["x"]), 16)
+        sums = states + layer.bond_embeddings.weight[4] + layer.direction_embeddings.weight[0]
+        for (source, target), (bond, direction) in zip(
+            batch["edge_index"].T.tolist(), batch["edge_attr"].tolist(), strict=True
+        ):
+            sums[target] += states[source] + layer.bond_embeddings.weight[bond]
+            sums[target] += layer.direction_embeddings.weight[direction]
+        from hf_molrep.models.molclr.modeling_molclr import make_edges
+
+        edges = make_edges(batch["edge_index"], batch["edge_attr"], len(states), states.dtype, model.config)
+        torch.testing.assert_close(layer.add_messages(states, edges), sums, atol=1e-5, rtol=1e-5)
+
+
+def test_a_cut_batch_is_refused():
+    """What nn.DataParallel makes of a joined graph: its tensors cut along their first dimension."""
+    batch = dict(MolCLRFeatureExtractor()(["CCO", "CC"], return_tensors="pt"))
+    model = MolCLRModel(tiny_config())
+    with pytest.raises(ValueError, match="use torchrun"):
+        model(**{**batch, "edge_index": batch["edge_index"][:1]})
+
+
+def test_original_file_becomes_a_checkpoint(tmp_path):
+    """Every layout: MolCLR's two, pretrain-gnns' without `h`; what is ambiguous or foreign is refused by name."""
+    torch.save(original_weights(original_shapes("gin")), tmp_path / "model.pth")
+    model = convert_model(read_state(tmp_path / "model.pth"))
+    assert type(model) is MolCLRForPreTraining
+    assert model.config.gnn_type == "gin"
+    shapes = {
+        name: shape for name, shape in original_shapes("gin").items() if not name.startswith(("feat_lin", "out_lin"))
+    }
+    bare = convert_model(original_weights({**shapes, "x_embedding1.weight": (120, 300)}))
+    assert type(bare) is MolCLRModel
+    assert (bare.config.hidden_size, bare.config.num_atom_types) == (300, 120)
+    linear = {name.replace(".mlp.0.", ".linear."): shape for name, shape in shapes.items() if ".mlp.2." not in name}
+    linear = {name: (300, *shape[1:]) if ".linear." in name else shape for name, shape in linear.items()}
+    with pytest.raises(ValueError, match="say which"):
+        convert_model(original_weights(linear))
+    assert convert_model(original_weights(linear), "graphsage").config.gnn_type == "graphsage"
+    with pytest.raises(ValueError, match="not gcn"):
+        convert_model(original_weights(shapes), "gcn")
+    with pytest.raises(ValueError, match="incomplete"):
+        convert_model({name: value for name, value in original_weights(shapes).items() if name != "gnns.1.mlp.2.bias"})
+    with pytest.raises(ValueError, match="pred_head"):
+        convert_model(original_weights({**shapes, "pred_head.0.weight": (2, 2)}))
+    torch.save({"model": Path("code")}, tmp_path / "foreign.pth")
+    with pytest.raises(ValueError, match="no file of tensors alone"):
+        read_state(tmp_path / "foreign.pth")
+
+
+def fixture(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Arrays and metadata of a file."""
+    with safe_open(path, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
+
+
+def require_agreement(model: MolCLRForPreTraining, graph: dict, expected: dict) -> None:
+    with torch.no_grad():
+        embedding = model.molclr(**graph).pooler_output
+        projection = model.project(embedding)
+    for ours, original in ((embedding, expected["h"]), (projection, expected["z"])):
+        assert (ours - original).abs().max() <= 1e-5 * original.abs().max()
+
+
+def test_gin_fixture(original_outputs):
+    arrays, _ = fixture(original_outputs / "molclr_gin_random.safetensors")
+    state = {
+        name.removeprefix("state_dict/"): value for name, value in arrays.items() if name.startswith("state_dict/")
+    }
+    require_agreement(
+        convert_model(state), {key: arrays[key] for key in ("x", "edge_index", "edge_attr", "batch")}, arrays
+    )
+
+
+def test_released_gcn_from_smiles_onward(original_outputs):
+    """The released weights: our featuriser and our model give the original's `h` and `z`."""
+    arrays, metadata = fixture(original_outputs / "molclr_gcn_released.safetensors")
+    model = convert_model(read_state(original_outputs / "weights" / "molclr_gcn_model.pth"))
+    require_agreement(model, {key: arrays[key] for key in ("x", "edge_index", "edge_attr", "batch")}, arrays)
+    smiles = json.loads(metadata["smiles"])
+    processor = MolCLRFeatureExtractor(explicit_hydrogens=True, standardize="none")
+    require_agreement(model, dict(processor(smiles, return_tensors="pt")), arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "gnn_type", "first", "total"),
+    [
+        ("gcn", "gcn_normalized", [-0.2320693, 0.0061486, -0.2142600, 0.0005787], -1.2418356),
+        ("graphsage", "graphsage", [-0.0196825, 0.2680203, 0.2075908, -0.2660888], 13.4188194),
+        ("gat", "gat", [0.2366437, 48.2390060, 0.0831500, 0.6277870], -709.489136),
+    ],
+)
+@torch.no_grad()
+def test_released_pretrain_gnns(original_outputs, name, gnn_type, first, total):
+    """Context-prediction weights on ethanol by hand: the first atom's state and the sum of all."""
+    path = original_outputs / "weights" / f"pretrain_gnns_chem_{name}_contextpred.pth"
+    model = convert_model(read_state(path), gnn_type)
+    graph = {
+        "x": torch.tensor([[5, 0], [5, 0], [7, 0]]),
+        "edge_index": torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]),
+        "edge_attr": torch.zeros(4, 2, dtype=torch.long),
+    }
+    states = model(**graph).last_hidden_state
+    torch.testing.assert_close(states[0, :4], torch.tensor(first), rtol=1e-5, atol=1e-5)
+    # terms of both signs: in float64 the sum of the GCN moves by 3e-4
+    assert states.sum().item() == pytest.approx(total, abs=1e-5 * states.abs().sum().item())
+
+
+def test_convert_command(original_outputs, tmp_path, capsys):
+    """From the released file to numbers of the original, through the Auto classes; what cannot be read is said."""
+    from transformers import AutoModel, AutoProcessor
+
+    from hf_molrep.cli import main
+
+    weights = original_outputs / "weights"
+    assert main(["convert", "molclr", str(weights / "molclr_gcn_model.pth"), str(tmp_path / "gcn")]) == 0
+    assert "Converted" in capsys.readouterr().out
+    arrays, metadata = fixture(original_outputs / "molclr_gcn_released.safetensors")
+    model, processor = AutoModel.from_pretrained(tmp_path / "gcn"), AutoProcessor.from_pretrained(tmp_path / "gcn")
+    with torch.no_grad():
+        embedding = model(**processor(json.loads(metadata["smiles"]), return_tensors="pt")).pooler_output
+    assert (embedding - arrays["h"]).abs().max() <= 1e-5 * arrays["h"].abs().max()
+    gcn = str(weights / "pretrain_gnns_chem_gcn_contextpred.pth")
+    assert main(["convert", "molclr", gcn, str(tmp_path / "bare")]) == 2
+    assert "say which (--gnn-type)" in capsys.readouterr().err
+    assert main(["convert", "molclr", gcn, str(tmp_path / "bare"), "--gnn-type", "gcn_normalized"]) == 0
+    assert AutoModel.from_pretrained(tmp_path / "bare").config.hidden_size == 300
+    assert not AutoProcessor.from_pretrained(tmp_path / "bare").explicit_hydrogens
+    assert main(["convert", "molclr", str(tmp_path / "nothing.pth"), str(tmp_path / "x")]) == 2
+    assert "nothing.pth" in capsys.readouterr().err
