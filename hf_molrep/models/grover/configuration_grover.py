@@ -11,8 +11,8 @@ from ...hub import RemoteCodeMixin
 @strict
 class GroverConfig(RemoteCodeMixin, PreTrainedConfig):
     r"""
-    Configuration of the GROVER models (Rong et al., NeurIPS 2020). Defaults are the paper's base size; the large one has
-    `embedding_dim=1200`.
+    Configuration of the GROVER models (Rong et al., NeurIPS 2020). Defaults are the paper's base size; the large one
+    has `embedding_dim=1200`.
 
     Args:
         atom_features, bond_features: columns of `x` and `edge_attr` (feature scheme `grover`).

@@ -16,6 +16,7 @@ never used are not built: two activations of the original's encoder, and the inp
 wide as its states.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -121,7 +122,7 @@ def make_graph(
     if num_graphs is None:
         num_graphs = int(batch.max()) + 1
     source, target = edge_index
-    if edge_index.numel() and int(edge_index.max()) >= atoms or len(batch) != atoms:
+    if (edge_index.numel() and int(edge_index.max()) >= atoms) or len(batch) != atoms:
         raise ValueError(
             "edge_index names atoms that are not in x: a joined graph cannot be cut among devices (nn.DataParallel "
             "does that); use torchrun"
@@ -186,7 +187,7 @@ def draw_hops(depth: int, channels: int, device: torch.device | str = "cpu") -> 
 
 
 class GroverActivation(nn.Module):
-    """The activation, with one learned slope per channel if it is PReLU; `[rows, width]` or `[channels, rows, width]`."""
+    """The activation of `[rows, width]` or `[channels, rows, width]`; PReLU has one learned slope per channel."""
 
     def __init__(self, config: GroverConfig, channels: int = 1):
         super().__init__()
@@ -227,8 +228,9 @@ class GroverBlock(GradientCheckpointingLayer):
         super().__init__()
         width, heads = config.embedding_dim, config.num_attention_heads
         self.config, self.heads, self.depth = config, heads, config.depth
+        self.head_dim = width // heads
         self.is_causal = False
-        self.scaling = (width // heads) ** -0.5
+        self.scaling = self.head_dim**-0.5
         self.dropout = nn.Dropout(config.dropout)
         self.projects = input_dim != width  # the original, too, takes an input of the right width as it is
         if self.projects:
@@ -287,22 +289,17 @@ class GroverBlock(GradientCheckpointingLayer):
         messages = self.pass_messages(states, add).chunk(3)
         # the heads of an atom are the sequence: [rows, attention heads, message heads, width / heads]
         query, key, value = (
-            proj(states).view(self.heads, rows, self.heads, -1).permute(1, 2, 0, 3)
+            proj(states).view(self.heads, rows, self.heads, self.head_dim).permute(1, 2, 0, 3)
             for proj, states in zip((self.q_proj, self.k_proj, self.v_proj), messages, strict=True)
         )
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        context, _ = attention(
-            self,
-            query,
-            key,
-            value,
-            None,
-            dropout=self.dropout.p if self.training else 0.0,
-            scaling=self.scaling,
-        )
-        context = self.out_proj(context.reshape(rows, self.heads, -1))
+        context = query
+        if rows:  # a batch may have no edges
+            dropout = self.dropout.p if self.training else 0.0
+            context, _ = attention(self, query, key, value, None, dropout=dropout, scaling=self.scaling)
+        context = self.out_proj(context.reshape(rows, self.heads, self.heads * self.head_dim))
         return self.dropout(self.norm(self.heads_proj(context.flatten(1))))
 
 
@@ -587,9 +584,7 @@ class GroverFeedForward(nn.Module):
         super().__init__()
         width = config.ffn_dim or config.embedding_dim
         widths = [input_dim, *[width] * (config.ffn_layers - 1), config.num_labels]
-        self.layers = nn.ModuleList(
-            nn.Linear(before, after) for before, after in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in itertools.pairwise(widths))
         self.activation = GroverActivation(config) if config.ffn_layers > 1 else None
         self.dropout = nn.Dropout(config.dropout if config.classifier_dropout is None else config.classifier_dropout)
 
