@@ -31,7 +31,8 @@ FUNCTIONAL_GROUPS = tuple(_GROUPS.split())  # RDKit's `fr_` descriptors, in the 
 
 class Contexts(NamedTuple):
     """
-    atoms: a string per atom, in RDKit's order. bonds: per bond, in RDKit's order. motifs: uint8 `[85]`, or None.
+    atoms: a string per atom, in RDKit's order. bonds: per bond, by its lower, then its higher
+    atom number (the order of the scheme `grover`). motifs: uint8 `[85]`, or None.
     """
 
     atoms: list[str]
@@ -68,9 +69,9 @@ def bond_contexts(mol: Mol) -> list[str]:
     C-(SINGLE-STEREONONE-NONE)1` (in one line). The direction depends on how the SMILES was written, as in the original.
     """
     symbols = [atom.GetSymbol() for atom in mol.GetAtoms()]
-    bonds = list(mol.GetBonds())
-    names = [_bond_name(bond) for bond in bonds]
-    ends = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in bonds]
+    bonds = {tuple(sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()))): bond for bond in mol.GetBonds()}
+    ends = sorted(bonds)
+    names = [_bond_name(bonds[pair]) for pair in ends]
     at: list[list[int]] = [[] for _ in symbols]
     for number, pair in enumerate(ends):
         for atom in pair:

@@ -108,15 +108,17 @@ def make_graph(
     edge_attr: torch.Tensor,
     batch: torch.Tensor | None,
     num_graphs: int | None,
-    padded: bool,
+    model: PreTrainedModel,
 ) -> GroverGraph:
     """
-    A joined graph (see [`~hf_molrep.data.batching.join_graphs`]) to a [`GroverGraph`].
+    A joined graph (see [`~hf_molrep.data.batching.join_graphs`]) to a [`GroverGraph`] in the type of the model's
+    weights, padded where its configuration says `legacy_padding`.
 
     Raises:
         ValueError: edges that do not come in pairs, that name atoms which are not there, or that lack features.
     """
-    atoms, device = len(x), x.device
+    atoms, device, padded = len(x), x.device, model.config.legacy_padding
+    x, edge_attr = x.to(model.dtype), edge_attr.to(model.dtype)
     if batch is None:
         batch = torch.zeros(atoms, dtype=torch.int64, device=device)
     if num_graphs is None:
@@ -258,8 +260,10 @@ class GroverBlock(GradientCheckpointingLayer):
             updates, order = updates.tolist(), order.to(first.device)
             weight = weight[order]
             bias = None if bias is None else bias[order]
-        if first.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            first = first.to(torch.get_autocast_dtype("cpu"))  # once, not as many times as there are channels
+        if torch.is_autocast_enabled(first.device.type):
+            # once, not in every hop, and the first states not once per channel
+            dtype = torch.get_autocast_dtype(first.device.type)
+            first, weight = first.to(dtype), weight.to(dtype)
         weight = weight.transpose(1, 2)
         start = first if bias is None else first + bias[:, None].to(first.dtype)
         states, finished = None, []
@@ -382,17 +386,8 @@ class GroverModel(GroverPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
-    def encode(
-        self,
-        x: torch.Tensor,
-        edge_index: torch.Tensor,
-        edge_attr: torch.Tensor,
-        batch: torch.Tensor | None = None,
-        num_graphs: int | None = None,
-    ) -> tuple[GroverGraph, dict[str, torch.Tensor]]:
-        """The graph and the states of each branch, `[atoms, width]` or `[edges, width]` (a padding row included)."""
-        dtype = self.node_blocks[0].q_proj.weight.dtype
-        graph = make_graph(x.to(dtype), edge_index, edge_attr.to(dtype), batch, num_graphs, self.config.legacy_padding)
+    def encode(self, graph: GroverGraph) -> dict[str, torch.Tensor]:
+        """The states of each branch, `[atoms, width]` or `[edges, width]` (a padding row included)."""
         nodes, edges = graph.x, graph.edges
         for block in self.node_blocks:
             nodes = block(nodes, graph.to_atoms_from_atoms)
@@ -408,7 +403,7 @@ class GroverModel(GroverPreTrainedModel):
         for branch in self.branches:
             features, add, states = sums[branch]
             found[branch] = getattr(self, branch)(features, add(states))
-        return graph, found
+        return found
 
     def read_out(self, graph: GroverGraph, states: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Mean state of each molecule by branch, `[molecules, width]` each."""
@@ -438,7 +433,8 @@ class GroverModel(GroverPreTrainedModel):
         Raises:
             ValueError: see [`make_graph`].
         """
-        graph, states = self.encode(x, edge_index, edge_attr, batch, num_graphs)
+        graph = make_graph(x, edge_index, edge_attr, batch, num_graphs, self)
+        states = self.encode(graph)
         means = self.read_out(graph, states)
         last = torch.cat([states[branch] for branch in self.branches[:2]], dim=1)
         return MoleculeModelOutput(
@@ -528,7 +524,8 @@ class GroverForPreTraining(GroverPreTrainedModel):
             branches; `loss`: their sum, the first two disagreements times `config.disagreement_weight`. `embeddings`:
             mean state by branch.
         """
-        graph, states = self.grover.encode(x, edge_index, edge_attr, batch, num_graphs)
+        graph = make_graph(x, edge_index, edge_attr, batch, num_graphs, self)
+        states = self.grover.encode(graph)
         means = self.grover.read_out(graph, states)
         if atom_labels is None or bond_labels is None or motif_labels is None:
             return MoleculePreTrainingOutput(embeddings=means)
@@ -687,7 +684,8 @@ class GroverForPropertyPrediction(GroverPreTrainedModel):
             features: `[molecules, features_dim]`, where the configuration has such.
             labels: `[molecules, tasks]`, NaN = missing.
         """
-        graph, states = self.grover.encode(x, edge_index, edge_attr, batch, num_graphs)
+        graph = make_graph(x, edge_index, edge_attr, batch, num_graphs, self)
+        states = self.grover.encode(graph)
         return self.head(graph, states, features, labels)
 
 
