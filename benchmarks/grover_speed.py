@@ -109,7 +109,9 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(0)
 
     import pandas
+    from rdkit import RDLogger
 
+    RDLogger.DisableLog("rdApp.*")  # the peer's featuriser calls what RDKit warns of, once per atom
     smiles = pandas.read_parquet(data_folder() / "moleculenet" / "bbbp.parquet")["smiles"].tolist()
     extractor = GroverFeatureExtractor(standardize="none")
     features = [row for row in extractor.featurize(smiles[:500], on_error="skip") if isinstance(row, dict)]
@@ -172,8 +174,8 @@ def main(argv: list[str] | None = None) -> None:
             table.append((what, name, f"{value:.3f}", f"{args.molecules / value:.1f}", f"{base / value:.2f}", share))
     counts = f"{rows['atoms']} atoms, {rows['edges']} directed bonds"
     text = (
-        f"# GROVER, width {args.width}, one thread\n\n{args.molecules} molecules of BBBP of middling size ({counts}), all "
-        "four outputs, random weights.\n\n"
+        f"# GROVER, width {args.width}, one thread\n\n{args.molecules} molecules of BBBP of middling size ({counts}), "
+        "all four outputs, random weights.\n\n"
         + markdown_table(
             ("", "", "CPU seconds", "molecules per CPU second", "times huggingmolecules", "of its matrix products"),
             table,
