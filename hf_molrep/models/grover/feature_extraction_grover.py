@@ -17,6 +17,8 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
     Args:
         atom_vocabulary, bond_vocabulary: contexts in the order of their numbers, from `<pad>` (0) and `<other>` (1) on;
             see [`~GroverFeatureExtractor.learn`]. None: no labels can be made.
+        context_labels: `featurize` gives the labels of pre-training too (see [`~GroverFeatureExtractor.label`]), so
+            that they are cached with the graph; they take longer than the graph, so a checkpoint that is used has False.
         others: see [`~hf_molrep.feature_extraction.MolGraphFeatureExtractor`].
     """
 
@@ -25,6 +27,7 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
         scheme: str = "grover",
         atom_vocabulary: list[str] | None = None,
         bond_vocabulary: list[str] | None = None,
+        context_labels: bool = False,
         **kwargs,
     ):
         if scheme != "grover":
@@ -32,6 +35,16 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
         super().__init__(scheme=scheme, **kwargs)
         self.atom_vocabulary = atom_vocabulary
         self.bond_vocabulary = bond_vocabulary
+        self.context_labels = context_labels
+
+    def featurize(self, smiles: Sequence[str], on_error: str = "raise") -> list[dict | MoleculeError]:
+        """See [`~hf_molrep.feature_extraction.MolGraphFeatureExtractor.featurize`] and `context_labels`."""
+        found = super().featurize(smiles, on_error)
+        if self.context_labels:
+            valid = [place for place, feature in enumerate(found) if isinstance(feature, dict)]
+            for place, labels in zip(valid, self.label([smiles[place] for place in valid]), strict=True):
+                found[place] |= labels
+        return found
 
     def learn(
         self, smiles: Iterable[str], min_frequency: int = 1, max_size: int | None = None

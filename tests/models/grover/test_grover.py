@@ -95,7 +95,7 @@ class TestGrover(MethodLaws):
         r"": ("uniform", 16**-0.5),
     }
     overfit = (80, 1e-2, 0.2)
-    tolerance = 3e-5  # sums over five hops
+    tolerance = 1e-4  # sums over five hops; gradients of several hundred
     molecules = MOLECULES
 
     def config(self, dropout: float = 0.0, **options):
