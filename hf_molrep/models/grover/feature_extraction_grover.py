@@ -18,7 +18,7 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
         atom_vocabulary, bond_vocabulary: contexts in the order of their numbers, from `<pad>` (0) and `<other>` (1) on;
             see [`~GroverFeatureExtractor.learn`]. None: no labels can be made.
         context_labels: `featurize` gives the labels of pre-training too (see [`~GroverFeatureExtractor.label`]), so
-            that they are cached with the graph; they take longer than the graph, so a checkpoint that is used has False.
+            that they are cached with the graph; they take longer than the graph, so checkpoints have False.
         others: see [`~hf_molrep.feature_extraction.MolGraphFeatureExtractor`].
     """
 
