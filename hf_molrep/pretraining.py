@@ -120,6 +120,8 @@ def make_config(method: Method, processor, path: str | None):
     for view in getattr(method.config, "sub_configs", {}):
         tokenizer = processor.iupac_tokenizer if view == "iupac_config" else processor.tokenizer
         fields[view] = {**fields.get(view, {}), "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    # what the processor knows and the model must match, for instance the number of labels of pre-training
+    fields |= getattr(processor, "config_fields", dict)()
     return method.config(**fields)
 
 

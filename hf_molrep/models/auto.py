@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from ..compat import CONFIG_MAPPING_NAMES, _BaseAutoModelClass, _LazyAutoMapping, auto_class_update
-from . import mm_deacon, molclr
+from . import grover, mm_deacon, molclr
 
 
 class Method(NamedTuple):
@@ -31,6 +31,14 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {
+    "grover": Method(
+        config=grover.GroverConfig,
+        processor=grover.GroverFeatureExtractor,
+        data_collator=grover.GroverDataCollator,
+        model=grover.GroverModel,
+        for_pre_training=grover.GroverForPreTraining,
+        for_property_prediction=grover.GroverForPropertyPrediction,
+    ),
     "mm_deacon": Method(
         config=mm_deacon.MMDeaconConfig,
         processor=mm_deacon.MMDeaconProcessor,
