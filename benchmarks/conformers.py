@@ -149,7 +149,8 @@ def main() -> None:
 
 Molecules per CPU second (embedding: ETKDGv3 + MMFF94, {args.conformers} conformer(s), all hydrogens, start of the
 worker process, checks and cache included; molecules stopped after {args.time_limit:g} s count with their time, but not
-in RDKit's two calls); kilobytes of the cache file per molecule; how many have 3D coordinates or failed.
+in RDKit's two calls); kilobytes of the cache file per molecule; how many have 3D coordinates or failed. A
+molecule without coordinates is attempted twice (then from random coordinates), by RDKit's two calls once.
 
 {markdown_table([*header, "kB each", "3d", "failed"], rows)}
 """
