@@ -31,7 +31,10 @@ def tensors(value, name: str = "") -> dict[str, torch.Tensor]:
 
 
 def require_same(law: int, what: str, actual, expected, atol: float = 0.0) -> None:
-    """Fail in the name of a law unless both hold tensors of the same names, shapes, dtypes and (within atol) values."""
+    """
+    Fail in the name of a law unless both hold tensors of the same names, shapes, dtypes and values: within atol, of the
+    largest value where that is above 1.
+    """
     actual, expected = tensors(actual), tensors(expected)
     require(law, bool(expected), f"{what}: nothing to compare")
     require(law, actual.keys() == expected.keys(), f"{what}: {sorted(actual.keys() ^ expected.keys())} in one only")
@@ -45,7 +48,10 @@ def require_same(law: int, what: str, actual, expected, atol: float = 0.0) -> No
         if torch.equal(other, tensor):
             continue
         difference = (other.double() - tensor.double()).abs().max().item()
-        require(law, difference <= atol, f"{what}{name}: differs by {difference:.3g}, allowed {atol:.3g}")  # NaN fails
+        allowed = atol * max(1.0, tensor.double().abs().max().item())
+        require(
+            law, difference <= allowed, f"{what}{name}: differs by {difference:.3g}, allowed {allowed:.3g}"
+        )  # NaN fails
 
 
 def draw_weights(model: nn.Module, seed: int = 0) -> nn.Module:
