@@ -36,6 +36,20 @@ class _GatherRows(torch.autograd.Function):
         return gradient.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
 
 
+def mean_over_processes(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """
+    `total / count`, 0 where there is nothing to count. Under `torch.distributed` (where a gradient is asked for) the
+    count is the mean over the processes: the mean of what the processes return, and of their gradients, is then that of
+    one process with the joined batch, however unequal the counts. `total` and `count` are scalars.
+    """
+    count = count.detach().to(torch.float32)
+    if torch.is_grad_enabled() and torch.distributed.is_available() and torch.distributed.is_initialized():
+        count = count.clone()
+        torch.distributed.all_reduce(count)
+        count = count / torch.distributed.get_world_size()
+    return total / torch.where(count > 0, count, 1.0)
+
+
 def info_nce(
     queries: torch.Tensor, keys: torch.Tensor, scale: torch.Tensor | float, gather: bool = True
 ) -> torch.Tensor:
