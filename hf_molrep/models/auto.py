@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from ..compat import CONFIG_MAPPING_NAMES, _BaseAutoModelClass, _LazyAutoMapping, auto_class_update
-from . import mm_deacon
+from . import mm_deacon, uni_mol
 
 
 class Method(NamedTuple):
@@ -39,6 +39,14 @@ METHODS: dict[str, Method] = {
         for_pre_training=mm_deacon.MMDeaconForPreTraining,
         for_property_prediction=mm_deacon.MMDeaconForPropertyPrediction,
         for_interaction_prediction=mm_deacon.MMDeaconForInteractionPrediction,
+    ),
+    "uni_mol": Method(
+        config=uni_mol.UniMolConfig,
+        processor=uni_mol.UniMolFeatureExtractor,
+        data_collator=uni_mol.UniMolDataCollator,
+        model=uni_mol.UniMolModel,
+        for_pre_training=uni_mol.UniMolForPreTraining,
+        for_property_prediction=uni_mol.UniMolForPropertyPrediction,
     ),
 }
 
