@@ -1,0 +1,157 @@
+"""
+Molecules per CPU second: embedding by RDKit, reading the cache, and what the processes and the checks around it cost.
+
+    python -m benchmarks.conformers [--files moleculenet/bbbp.parquet] [--molecules 200] [--conformers 1]
+
+Every row is the same sample. CPU seconds count this process and, where there are some, its worker processes, so that
+the rows can be compared on a busy machine; they say nothing about waiting.
+"""
+
+import os
+import resource
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.report import argument_parser, data_folder, markdown_table, write_report
+from hf_molrep.chem import conformers
+from hf_molrep.chem.conformers import ConformerGenerator, Conformers, ConformerSettings, count_reports
+from hf_molrep.chem.smiles import MoleculeError, parse
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those of its children that have ended."""
+    return time.process_time() + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
+
+def sample(file: str, molecules: int, seed: int) -> list[str]:
+    """SMILES drawn from a table's column `smiles` without replacement."""
+    import pyarrow.parquet as pq
+
+    column = pq.read_table(data_folder() / file, columns=["smiles"])["smiles"].to_pylist()
+    rows = np.sort(np.random.default_rng(seed).choice(len(column), min(molecules, len(column)), replace=False))
+    return [column[row] for row in rows]
+
+
+def bare_rdkit(smiles: list[str], settings: ConformerSettings) -> int:
+    """The floor: the two calls of RDKit, for the molecules that have them, nothing checked."""
+    from rdkit import Chem
+    from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+    from rdkit.rdBase import BlockLogs
+
+    done, block = 0, BlockLogs()
+    for text in smiles:
+        mol = Chem.MolFromSmiles(text)
+        if mol is None:
+            continue
+        mol = Chem.AddHs(mol)
+        parameters = rdDistGeom.ETKDGv3()
+        parameters.randomSeed, parameters.enableSequentialRandomSeeds = settings.seed, True
+        if len(rdDistGeom.EmbedMultipleConfs(mol, settings.num_conformers, parameters)):
+            rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(mol, maxIters=settings.max_iterations)
+            done += 1
+    del block
+    return done
+
+
+def canonical_fragments(smiles: list[str]) -> list[str]:
+    """What the generator embeds, so that the floor embeds the same molecules in the same order of atoms."""
+    found = {}
+    for text in smiles:
+        try:
+            found[conformers._prepare(parse(text), text, "all", "largest").smiles] = None
+        except MoleculeError:
+            continue
+    return list(found)
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.set_defaults(model=None)
+    parser.add_argument("--files", nargs="+", default=["moleculenet/bbbp.parquet", "moleculenet/tox21.parquet"])
+    parser.add_argument("--molecules", type=int, default=200, help="of each file")
+    parser.add_argument("--conformers", type=int, default=1, help="of each molecule")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--time_limit", type=float, default=20.0, help="CPU seconds of one molecule")
+    parser.add_argument("--repeats", type=int, default=5, help="readings of the cache, of which the median counts")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+    settings = ConformerSettings(num_conformers=args.conformers)
+    bare_rdkit(["CCO"], settings)  # imports
+    rows, raw = [], {}
+    for file in args.files:
+        smiles = sample(file, args.molecules, args.seed)
+        with tempfile.TemporaryDirectory() as folder:
+            cache = Path(folder) / "conformers.sqlite"
+            started = cpu_seconds()
+            with ConformerGenerator(settings, cache, args.processes, args.time_limit) as generate:
+                results = generate(smiles, on_error="skip")
+            embedding = cpu_seconds() - started  # the workers have ended with the generator
+            hits = []
+            with ConformerGenerator(settings, cache, args.processes, args.time_limit) as generate:
+                for _ in range(args.repeats):
+                    started = time.process_time()
+                    again = generate(smiles, on_error="skip")
+                    hits.append(time.process_time() - started)
+                assert not generate._pool._started, "the cache did not know everything"
+            size = cache.stat().st_size
+        assert all(
+            np.array_equal(one.pos, other.pos) if isinstance(one, Conformers) else one.reason == other.reason
+            for one, other in zip(results, again, strict=True)
+        )
+        started = time.process_time()
+        for text in smiles:
+            try:
+                parse(text)
+            except MoleculeError:
+                continue
+        parsing = time.process_time() - started
+        # molecules that ran into the time limit would hold the floor up without end
+        stopped = [isinstance(result, MoleculeError) and "time limit" in result.reason for result in results]
+        fragments = canonical_fragments([text for text, slow in zip(smiles, stopped, strict=True) if not slow])
+        started = time.process_time()
+        bare_rdkit(fragments, settings)
+        floor = time.process_time() - started
+        reading = float(np.median(hits))
+        reports = count_reports(results)
+        raw[file] = {
+            "molecules": len(smiles),
+            "reports": reports,
+            "cpu_seconds": {"embedding": embedding, "bare": floor, "hits": hits, "parsing": parsing},
+            "bare_molecules": len(fragments),
+            "file_bytes": size,
+            "reasons": Counter(result.reason for result in results if isinstance(result, MoleculeError)),
+        }
+        rows.append(
+            [
+                file,
+                len(smiles),
+                f"{len(smiles) / embedding:.1f}",
+                f"{len(fragments) / floor:.1f}",
+                f"{len(smiles) / reading:,.0f}",
+                f"{embedding / reading:,.0f}",
+                f"{len(smiles) / parsing:,.0f}",
+                f"{size / len(smiles) / 1000:.1f}",
+                reports["3d"],
+                reports["failed"],
+            ]
+        )
+    header = ["file", "molecules", "embedding", "RDKit's two calls", "cache hit", "hit / embedding", "parsing alone"]
+    text = f"""# Conformers
+
+Molecules per CPU second (embedding: ETKDGv3 + MMFF94, {args.conformers} conformer(s), all hydrogens, start of the
+worker process, checks and cache included; molecules stopped after {args.time_limit:g} s count with their time, but not
+in RDKit's two calls); kilobytes of the cache file per molecule; how many have 3D coordinates or failed.
+
+{markdown_table([*header, "kB each", "3d", "failed"], rows)}
+"""
+    write_report("conformers", text, raw, args)
+
+
+if __name__ == "__main__":
+    main()

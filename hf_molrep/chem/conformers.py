@@ -1,0 +1,717 @@
+"""Conformers: atoms in space, computed by RDKit or taken from the user.
+
+What is computed depends on the molecule, the settings and the version of RDKit alone: the molecule is embedded in the
+atom order of its canonical SMILES and mapped back, so that neither the way it was written, nor the other molecules, nor
+the number of processes matter. Equivalent atoms are mapped by one of the molecule's automorphisms.
+
+The steps, each of which is reported:
+
+1. The fragment. Of a salt or mixture the largest fragment is embedded, organic ones (with a carbon) before all others
+   (`fragment`); distance geometry knows no distances between molecules.
+2. ETKDGv3 (Wang et al., J. Chem. Inf. Model. 60, 2044 (2020)) with all hydrogens, conformer k from the seed
+   `seed + k`; where that finds nothing, once more from random coordinates (`random_coordinates`).
+3. MMFF94 (Halgren, J. Comput. Chem. 17, 490 (1996)) to its minimum, or `max_iterations`. Where it lacks parameters the
+   coordinates stay as embedded (`force_field_missing`), and where it turns stereo over, which it does with Z azo
+   compounds (`force_field_undone`).
+4. Where no 3D coordinates are found, and only if asked for, RDKit's 2D layout (status `2d`, third coordinate 0).
+
+What fails is a [`MoleculeError`] with the reason; there are no coordinates that stand for "none".
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from hf_molrep.chem.conformer_cache import ConformerCache, Record, default_path
+from hf_molrep.chem.smiles import MoleculeError, OnError, _drop_atom_maps, _quiet, parse
+from hf_molrep.chem.workers import Stopped, WorkerPool
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
+
+RECIPE = 1  # goes up when the same settings give other coordinates
+MAX_EMBEDDED_ATOMS = 1_000  # hydrogens included; memory grows with the square, time with the cube
+FLAGS = {
+    "fragment": "a salt or mixture: only its largest (organic) fragment has coordinates",
+    "stereo_unspecified": "a stereo centre or double bond is not specified: this is one of the stereoisomers",
+    "random_coordinates": "embedded from random coordinates, as the first attempt found none",
+    "force_field_missing": "the force field lacks parameters: coordinates as embedded",
+    "force_field_undone": "the force field turned stereo over: such conformers stay as embedded, their energy is NaN",
+    "not_converged": "the force field stopped at its limit of iterations, for at least one conformer",
+    "fewer_conformers": "fewer conformers were found than asked for",
+    "layout": "no 3D coordinates were found, or only a layout was asked for: a drawing in the plane",
+    "given": "coordinates of the user",
+    "hydrogens_added": "hydrogens were added to coordinates of the user, by ideal geometry",
+    "reordered": "coordinates of the user were brought into the order of the molecule by their connectivity",
+}
+POLAR_NEIGHBORS = (7, 8, 9, 16, 17, 34, 35, 53)  # N, O, F, S, Cl, Se, Br, I
+_RDKIT = tuple(f"rdkit.Chem.{name}" for name in ("rdDistGeom", "rdForceFieldHelpers", "rdDepictor"))
+_RUN_AHEAD = 2048  # molecules read before the first one of them is given back
+_CHUNK = 256  # molecules looked up in the cache at a time
+_SAVE_EVERY = 1.0  # seconds
+
+Hydrogens = Literal["all", "none", "polar"]
+
+
+@dataclass(frozen=True)
+class ConformerSettings:
+    """
+    Everything that coordinates depend on, beside the molecule and the version of RDKit.
+
+    Attributes:
+        num_conformers: how many; conformer k is embedded from the seed `seed + k`.
+        seed: 0 or more.
+        hydrogens: which are given back: "all"; "none"; "polar", those on N, O, F, S, Cl, Se, Br, I. They are left out
+            after embedding and force field, which always see all. Hydrogens without a heavier neighbour (H2, H+) stay;
+            isotopes are hydrogens.
+        force_field: "mmff94", "mmff94s" (flat nitrogens), "uff" or "none".
+        max_iterations: of the force field.
+        dimensions: "3d"; "3d or 2d": a 2D layout where no 3D coordinates are found; "2d": the layout alone.
+        fragments: "largest": of a salt; "refuse": a MoleculeError for more than one fragment.
+    """
+
+    num_conformers: int = 1
+    seed: int = 42
+    hydrogens: Hydrogens = "all"
+    force_field: Literal["mmff94", "mmff94s", "uff", "none"] = "mmff94"
+    max_iterations: int = 200
+    dimensions: Literal["3d", "3d or 2d", "2d"] = "3d"
+    fragments: Literal["largest", "refuse"] = "largest"
+
+    def __post_init__(self) -> None:
+        if self.num_conformers < 1:
+            raise ValueError(f"num_conformers must be 1 or more, not {self.num_conformers}")
+        if not 0 <= self.seed < 2**31 - self.num_conformers:
+            raise ValueError(f"seed must be between 0 and 2**31, not {self.seed}")
+        if self.max_iterations < 1:
+            raise ValueError(f'max_iterations must be 1 or more, not {self.max_iterations}; see force_field="none"')
+        for name, allowed in (
+            ("hydrogens", ("all", "none", "polar")),
+            ("force_field", ("mmff94", "mmff94s", "uff", "none")),
+            ("dimensions", ("3d", "3d or 2d", "2d")),
+            ("fragments", ("largest", "refuse")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {getattr(self, name)!r}")
+
+    def to_dict(self) -> dict:
+        """For a JSON file; `ConformerSettings(**...)` reads it."""
+        return asdict(self)
+
+    def _key(self, layout: bool) -> str:
+        """The text under which the cache keeps what is computed: hydrogens are left out and fragments chosen later."""
+        what: dict = {"recipe": RECIPE, "rdkit": _rdkit_version(), "kind": "2d" if layout else "etkdgv3"}
+        if not layout:
+            what |= {"num_conformers": self.num_conformers, "seed": self.seed, "force_field": self.force_field}
+            if self.force_field != "none":
+                what["max_iterations"] = self.max_iterations
+        return json.dumps(what, sort_keys=True)
+
+
+class Conformers(NamedTuple):
+    """Coordinates of one molecule. Rows are the molecule's own atoms in its order, those left out passed over, then the
+    hydrogens that it implies, in the order of `Chem.AddHs`.
+
+    z: uint8 `[atoms]`, atomic numbers.
+    pos: float32 `[conformers, atoms, 3]`, angstrom.
+    index: int32 `[atoms]`, the atom's number in the molecule as given; -1 for a hydrogen that it only implies.
+    smiles: canonical SMILES of what has coordinates.
+    status: "3d" or "2d". (The third, "failed", is a `MoleculeError` in the place of this.)
+    flags: see `FLAGS`.
+    energies: float64 `[conformers]`, of the force field, kcal/mol, comparable between conformers of one molecule; None
+        without one.
+    """
+
+    z: np.ndarray
+    pos: np.ndarray
+    index: np.ndarray
+    smiles: str
+    status: str
+    flags: tuple[str, ...] = ()
+    energies: np.ndarray | None = None
+
+
+def count_reports(results: Iterable[Conformers | MoleculeError]) -> dict[str, int]:
+    """How many molecules are "3d", "2d" and "failed", and how many carry each flag."""
+    counts: Counter = Counter({"3d": 0, "2d": 0, "failed": 0})
+    for result in results:
+        if isinstance(result, MoleculeError):
+            counts["failed"] += 1
+        else:
+            counts[result.status] += 1
+            counts.update(result.flags)
+    return dict(counts)
+
+
+@functools.cache
+def _rdkit_version() -> str:
+    from rdkit.rdBase import rdkitVersion
+
+    return rdkitVersion
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The molecule and its canonical form
+
+
+class _Prepared(NamedTuple):
+    """A molecule and how the rows of its canonical form become its own.
+
+    smiles: canonical SMILES of the fragment. z: uint8 `[rows]`, of the canonical form with all hydrogens.
+    take: int64 `[rows]`, rows of the canonical form in the order of the result. index: as in `Conformers`.
+    """
+
+    smiles: str
+    z: np.ndarray
+    take: np.ndarray
+    index: np.ndarray
+    flags: tuple[str, ...]
+
+
+def _refuse_unknown_atoms(mol: Mol, text: str) -> None:
+    unknown = [atom.GetIdx() for atom in mol.GetAtoms() if not atom.GetAtomicNum()]
+    if unknown:
+        raise MoleculeError(text, f"atom {unknown[0]} is not an element: it has no place in space")
+
+
+def _largest_fragment(mol: Mol) -> tuple[Mol, list[int]]:
+    """A copy of the largest fragment, and its atoms' numbers in `mol`. In the order: with a carbon; number of atoms,
+    hydrogens counted; mass; canonical SMILES."""
+    from rdkit import Chem
+    from rdkit.Chem.Descriptors import MolWt
+
+    places: list[tuple[int, ...]] = []
+    fragments = Chem.GetMolFrags(mol, asMols=True, fragsMolAtomMapping=places)
+
+    def rank(number: int) -> tuple:
+        fragment = fragments[number]
+        atoms = list(fragment.GetAtoms())
+        carbon = any(atom.GetAtomicNum() == 6 for atom in atoms)
+        size = len(atoms) + sum(atom.GetTotalNumHs() for atom in atoms)
+        return carbon, size, MolWt(fragment), Chem.MolToSmiles(fragment)
+
+    best = max(range(len(fragments)), key=rank)
+    return fragments[best], list(places[best])
+
+
+def _without_plain_hydrogens(mol: Mol) -> tuple[Mol, list[int]]:
+    """A copy without the hydrogens that a SMILES would not write as atoms; the others' numbers in `mol`."""
+    from rdkit import Chem
+
+    marked = Chem.Mol(mol)
+    for atom in marked.GetAtoms():
+        atom.SetIntProp("_place", atom.GetIdx())
+    with _quiet:
+        bare = Chem.RemoveHs(marked)
+    return bare, [atom.GetIntProp("_place") for atom in bare.GetAtoms()]
+
+
+def _prepare(mol: Mol, text: str, hydrogens: str, fragments: str) -> _Prepared:
+    from rdkit import Chem
+
+    if not mol.GetNumAtoms():
+        raise MoleculeError(text, "no atoms")
+    _refuse_unknown_atoms(mol, text)
+    bare, place = mol, None
+    explicit = any(atom.GetAtomicNum() == 1 for atom in mol.GetAtoms())
+    if explicit:
+        bare, place = _without_plain_hydrogens(mol)
+    if any(atom.GetAtomMapNum() for atom in bare.GetAtoms()):
+        bare = _drop_atom_maps(bare)
+    flags: tuple[str, ...] = ()
+    smiles = Chem.MolToSmiles(bare)
+    if "." in smiles:
+        if fragments == "refuse":
+            raise MoleculeError(text, "more than one fragment")
+        bare, atoms = _largest_fragment(bare)
+        place = atoms if place is None else [place[atom] for atom in atoms]
+        smiles, flags = Chem.MolToSmiles(bare), ("fragment",)
+    # canonical atom k is atom order[k] of `bare`
+    order = [int(number) for number in bare.GetProp("_smilesAtomOutputOrder").strip("[], ").split(",")]
+    atoms = list(bare.GetAtoms())
+    own = range(len(atoms)) if place is None else place
+    count = len(atoms)
+    numbers = [atoms[k].GetAtomicNum() for k in order]
+    implied = [atoms[k].GetTotalNumHs() for k in order]  # in canonical order
+    total = count + sum(implied)
+    if total > MAX_EMBEDDED_ATOMS:
+        raise MoleculeError(text, f"{total:,} atoms with hydrogens, more than the limit of {MAX_EMBEDDED_ATOMS:,}")
+    z = np.array(numbers + [1] * (total - count), dtype=np.uint8)
+
+    still = set(own)
+    parents = [neighbors[0] if len(neighbors := atom.GetNeighbors()) else None for atom in atoms]
+
+    def kept(parent: int) -> bool:
+        return hydrogens == "all" or (hydrogens == "polar" and parent in POLAR_NEIGHBORS)
+
+    first = dict(zip(order, np.cumsum([count, *implied])[:-1].tolist(), strict=True))  # atom -> row of its first H
+    canonical_row = {k: row for row, k in enumerate(order)}
+    rows: list[tuple[int, int]] = []  # number in the molecule as given, row of the canonical form
+    added: list[int] = []
+    for k, atom in enumerate(atoms):
+        number = atom.GetAtomicNum()
+        if number == 1 and parents[k] is not None and parents[k].GetAtomicNum() > 1:
+            if kept(parents[k].GetAtomicNum()):
+                rows.append((own[k], canonical_row[k]))
+            continue
+        rows.append((own[k], canonical_row[k]))
+        mine = list(range(first[k], first[k] + implied[canonical_row[k]]))
+        if not kept(number):
+            continue
+        if explicit:
+            written = [
+                neighbor.GetIdx()
+                for neighbor in mol.GetAtomWithIdx(own[k]).GetNeighbors()
+                if neighbor.GetAtomicNum() == 1
+            ]
+            for neighbor in sorted(set(written) - still):
+                rows.append((neighbor, mine.pop(0)))
+        added += mine
+    rows.sort()
+    take = np.array([row for _, row in rows] + added, dtype=np.int64)
+    index = np.array([number for number, _ in rows] + [-1] * len(added), dtype=np.int32)
+    return _Prepared(smiles, z, take, index, flags)
+
+
+def _result(prepared: _Prepared, record: Record, text: str, layout: bool) -> Conformers:
+    if record.reason:
+        raise MoleculeError(text, record.reason)
+    if not np.array_equal(record.z, prepared.z):
+        raise MoleculeError(text, f"its canonical SMILES {prepared.smiles} does not say the same atoms")
+    flags = prepared.flags + record.flags
+    return Conformers(
+        prepared.z[prepared.take],
+        record.pos[:, prepared.take],
+        prepared.index,
+        prepared.smiles,
+        "2d" if layout else "3d",
+        flags,
+        record.energies.copy() if len(record.energies) else None,
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The computation. These two run in worker processes.
+
+
+def _compute_layout(smiles: str) -> Record:
+    """RDKit's 2D layout with all hydrogens, bonds 1.5 angstrom long."""
+    from rdkit import Chem
+    from rdkit.Chem.rdDepictor import Compute2DCoords
+
+    with _quiet:
+        mol = Chem.AddHs(parse(smiles))
+        Compute2DCoords(mol, canonOrient=True)
+    pos = mol.GetConformer().GetPositions().astype(np.float32)
+    return Record(_atomic_numbers(mol), pos[None], np.zeros(0), ("layout",))
+
+
+def _atomic_numbers(mol: Mol) -> np.ndarray:
+    return np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.uint8)
+
+
+def _compute_conformers(smiles: str, num_conformers: int, seed: int, force_field: str, max_iterations: int) -> Record:
+    from rdkit import Chem
+
+    with _quiet:
+        mol = parse(smiles)
+        flags = []
+        if any(info.specified == Chem.StereoSpecified.Unspecified for info in Chem.FindPotentialStereo(mol)):
+            flags.append("stereo_unspecified")
+        mol = Chem.AddHs(mol)
+        z = _atomic_numbers(mol)
+        if len(z) == 1:
+            return Record(z, np.zeros((num_conformers, 1, 3), dtype=np.float32), np.zeros(0), tuple(flags))
+        ids, problem = _embed(mol, num_conformers, seed, random=False)
+        if not ids:
+            ids, problem = _embed(mol, num_conformers, seed, random=True)
+            flags.append("random_coordinates")
+        if not ids:
+            nothing = np.zeros((0, len(z), 3), dtype=np.float32)
+            return Record(z, nothing, np.zeros(0), (), f"no 3D coordinates found{problem}")
+        embedded, sound = _coordinates(mol, ids), _sound(mol, ids)
+        energies, missing, converged = _minimize(mol, force_field, max_iterations)
+        pos = embedded
+        if energies is not None:
+            kept = _sound(mol, ids)
+            pos = np.where(kept[:, None, None], _coordinates(mol, ids), embedded)
+            energies[~kept] = np.nan
+            if (sound & ~kept).any():
+                flags.append("force_field_undone")
+            sound |= kept
+    if missing:
+        flags.append("force_field_missing")
+    if not converged:
+        flags.append("not_converged")
+    if not sound.any():
+        reason = "the 3D coordinates found do not have the stereo that is written"
+        return Record(z, pos[:0], np.zeros(0), (), reason)
+    if sound.sum() < num_conformers:
+        flags.append("fewer_conformers")
+    return Record(z, pos[sound], np.zeros(0) if energies is None else energies[sound], tuple(flags))
+
+
+def _coordinates(mol: Mol, ids: Sequence[int]) -> np.ndarray:
+    return np.stack([mol.GetConformer(k).GetPositions() for k in ids]).astype(np.float32)
+
+
+def _sound(mol: Mol, ids: Sequence[int]) -> np.ndarray:
+    """For each conformer whether its coordinates are numbers and have the stereo that is written."""
+    return np.isfinite(_coordinates(mol, ids)).all(axis=(1, 2)) & [keeps_stereo(mol, k) for k in ids]
+
+
+def _embed(mol: Mol, count: int, seed: int, random: bool) -> tuple[list[int], str]:
+    """Conformers' ids, and what was in the way if there are none."""
+    from rdkit.Chem import rdDistGeom
+
+    parameters = rdDistGeom.ETKDGv3()
+    parameters.randomSeed = seed
+    parameters.enableSequentialRandomSeeds = True  # conformer k: seed + k (else (k + 1) * seed: 0 gives all the same)
+    parameters.useRandomCoords = random
+    parameters.numThreads = 1
+    parameters.trackFailures = True
+    try:
+        ids = list(rdDistGeom.EmbedMultipleConfs(mol, count, parameters))
+    except (RuntimeError, ValueError) as error:
+        return [], f" ({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})"
+    if ids:
+        return ids, ""
+    counts = list(parameters.GetFailureCounts())
+    causes = {int(cause): name for name, cause in rdDistGeom.EmbedFailureCauses.names.items()}
+    if not any(counts):
+        return [], ""
+    most = max(range(len(counts)), key=counts.__getitem__)
+    return [], f" (ETKDG's attempts ended mostly at {causes.get(most, most).lower().replace('_', ' ')})"
+
+
+def _minimize(mol: Mol, force_field: str, max_iterations: int) -> tuple[np.ndarray | None, bool, bool]:
+    """All conformers to their minima. Energies float64 `[conformers]` or None, whether parameters are missing, whether
+    all converged."""
+    from rdkit.Chem import rdForceFieldHelpers
+
+    if force_field == "none":
+        return None, False, True
+    if force_field == "uff":
+        if not rdForceFieldHelpers.UFFHasAllMoleculeParams(mol):
+            return None, True, True
+        outcome = rdForceFieldHelpers.UFFOptimizeMoleculeConfs(mol, numThreads=1, maxIters=max_iterations)
+    else:
+        if not rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):
+            return None, True, True
+        outcome = rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(
+            mol, numThreads=1, maxIters=max_iterations, mmffVariant=force_field.upper().replace("94S", "94s")
+        )
+    states = [state for state, _ in outcome]
+    if any(state < 0 for state in states):  # the force field could not be set up after all
+        return None, True, True
+    return np.array([energy for _, energy in outcome]), False, not any(states)
+
+
+def keeps_stereo(mol: Mol, conformer: int) -> bool:
+    """True if the coordinates have the stereo that `mol` says: every marked tetrahedral centre and double bond."""
+    from rdkit import Chem
+
+    tetrahedral = (Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
+    double = (Chem.BondStereo.STEREOE, Chem.BondStereo.STEREOZ)
+    centers = [atom.GetIdx() for atom in mol.GetAtoms() if atom.GetChiralTag() in tetrahedral]
+    bonds = [bond.GetIdx() for bond in mol.GetBonds() if bond.GetStereo() in double]
+    if not centers and not bonds:
+        return True
+    seen = Chem.Mol(mol, False, conformer)
+    Chem.AssignStereochemistryFrom3D(seen, conformer, True)
+    return all(seen.GetAtomWithIdx(k).GetChiralTag() == mol.GetAtomWithIdx(k).GetChiralTag() for k in centers) and all(
+        seen.GetBondWithIdx(k).GetStereo() == mol.GetBondWithIdx(k).GetStereo() for k in bonds
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Many molecules
+
+
+class ConformerGenerator:
+    """
+    Conformers of molecules, computed in processes of their own, once: what the cache knows is not computed again.
+
+    ```python
+    with ConformerGenerator(ConformerSettings(num_conformers=10), processes=4) as generate:
+        results = generate(["CCO", "[Na+].CC(=O)[O-]"], on_error="skip")
+    ```
+
+    Processes start with the first molecule that the cache does not know (about a third of a second each) and live until
+    the generator is closed or collected. Failures are kept in the cache too, but crashes are tried again, and what was
+    stopped is tried again with a higher limit.
+
+    Args:
+        settings: see [`ConformerSettings`].
+        cache: a file; "default" for the one that all share (`HF_MOLREP_CACHE`, else in Hugging Face's cache folder);
+            None for none.
+        processes: how many compute at the same time, each on one core. The results do not depend on it.
+        time_limit: CPU seconds of one molecule, all conformers together, after which its process is ended (where the
+            system has no such clock, as Windows, seconds).
+    """
+
+    def __init__(
+        self,
+        settings: ConformerSettings | None = None,
+        cache: str | os.PathLike | None = "default",
+        processes: int = 1,
+        time_limit: float = 60.0,
+    ) -> None:
+        if not time_limit > 0:
+            raise ValueError(f"time_limit must be more than 0, not {time_limit}")
+        self.settings = settings or ConformerSettings()
+        self.time_limit = time_limit
+        self.processes = processes
+        self.cache = None if cache is None else ConformerCache(default_path() if cache == "default" else Path(cache))
+        self._pool = WorkerPool(processes, _RDKIT)
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in vars(self).items() if key != "_pool"}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self._pool = WorkerPool(self.processes, _RDKIT)
+
+    def __enter__(self) -> ConformerGenerator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes and close the cache. Both begin again when needed."""
+        self._pool.close()
+        if self.cache is not None:
+            self.cache.close()
+
+    def __call__(
+        self, molecules: Sequence[str | Mol], on_error: OnError = "raise", progress: bool | None = None
+    ) -> list[Conformers | MoleculeError]:
+        """
+        The conformers of each molecule, in order.
+
+        Args:
+            molecules: SMILES (taken as drawn; standardise before) or sanitised RDKit molecules.
+            on_error: "skip" puts the MoleculeError in the place of a failed one.
+            progress: a bar; None for one on a terminal, from 100 molecules on.
+        Raises:
+            MoleculeError: the first molecule that failed.
+            ValueError: an unknown `on_error`; `molecules` is one string.
+        """
+        return list(self.stream(molecules, on_error, progress))
+
+    def stream(
+        self, molecules: Iterable[str | Mol], on_error: OnError = "raise", progress: bool | None = None
+    ) -> Iterator[Conformers | MoleculeError]:
+        """The same one after the other, for more molecules than memory holds; some are computed ahead."""
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
+        if isinstance(molecules, str):
+            raise ValueError("a list of molecules is expected, not one string")
+        total = len(molecules) if hasattr(molecules, "__len__") else None
+        results = self._stream(iter(molecules))
+        if progress is False or (progress is None and (total or 0) < 100):
+            return self._checked(results, on_error)
+        return self._checked(_with_bar(results, total, None if progress is None else False), on_error)
+
+    @staticmethod
+    def _checked(results: Iterator[Conformers | MoleculeError], on_error: str) -> Iterator[Conformers | MoleculeError]:
+        try:
+            for result in results:
+                if on_error == "raise" and isinstance(result, MoleculeError):
+                    raise result
+                yield result
+        finally:
+            results.close()
+
+    def _stream(self, molecules: Iterator[str | Mol]) -> Iterator[Conformers | MoleculeError]:
+        # With a fallback the layout comes second, and is one more computation.
+        layout_first = self.settings.dimensions == "2d"
+        work = _Work(self, layout_first)
+        waiting: deque[tuple[str, _Prepared | MoleculeError, Record | Future | None]] = deque()
+        ended = False
+        try:
+            while True:
+                while not ended and len(waiting) <= _RUN_AHEAD - _CHUNK:
+                    chunk = list(islice(molecules, _CHUNK))
+                    ended = len(chunk) < _CHUNK
+                    prepared = [self._prepare(molecule) for molecule in chunk]
+                    records = work.ask([entry.smiles for _, entry in prepared if isinstance(entry, _Prepared)])
+                    waiting.extend(
+                        (text, entry, records[entry.smiles] if isinstance(entry, _Prepared) else None)
+                        for text, entry in prepared
+                    )
+                if not waiting:
+                    break
+                text, entry, record = waiting.popleft()
+                yield entry if isinstance(entry, MoleculeError) else self._finish(work, text, entry, record)
+            work.save()
+        finally:
+            work.close()
+
+    def _prepare(self, molecule: str | Mol) -> tuple[str, _Prepared | MoleculeError]:
+        from rdkit import Chem
+
+        try:
+            is_mol = isinstance(molecule, Chem.Mol)
+            mol = molecule if is_mol else parse(molecule)
+            text = Chem.MolToSmiles(mol) if is_mol else molecule
+            if is_mol and mol.NeedsUpdatePropertyCache():
+                raise ValueError("the molecule is not sanitised; see Chem.SanitizeMol")
+            return text, _prepare(mol, text, self.settings.hydrogens, self.settings.fragments)
+        except MoleculeError as error:
+            return error.smiles, error
+
+    def _finish(
+        self, work: _Work, text: str, prepared: _Prepared, record: Record | Future
+    ) -> Conformers | MoleculeError:
+        layout = self.settings.dimensions == "2d"
+        found = work.wait(record)
+        if found.reason and self.settings.dimensions == "3d or 2d":
+            layout = True
+            reasons = found.reason
+            found = work.layout(prepared.smiles)
+            if found.reason:
+                found = found._replace(reason=f"{reasons}; 2D: {found.reason}")
+        try:
+            return _result(prepared, found, text, layout)
+        except MoleculeError as error:
+            return error
+
+
+def _with_bar(results: Iterator, total: int | None, disable: bool | None) -> Iterator:
+    from tqdm import tqdm
+
+    counts: Counter = Counter()
+    with tqdm(total=total, unit=" molecules", disable=disable, mininterval=0.5) as bar:
+        try:
+            for result in results:
+                counts["failed" if isinstance(result, MoleculeError) else result.status] += 1
+                if counts["failed"] or counts["2d"]:
+                    bar.set_postfix({name: counts[name] for name in ("2d", "failed")}, refresh=False)
+                bar.update()
+                yield result
+        finally:
+            results.close()
+
+
+class _Work:
+    """What one call of a generator has under way: looked up first, computed if need be, saved as it comes."""
+
+    def __init__(self, generator: ConformerGenerator, layout: bool) -> None:
+        self.generator = generator
+        self.kind = layout
+        self.executor: ThreadPoolExecutor | None = None
+        self.under_way: dict[tuple[bool, str], Future] = {}
+        self.saved_at = time.monotonic()
+
+    def ask(self, smiles: Sequence[str]) -> dict[str, Record | Future]:
+        """What is known of each, or will be."""
+        return self._ask(smiles, self.kind)
+
+    def layout(self, smiles: str) -> Record:
+        """The 2D layout of one molecule."""
+        return self.wait(self._ask([smiles], True)[smiles])
+
+    def _ask(self, smiles: Sequence[str], layout: bool) -> dict[str, Record | Future]:
+        # Before what is done is saved, so that it is either under way or in the cache.
+        answers: dict[str, Record | Future] = {
+            text: self.under_way[layout, text] for text in smiles if (layout, text) in self.under_way
+        }
+        generator = self.generator
+        unknown = [text for text in dict.fromkeys(smiles) if text not in answers]
+        if generator.cache is not None and unknown:
+            for text, record in generator.cache.get(generator.settings._key(layout), unknown).items():
+                if not record.spent or record.spent >= generator.time_limit:
+                    answers[text] = record
+        for text in unknown:
+            if text not in answers:
+                if self.executor is None:
+                    self.executor = ThreadPoolExecutor(generator.processes, "conformers")
+                answers[text] = self.under_way[layout, text] = self.executor.submit(self._compute, text, layout)
+        return answers
+
+    def _compute(self, smiles: str, layout: bool) -> Record:
+        """Runs in a thread, which waits for a process."""
+        settings, limit = self.generator.settings, self.generator.time_limit
+        function, arguments = (
+            ("_compute_layout", ())
+            if layout
+            else (
+                "_compute_conformers",
+                (settings.num_conformers, settings.seed, settings.force_field, settings.max_iterations),
+            )
+        )
+        nothing = Record(np.zeros(0, np.uint8), np.zeros((0, 0, 3), np.float32), np.zeros(0))
+        try:
+            return self.generator._pool.run(f"{__name__}:{function}", smiles, *arguments, limit=limit)
+        except Stopped as error:
+            return nothing._replace(reason=f"embedding: {error}", spent=limit if error.timed_out else float("inf"))
+        except MoleculeError as error:  # its canonical SMILES cannot be read back
+            return nothing._replace(reason=f"canonical SMILES {smiles}: {error.reason}")
+        except (RuntimeError, ValueError, MemoryError) as error:
+            return nothing._replace(reason=f"RDKit failed: {str(error).strip() or repr(error)}", spent=float("inf"))
+
+    def wait(self, record: Record | Future) -> Record:
+        while isinstance(record, Future):
+            if time.monotonic() - self.saved_at > _SAVE_EVERY:
+                self.save()
+            wait([record], timeout=_SAVE_EVERY, return_when=FIRST_COMPLETED)
+            if record.done():
+                record = record.result()
+        return record
+
+    def save(self) -> None:
+        """Put what is done into the cache and forget it. Crashes (`spent` is infinite) are not kept."""
+        cache, settings = self.generator.cache, self.generator.settings
+        done = [key for key, future in self.under_way.items() if future.done() and not future.cancelled()]
+        for layout in (False, True):
+            records = [
+                (text, self.under_way[kind, text].result())
+                for kind, text in done
+                if kind == layout and not self.under_way[kind, text].exception()
+            ]
+            if cache is not None:
+                cache.put(settings._key(layout), [pair for pair in records if pair[1].spent != float("inf")])
+        for key in done:
+            del self.under_way[key]
+        self.saved_at = time.monotonic()
+
+    def close(self) -> None:
+        """Keep what is done; end what is not."""
+        if self.executor is None:
+            return
+        self.executor.shutdown(wait=False, cancel_futures=True)
+        try:
+            self.save()
+        finally:
+            if any(not future.done() for future in self.under_way.values()):
+                self.generator._pool.stop()
+            self.executor.shutdown(wait=True)
+
+
+def generate_conformers(
+    molecules: Sequence[str | Mol],
+    on_error: OnError = "raise",
+    *,
+    cache: str | os.PathLike | None = "default",
+    processes: int = 1,
+    time_limit: float = 60.0,
+    progress: bool | None = None,
+    **settings,
+) -> list[Conformers | MoleculeError]:
+    """[`ConformerGenerator`] for one call; `settings` are those of [`ConformerSettings`]."""
+    with ConformerGenerator(ConformerSettings(**settings), cache, processes, time_limit) as generator:
+        return generator(molecules, on_error, progress)

@@ -1,0 +1,315 @@
+"""Coordinates that the user has, from an SDF or from columns, checked and brought into the form of computed ones.
+
+Nothing about them is taken on trust: that they are numbers, that atoms do not lie on each other, that bonded atoms are
+near each other (are the columns in the order of the SMILES?), and that the stereo is the one written. Atoms in another
+order than the molecule's are matched by connectivity, which is reported (`reordered`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hf_molrep.chem.conformers import POLAR_NEIGHBORS, Conformers, Hydrogens, keeps_stereo
+from hf_molrep.chem.diagnosis import chemistry_problem
+from hf_molrep.chem.smiles import MoleculeError, _quiet, parse
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
+
+NEAREST = 0.4  # angstrom; the shortest bond, of H2, has 0.74
+LONGEST_BOND = (1.3, 0.3)  # times the sum of the covalent radii, plus angstrom
+BOND_PERCEIVED = 1.25  # times the sum of the covalent radii
+_MOST_MATCHES = 1_000
+
+
+def given_conformers(
+    z: np.ndarray | Sequence,
+    pos: np.ndarray | Sequence,
+    molecule: str | Mol | None = None,
+    hydrogens: Hydrogens = "all",
+) -> Conformers:
+    """
+    Coordinates from columns.
+
+    Args:
+        z: `[atoms]`, atomic numbers.
+        pos: `[atoms, 3]`, `[conformers, atoms, 3]`, or either flat, angstrom.
+        molecule: SMILES or RDKit molecule that they belong to, with all of its fragments. Hydrogens may be missing from
+            the coordinates, all that it implies; where they are wanted they are added (`hydrogens_added`). Without a
+            molecule only the numbers can be checked; rows stay in their order, `smiles` is empty and `index` counts.
+        hydrogens: which to keep, as in [`~hf_molrep.chem.conformers.ConformerSettings`]; without a molecule "polar" is
+            refused, as bonds are not known.
+    Raises:
+        MoleculeError: the SMILES cannot be read, or the coordinates cannot be this molecule's; says why.
+        ValueError: arrays of the wrong shape; an unknown `hydrogens`.
+    """
+    if hydrogens not in ("all", "none", "polar"):
+        raise ValueError(f'hydrogens must be one of "all", "none", "polar", not {hydrogens!r}')
+    z, pos = _arrays(z, pos)
+    if molecule is None:
+        if hydrogens == "polar":
+            raise ValueError("polar hydrogens cannot be told without the molecule")
+        _check_numbers(z, pos, f"{len(z)} atoms")
+        keep = np.ones(len(z), bool) if hydrogens == "all" or not (z > 1).any() else z > 1
+        return Conformers(z[keep], pos[:, keep], np.flatnonzero(keep).astype(np.int32), "", "3d", ("given",))
+    return _of_molecule(z, pos, molecule, hydrogens)
+
+
+def conformers_of_mol(mol: Mol, hydrogens: Hydrogens = "all") -> Conformers:
+    """
+    The conformers that an RDKit molecule holds, as of an SDF read with `removeHs=False`. A two-dimensional record is
+    given back as one: status "2d".
+
+    Raises:
+        MoleculeError: it holds none, or they are not this molecule's; says why.
+    """
+    from rdkit import Chem
+
+    text = Chem.MolToSmiles(mol)
+    if not mol.GetNumConformers():
+        raise MoleculeError(text, "no coordinates")
+    z = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.uint8)
+    conformers = list(mol.GetConformers())
+    pos = np.stack([conformer.GetPositions() for conformer in conformers]).astype(np.float32)
+    flat = not any(conformer.Is3D() for conformer in conformers)
+    return _of_molecule(z, pos, mol, hydrogens, flat=flat)
+
+
+def conformers_of_mol_block(block: str, hydrogens: Hydrogens = "all") -> Conformers:
+    """
+    The coordinates of an MDL mol block (one record of an SDF), its hydrogens kept.
+
+    Raises:
+        MoleculeError: not a mol block, impossible chemistry, or impossible coordinates; `smiles` holds the title line
+            where there is no molecule.
+    """
+    from rdkit import Chem
+
+    title = block.split("\n", 1)[0].strip()
+    with _quiet:
+        try:
+            mol = Chem.MolFromMolBlock(block, sanitize=False, removeHs=False)
+        except RuntimeError:
+            mol = None
+        if mol is None:
+            raise MoleculeError(title, "not a readable mol block")
+        if not mol.GetNumAtoms():
+            raise MoleculeError(title, "mol block without atoms")
+        problem = chemistry_problem(mol)
+        if problem:
+            raise MoleculeError(title, problem)
+        mol = Chem.MolFromMolBlock(block, removeHs=False)
+        if mol is None:
+            raise MoleculeError(title, "not a readable mol block")
+        return conformers_of_mol(mol, hydrogens)
+
+
+def _arrays(z, pos) -> tuple[np.ndarray, np.ndarray]:
+    z, pos = np.asarray(z), np.asarray(pos, dtype=np.float64)
+    if z.ndim != 1 or not len(z):
+        raise ValueError(f"z must be one-dimensional and not empty, but has the shape {z.shape}")
+    if not np.issubdtype(z.dtype, np.integer) or z.min() < 1 or z.max() > 118:
+        raise ValueError("z must hold atomic numbers, 1 to 118")
+    per_conformer = 3 * len(z)
+    fits = pos.ndim == 1 or (pos.ndim in (2, 3) and pos.shape[-2:] == (len(z), 3))
+    if not fits or not pos.size or pos.size % per_conformer:
+        raise ValueError(f"pos of the shape {pos.shape} does not fit {len(z)} atoms")
+    return z.astype(np.uint8), pos.reshape(-1, len(z), 3).astype(np.float32)
+
+
+def _check_numbers(z: np.ndarray, pos: np.ndarray, text: str) -> None:
+    if not np.isfinite(pos).all():
+        raise MoleculeError(text, "coordinates that are not numbers")
+    for conformer in pos:
+        distances = _distances(conformer)
+        np.fill_diagonal(distances, np.inf)
+        nearest = np.unravel_index(distances.argmin(), distances.shape)
+        if distances[nearest] < NEAREST:
+            first, second = sorted(map(int, nearest))
+            if np.ptp(conformer, axis=0).max() == 0:
+                raise MoleculeError(text, "all atoms at one place: these are no coordinates")
+            raise MoleculeError(
+                text, f"atoms {first} and {second} of the coordinates are {distances[nearest]:.2f} angstrom apart"
+            )
+
+
+def _distances(conformer: np.ndarray) -> np.ndarray:
+    difference = conformer[:, None].astype(np.float64) - conformer[None].astype(np.float64)
+    return np.sqrt((difference**2).sum(-1))
+
+
+def _radii(z: np.ndarray) -> np.ndarray:
+    from rdkit.Chem import GetPeriodicTable
+
+    table = GetPeriodicTable()
+    return np.array([table.GetRcovalent(int(number)) for number in z])
+
+
+def _of_molecule(z: np.ndarray, pos: np.ndarray, molecule: str | Mol, hydrogens: str, flat: bool = False) -> Conformers:
+    from rdkit import Chem
+
+    if isinstance(molecule, str):
+        mol, text = parse(molecule), molecule
+    else:
+        mol, text = molecule, Chem.MolToSmiles(molecule)
+    _check_numbers(z, pos, text)
+    with _quiet:
+        bare = Chem.Mol(mol)
+        bare.RemoveAllConformers()
+        full = Chem.AddHs(bare)
+    flags = ["given"]
+    full_z = np.array([atom.GetAtomicNum() for atom in full.GetAtoms()], dtype=np.uint8)
+    own = mol.GetNumAtoms()
+    if len(z) == len(full_z):
+        reference = full
+    elif len(z) == own or Counter(z.tolist()) == Counter(full_z[:own].tolist()):
+        reference = bare
+    else:
+        raise MoleculeError(text, f"coordinates of {_formula(z)}, but the molecule is {_formula(full_z)}")
+    reference_z = full_z[: reference.GetNumAtoms()]
+    if Counter(z.tolist()) != Counter(reference_z.tolist()):
+        raise MoleculeError(text, f"coordinates of {_formula(z)}, but the molecule is {_formula(reference_z)}")
+
+    problem = "the elements are in another order, and this is a drawing"
+    if np.array_equal(z, reference_z):
+        problem = _problem(reference, reference_z, pos, flat)
+    if problem:
+        order = None if flat else _match(reference, reference_z, z, pos)
+        if order is None or isinstance(order, str):
+            raise MoleculeError(text, f"coordinates that are not this molecule's: {order or problem}")
+        pos = pos[:, order]
+        flags.append("reordered")
+    if reference is bare and len(full_z) > own and hydrogens != "none":
+        pos = _add_hydrogens(bare, pos, flat)
+        flags.append("hydrogens_added")
+        reference = full
+    if flat:
+        flags.append("layout")
+
+    count = reference.GetNumAtoms()
+    keep = np.ones(count, dtype=bool)
+    if hydrogens != "all":
+        for atom in reference.GetAtoms():
+            neighbors = [neighbor.GetAtomicNum() for neighbor in atom.GetNeighbors()]
+            if atom.GetAtomicNum() == 1 and neighbors and neighbors[0] > 1:
+                keep[atom.GetIdx()] = hydrogens == "polar" and neighbors[0] in POLAR_NEIGHBORS
+    index = np.where(np.arange(count) < own, np.arange(count), -1).astype(np.int32)
+    with _quiet:
+        smiles = Chem.MolToSmiles(Chem.RemoveHs(bare))
+    return Conformers(
+        full_z[:count][keep], pos[:, keep], index[keep], smiles, "2d" if flat else "3d", tuple(flags), None
+    )
+
+
+def _formula(z: np.ndarray) -> str:
+    from rdkit.Chem import GetPeriodicTable
+
+    table, counts = GetPeriodicTable(), Counter(z.tolist())
+    order = sorted(counts, key=lambda number: (number not in (6, 1), number != 6, table.GetElementSymbol(number)))
+    return "".join(
+        table.GetElementSymbol(number) + (str(counts[number]) if counts[number] > 1 else "") for number in order
+    )
+
+
+def _with_positions(mol: Mol, conformer: np.ndarray) -> Mol:
+    from rdkit import Chem
+    from rdkit.Geometry import Point3D
+
+    mol = Chem.Mol(mol)
+    mol.RemoveAllConformers()
+    positions = Chem.Conformer(mol.GetNumAtoms())
+    for atom, place in enumerate(conformer.tolist()):
+        positions.SetAtomPosition(atom, Point3D(*place))
+    positions.Set3D(True)
+    mol.AddConformer(positions, assignId=True)
+    return mol
+
+
+def _problem(mol: Mol, z: np.ndarray, pos: np.ndarray, flat: bool) -> str:
+    """What speaks against coordinates in the order of `mol`, or "". A drawing may have any scale and no stereo."""
+    if flat:
+        return ""
+    bonds = np.array([(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in mol.GetBonds()]).reshape(-1, 2)
+    if len(bonds):
+        radii = _radii(z)
+        longest = LONGEST_BOND[0] * radii[bonds].sum(-1) + LONGEST_BOND[1]
+        for conformer in pos:
+            lengths = np.sqrt(((conformer[bonds[:, 0]] - conformer[bonds[:, 1]]) ** 2).sum(-1))
+            worst = int((lengths - longest).argmax())
+            if lengths[worst] > longest[worst]:
+                first, second = bonds[worst].tolist()
+                return f"atoms {first} and {second} are bonded, but {lengths[worst]:.2f} angstrom apart"
+    with _quiet:
+        if not all(keeps_stereo(_with_positions(mol, conformer), 0) for conformer in pos):
+            return "their stereo is another one"
+    return ""
+
+
+def _match(mol: Mol, mol_z: np.ndarray, z: np.ndarray, pos: np.ndarray) -> np.ndarray | str:
+    """The row of the coordinates for each atom of `mol`, by the bonds that the first conformer shows; or what speaks
+    against all orders. Heavy atoms are matched as a graph without bond orders, each with its number of hydrogens."""
+    from rdkit import Chem
+
+    def skeleton(numbers: Sequence[int], hydrogen_counts: Sequence[int], bonds: Sequence[tuple[int, int]]) -> Mol:
+        graph = Chem.RWMol()
+        for number, count in zip(numbers, hydrogen_counts, strict=True):
+            atom = Chem.Atom(int(number))
+            atom.SetIsotope(int(count) + 1)  # a substructure search compares isotopes
+            graph.AddAtom(atom)
+        for first, second in bonds:
+            graph.AddBond(int(first), int(second), Chem.BondType.SINGLE)
+        return graph.GetMol()
+
+    heavy, hydrogen = np.flatnonzero(z > 1), np.flatnonzero(z == 1)
+    none = "no order of the atoms shows its bonds"
+    if not len(heavy):
+        return none
+    distances, radii = _distances(pos[0]), _radii(z)
+    nearest = heavy[distances[np.ix_(hydrogen, heavy)].argmin(1)] if len(hydrogen) else hydrogen
+    of_row = {int(row): hydrogen[nearest == row].tolist() for row in heavy}
+    bonded = distances < BOND_PERCEIVED * (radii[:, None] + radii[None])
+    seen = [(i, j) for i in range(len(heavy)) for j in range(i) if bonded[heavy[i], heavy[j]]]
+    target = skeleton(z[heavy], [len(of_row[int(row)]) for row in heavy], seen)
+
+    mol_heavy = [k for k, number in enumerate(mol_z) if number > 1]
+    place = {k: n for n, k in enumerate(mol_heavy)}
+    of_atom: dict[int, list[int]] = {k: [] for k in mol_heavy}
+    for atom in mol.GetAtoms():
+        if atom.GetAtomicNum() == 1:
+            parents = [neighbor.GetIdx() for neighbor in atom.GetNeighbors() if neighbor.GetAtomicNum() > 1]
+            if not parents:
+                return none
+            of_atom[parents[0]].append(atom.GetIdx())
+    written = [
+        (place[bond.GetBeginAtomIdx()], place[bond.GetEndAtomIdx()])
+        for bond in mol.GetBonds()
+        if bond.GetBeginAtomIdx() in place and bond.GetEndAtomIdx() in place
+    ]
+    query = skeleton(mol_z[mol_heavy], [len(of_atom[k]) for k in mol_heavy], written)
+    problem = none
+    for match in target.GetSubstructMatches(query, uniquify=False, maxMatches=_MOST_MATCHES):
+        order = np.empty(len(mol_z), dtype=np.int64)
+        for k, n in zip(mol_heavy, match, strict=True):
+            row = int(heavy[n])
+            order[k] = row
+            order[of_atom[k]] = of_row[row]
+        problem = _problem(mol, mol_z, pos[:, order], flat=False)
+        if not problem:
+            return order
+    return problem
+
+
+def _add_hydrogens(mol: Mol, pos: np.ndarray, flat: bool) -> np.ndarray:
+    from rdkit import Chem
+
+    placed = []
+    with _quiet:
+        for conformer in pos:
+            positioned = _with_positions(mol, conformer)
+            positioned.GetConformer().Set3D(not flat)
+            placed.append(Chem.AddHs(positioned, addCoords=True).GetConformer().GetPositions())
+    return np.stack(placed).astype(np.float32)
