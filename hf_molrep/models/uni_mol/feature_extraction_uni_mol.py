@@ -1,4 +1,4 @@
-"""Atoms and their coordinates to the tokens and coordinates that Uni-Mol reads; saved with the weights."""
+"""SMILES, or atoms with coordinates, to the tokens and coordinates that Uni-Mol reads; saved with the weights."""
 
 import re
 import warnings
@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from transformers import BatchFeature, FeatureExtractionMixin
 
-from ...chem.smiles import MoleculeError
+from ...chem.conformers import ConformerGenerator, ConformerSettings
+from ...chem.coordinates import given_conformers
+from ...chem.smiles import STANDARDIZE_MODES, MoleculeError, standard_mol
 from ...data.batching import pad_tokens
 from ...hub import RemoteCodeMixin
 
@@ -39,15 +41,24 @@ def _formula(z: np.ndarray) -> str:
 
 class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
     """
-    Atomic numbers and coordinates to tokens (a special one before and after the atoms) and centred coordinates.
+    SMILES, or atomic numbers and coordinates, to tokens (a special one before and after the atoms) and centred
+    coordinates. Of a SMILES conformers are computed, see [`hf_molrep.chem.conformers`]; those already computed are
+    taken from a cache on disk.
 
     Args:
-        hydrogens: `"all"`: as given (the weights that the paper reports on saw all), or `"none"`: they are taken away.
-            Weights of one kind do not fit atoms of the other.
+        hydrogens: `"all"` (the weights that the paper reports on saw all), `"none"`, or `"polar"`: those on carbon are
+            left out. Weights of one kind do not fit atoms of another.
+        num_conformers, conformer_seed, force_field, dimensions: of what is computed, see
+            [`~hf_molrep.chem.conformers.ConformerSettings`].
+        standardize: of SMILES: `"none"`, `"clean"` or `"parent"`, see [`~hf_molrep.chem.smiles.standardize`].
         max_atoms: more (of those that are left) are refused with `MoleculeError`; the original takes a random choice of
             256 in silence.
         too_many_atoms: `"error"`, or `"sample"`: `max_atoms` of them, chosen by `seed` and the elements alone.
         seed: of that choice.
+
+    Attributes:
+        cache, processes, time_limit: how conformers are computed, see
+            [`~hf_molrep.chem.conformers.ConformerGenerator`]. They change no result, so they are not saved.
 
     Elements without a token become `[UNK]`, with a warning that names them.
     """
@@ -57,20 +68,66 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
     def __init__(
         self,
         hydrogens: str = "all",
+        num_conformers: int = 1,
+        conformer_seed: int = 42,
+        force_field: str = "mmff94",
+        dimensions: str = "3d",
+        standardize: str = "clean",
         max_atoms: int = 256,
         too_many_atoms: str = "error",
         seed: int = 0,
         **kwargs,
     ):
-        if hydrogens not in ("all", "none"):
-            raise ValueError(f"hydrogens is 'all' or 'none', not {hydrogens!r}")
         if too_many_atoms not in ("error", "sample"):
             raise ValueError(f"too_many_atoms is 'error' or 'sample', not {too_many_atoms!r}")
+        if standardize not in STANDARDIZE_MODES:
+            raise ValueError(f"standardize is one of {', '.join(STANDARDIZE_MODES)}, not {standardize!r}")
         self.hydrogens = hydrogens
+        self.num_conformers = num_conformers
+        self.conformer_seed = conformer_seed
+        self.force_field = force_field
+        self.dimensions = dimensions
+        self.standardize = standardize
         self.max_atoms = max_atoms
         self.too_many_atoms = too_many_atoms
         self.seed = seed
         super().__init__(**kwargs)
+        self.cache, self.processes, self.time_limit = "default", 1, 60.0
+        self._generator: tuple[tuple, ConformerGenerator] | None = None
+        self._settings()  # refuses what it does not know
+
+    def _settings(self) -> ConformerSettings:
+        return ConformerSettings(
+            num_conformers=self.num_conformers,
+            seed=self.conformer_seed,
+            hydrogens=self.hydrogens,
+            force_field=self.force_field,
+            dimensions=self.dimensions,
+        )
+
+    def to_dict(self) -> dict:
+        saved = super().to_dict()
+        return {key: saved[key] for key in saved if key not in ("cache", "processes", "time_limit", "_generator")}
+
+    def _conformers(self, smiles: Sequence[str]) -> list:
+        """Computed conformers of each molecule, or a `MoleculeError` about the SMILES as it was given."""
+        found: list = []
+        for text in smiles:
+            try:
+                found.append(standard_mol(text, self.standardize)[1])
+            except MoleculeError as error:
+                found.append(error)
+        wanted = (self._settings(), self.cache, self.processes, self.time_limit)
+        if self._generator is None or self._generator[0] != wanted:
+            if self._generator is not None:
+                self._generator[1].close()
+            self._generator = wanted, ConformerGenerator(*wanted)  # kept: its processes live on
+        computed = iter(self._generator[1]([text for text in found if isinstance(text, str)], on_error="skip"))
+        results = [next(computed) if isinstance(text, str) else text for text in found]
+        return [
+            MoleculeError(text, result.reason) if isinstance(result, MoleculeError) else result
+            for text, result in zip(smiles, results, strict=True)
+        ]
 
     def featurize_one(self, z: np.ndarray, pos: np.ndarray, name: str | None = None) -> dict:
         """
@@ -103,17 +160,28 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         pos = pos.reshape(-1, len(z), 3)
         if len(z) > 1 and (np.ptp(pos, axis=1).max(axis=-1) == 0).any():
             raise refuse("all atoms lie at one point: these coordinates were never computed")
+        if self.hydrogens == "polar" and name is None:
+            raise refuse("which hydrogens are polar is told by a SMILES beside the coordinates")
+        if self.hydrogens == "polar":
+            given = given_conformers(z, pos, name, "polar")
+            z, pos = given.z, given.pos
         if self.hydrogens == "none":
             heavy = z != 1
             if not heavy.any():
                 raise refuse("nothing is left of it without hydrogens")
             z, pos = z[heavy], pos[:, heavy]
+        return self._tokens(z, pos, name or _formula(z), "SMILES" if name else "molecule")
+
+    def _tokens(self, z: np.ndarray, pos: np.ndarray, name: str, notation: str) -> dict:
+        """The feature of the atoms that are wanted; pos: `[conformers, atoms, 3]`."""
         if len(z) > self.max_atoms:
             if self.too_many_atoms == "error":
-                raise refuse(f"{len(z)} atoms are more than max_atoms ({self.max_atoms})")
+                reason = f"{len(z)} atoms are more than max_atoms ({self.max_atoms})"
+                raise MoleculeError(name, reason, notation)
             rng = np.random.default_rng([self.seed, zlib.crc32(z.astype(np.uint8).tobytes())])
             kept = np.sort(rng.choice(len(z), self.max_atoms, replace=False))
             z, pos = z[kept], pos[:, kept]
+        pos = pos.astype(np.float64)
         pos = pos - pos.mean(axis=1, keepdims=True)
         z = z.astype(np.uint8)
         return {
@@ -132,33 +200,48 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         pos: Sequence | None = None,
     ) -> list[dict | MoleculeError]:
         """
-        Molecules to dicts, see [`~UniMolFeatureExtractor.featurize_one`].
+        Molecules to dicts, see [`~UniMolFeatureExtractor.featurize_one`]; of a SMILES also `smiles_used` (of what has
+        coordinates), `conformer_status` (`"3d"`, `"2d"`) and `conformer_flags`, separated by spaces, see
+        [`hf_molrep.chem.conformers.FLAGS`].
 
         Args:
-            z, pos: atomic numbers and coordinates of each molecule; `smiles` then only names them in errors and stands
-                in the result as `smiles_used`.
+            smiles: conformers are computed; or, with `z` and `pos`, how errors name the molecules (as it is,
+                `smiles_used` of the result).
+            z, pos: atomic numbers and coordinates of each molecule.
             on_error: `"raise"`, or `"skip"`: a `MoleculeError` stands in the molecule's place.
         Raises:
             MoleculeError: the first molecule that cannot be used.
-            ValueError: molecules without coordinates, or lists of different lengths.
+            ValueError: neither SMILES nor coordinates, or lists of different lengths.
         """
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
-        if z is None or pos is None:
-            raise ValueError("give z and pos: atomic numbers and coordinates of each molecule")
-        if len(z) != len(pos) or (smiles is not None and len(smiles) != len(z)):
+        if (z is None) != (pos is None) or (smiles is None and z is None):
+            raise ValueError("give smiles, or z and pos: atomic numbers and coordinates of each molecule")
+        if z is not None and (len(z) != len(pos) or (smiles is not None and len(smiles) != len(z))):
             raise ValueError("smiles, z and pos name different numbers of molecules")
+        molecules = self._conformers(smiles) if z is None else list(zip(z, pos, strict=True))
         results: list[dict | MoleculeError] = []
-        for place, (numbers, coordinates) in enumerate(zip(z, pos, strict=True)):
+        for place, molecule in enumerate(molecules):
             name = None if smiles is None else smiles[place]
             try:
-                feature = self.featurize_one(numbers, coordinates, name)
+                if isinstance(molecule, MoleculeError):
+                    raise molecule
+                if z is not None:
+                    feature = self.featurize_one(*molecule, name)
+                    if name is not None:
+                        feature["smiles_used"] = name
+                else:
+                    # the hydrogens that are wanted are chosen already
+                    feature = self._tokens(molecule.z, molecule.pos, name, "SMILES")
+                    feature["smiles_used"] = molecule.smiles
+                    feature["conformer_status"] = molecule.status
+                    feature["conformer_flags"] = " ".join(molecule.flags)
             except MoleculeError as error:
                 if on_error == "raise":
                     raise
                 results.append(error)
                 continue
-            results.append(feature if name is None else {**feature, "smiles_used": name})
+            results.append(feature)
         self._warn_of_unknown(results)
         return results
 

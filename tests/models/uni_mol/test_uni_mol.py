@@ -103,10 +103,8 @@ class TestUniMol(MethodLaws):
     model_type = "uni_mol"
     does_not_apply = {
         "law_12_sdpa": "the attention logits are the model's pair representation, so there is one attention only",
-        "law_01_processor": "reads coordinates, see test_extractor_is_saved",
-        "law_10_bad_smiles": "reads coordinates, see test_refused_molecules",
-        "law_10_odd_molecules": "reads coordinates, see test_odd_atoms",
     }
+    refuses = {"wildcard": "an atom that is no element has no place in space"}
     initial_values = {
         r"norm\.weight$": ("constant", 1.0),
         r"pair_embedding\.(means|stds|mul|bias)$": ("normal", 0.02),
@@ -117,6 +115,10 @@ class TestUniMol(MethodLaws):
     hidden_states = 3
     attentions = 2
     overfit = (150, 5e-3, 0.1)
+
+    @pytest.fixture(autouse=True)
+    def _own_cache(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HF_MOLREP_CACHE", str(tmp_path / "cache"))
 
     def config(self, dropout: float = 0.0, **options):
         return tiny_config(dropout, **options)
@@ -141,6 +143,12 @@ class TestUniMol(MethodLaws):
     def features(self, molecules: list[str]) -> list[dict]:
         z, pos = zip(*map(atoms_and_coordinates, molecules), strict=True)
         return self.processor().featurize(z=z, pos=pos)
+
+    def test_law_01_processor(self, tmp_path):
+        """As everywhere, with computed conformers."""
+        expected = self.processor()(self.molecules, return_tensors="pt")
+        self.inputs = lambda: expected
+        super().test_law_01_processor(tmp_path)
 
     def inputs(self, molecules=None):
         return dict(self.processor().pad(self.features(self.molecules if molecules is None else molecules)))
@@ -377,8 +385,36 @@ def test_nothing_but_hydrogens():
     pos = np.eye(3)[:2]
     with pytest.raises(MoleculeError, match="'H2': nothing is left of it without hydrogens"):
         UniMolFeatureExtractor(hydrogens="none").featurize(z=[[1, 1]], pos=[pos])
-    with pytest.raises(ValueError, match="hydrogens is"):
-        UniMolFeatureExtractor(hydrogens="polar")
+    with pytest.raises(ValueError, match="hydrogens must be"):
+        UniMolFeatureExtractor(hydrogens="some")
+
+
+def test_smiles(tmp_path):
+    """Conformers of SMILES: as many as asked for, hydrogens as asked for, and what was done is said."""
+    found = {}
+    for hydrogens in ("all", "polar", "none"):
+        extractor = UniMolFeatureExtractor(hydrogens=hydrogens, num_conformers=2)
+        extractor.cache = tmp_path / "conformers.sqlite"
+        found[hydrogens] = extractor.featurize(["CO", "[Na+].CC(=O)[O-]", "*C"], on_error="skip")
+        assert not {"cache", "processes", "_generator"} & extractor.to_dict().keys()
+    tokens = {key: features[0]["input_ids"].tolist()[1:-1] for key, features in found.items()}
+    assert tokens == {"all": [4, 6, 8, 8, 8, 8], "polar": [4, 6, 8], "none": [4, 6]}
+    alcohol, salt, dummy = found["all"]
+    assert alcohol["num_conformers"] == 2
+    assert (alcohol["conformer_status"], salt["conformer_flags"]) == ("3d", "fragment")
+    assert salt["smiles_used"] == "CC(=O)[O-]"
+    assert isinstance(dummy, MoleculeError)
+    assert dummy.smiles == "*C"
+    batch = extractor.pad([alcohol, salt])
+    assert batch["pos"].shape[:2] == (2, 2)
+    assert batch["pos"][0, 0].std() > 0.5
+    pos = alcohol["pos"].reshape(2, -1, 3)[0]
+    polar = UniMolFeatureExtractor(hydrogens="polar")
+    assert polar.featurize(["CO"], z=[alcohol["z"]], pos=[pos])[0]["z"].tolist() == [6, 8, 1]
+    with pytest.raises(MoleculeError, match="told by a SMILES"):
+        polar.featurize(z=[alcohol["z"]], pos=[pos])
+    with pytest.raises(ValueError, match="give smiles, or z and pos"):
+        polar.featurize()
 
 
 def test_odd_atoms():
