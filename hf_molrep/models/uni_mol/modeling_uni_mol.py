@@ -90,11 +90,13 @@ class UniMolPairEmbedding(nn.Module):
         exact = torch.promote_types(self.stds.dtype, torch.float32)
         std = self.stds.to(exact).abs() + 1e-5
         scale = 0.5**0.5 / std
-        gaussians = torch.addcmul(-self.means.to(exact) * scale, positions.to(exact)[:, None], scale)
+        exponents = torch.addcmul(-self.means.to(exact) * scale, positions.to(exact)[:, None], scale)
+        # exp(-64) is 0 to everything that follows; without the limit narrow kernels give denormal numbers, which are
+        # slow to make and slower to multiply
         if torch.is_grad_enabled():
-            gaussians = (-gaussians.square()).exp() / ((2 * PI) ** 0.5 * std)
+            gaussians = (-exponents.clamp(-8.0, 8.0).square()).exp() / ((2 * PI) ** 0.5 * std)
         else:
-            gaussians = gaussians.square_().neg_().exp_().div_((2 * PI) ** 0.5 * std)
+            gaussians = exponents.clamp_(-8.0, 8.0).square_().neg_().exp_().div_((2 * PI) ** 0.5 * std)
         return F.gelu(self.dense(gaussians.to(self.dense.weight.dtype)))
 
     def forward(self, input_ids: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
