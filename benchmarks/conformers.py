@@ -7,6 +7,7 @@ Every row is the same sample. CPU seconds count this process and, where there ar
 the rows can be compared on a busy machine; they say nothing about waiting.
 """
 
+import argparse
 import os
 import resource
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.report import argument_parser, data_folder, markdown_table, write_report
+from benchmarks.report import RESULTS, data_folder, markdown_table, write_report
 from hf_molrep.chem import conformers
 from hf_molrep.chem.conformers import ConformerGenerator, Conformers, ConformerSettings, count_reports
 from hf_molrep.chem.smiles import MoleculeError, parse
@@ -69,8 +70,10 @@ def canonical_fragments(smiles: list[str]) -> list[str]:
 
 
 def main() -> None:
-    parser = argument_parser(__doc__)
-    parser.set_defaults(model=None)
+    parser = argparse.ArgumentParser(
+        description=__doc__.strip().splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the .md and .json written")
     parser.add_argument("--files", nargs="+", default=["moleculenet/bbbp.parquet", "moleculenet/tox21.parquet"])
     parser.add_argument("--molecules", type=int, default=200, help="of each file")
     parser.add_argument("--conformers", type=int, default=1, help="of each molecule")
@@ -146,7 +149,8 @@ def main() -> None:
 
 Molecules per CPU second (embedding: ETKDGv3 + MMFF94, {args.conformers} conformer(s), all hydrogens, start of the
 worker process, checks and cache included; molecules stopped after {args.time_limit:g} s count with their time, but not
-in RDKit's two calls); kilobytes of the cache file per molecule; how many have 3D coordinates or failed.
+in RDKit's two calls); kilobytes of the cache file per molecule; how many have 3D coordinates or failed. A
+molecule without coordinates is attempted twice (then from random coordinates), by RDKit's two calls once.
 
 {markdown_table([*header, "kB each", "3d", "failed"], rows)}
 """

@@ -16,6 +16,14 @@ _NAMES = {
     ".estimators": ["MoleculeEmbedder"],
     ".feature_extraction": ["MolGraphFeatureExtractor"],
     ".models.auto": ["METHODS", "AutoModelForMoleculeInteractionPrediction", "AutoModelForMoleculePropertyPrediction"],
+    ".models.grover": [
+        "GroverConfig",
+        "GroverDataCollator",
+        "GroverFeatureExtractor",
+        "GroverForPreTraining",
+        "GroverForPropertyPrediction",
+        "GroverModel",
+    ],
     ".models.mm_deacon": [
         "MMDeaconConfig",
         "MMDeaconDataCollator",
@@ -24,6 +32,14 @@ _NAMES = {
         "MMDeaconForPropertyPrediction",
         "MMDeaconModel",
         "MMDeaconProcessor",
+    ],
+    ".models.molclr": [
+        "MolCLRConfig",
+        "MolCLRDataCollator",
+        "MolCLRFeatureExtractor",
+        "MolCLRForPreTraining",
+        "MolCLRForPropertyPrediction",
+        "MolCLRModel",
     ],
     ".models.uni_mol": [
         "UniMolConfig",

@@ -71,43 +71,39 @@ class MolGraphFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
             raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
         results: list[dict | MoleculeError] = []
         for start in range(0, len(smiles), CHUNK):
-            found: list = []
-            for text in smiles[start : start + CHUNK]:
-                try:
-                    found.append(standard_mol(text, self.standardize, self.canonical))
-                except MoleculeError as error:
-                    if on_error == "raise":
-                        raise
-                    found.append(error)
-            usable = [each for each in found if not isinstance(each, MoleculeError)]
-            graphs = iter(
-                mols_to_graphs(
-                    [mol for mol, _ in usable],
-                    self.scheme,
-                    self.explicit_hydrogens,
-                    [text for _, text in usable],
-                    compact=True,
-                )
-            )
-            for place, each in enumerate(found, start):
-                graph = each if isinstance(each, MoleculeError) else next(graphs)
-                if isinstance(graph, MoleculeError):
-                    graph = MoleculeError(smiles[place], graph.reason)
-                    if on_error == "raise":
-                        raise graph
-                    results.append(graph)
-                    continue
-                feature = {
-                    "x": graph.x.ravel(),
-                    "edge_index": graph.edge_index.ravel(),
-                    "edge_attr": graph.edge_attr.ravel(),
-                    "z": graph.z,
-                    "num_nodes": len(graph.z),
-                    "smiles_used": each[1],
-                }
-                if graph.mass is not None:
-                    feature["mass"] = graph.mass
-                results.append(feature)
+            for result in self._featurize(smiles[start : start + CHUNK]):
+                if isinstance(result, MoleculeError) and on_error == "raise":
+                    raise result
+                results.append(result)
+        return results
+
+    def _featurize(self, smiles: Sequence[str]) -> list[dict | MoleculeError]:
+        results: list[dict | MoleculeError] = []
+        places, mols, used = [], [], []
+        for place, text in enumerate(smiles):
+            try:
+                mol, text_used = standard_mol(text, self.standardize, self.canonical)
+            except MoleculeError as error:
+                results.append(error)
+            else:
+                results.append({"smiles_used": text_used})
+                places.append(place)
+                mols.append(mol)
+                used.append(text_used)
+        graphs = mols_to_graphs(mols, self.scheme, self.explicit_hydrogens, used, compact=True)
+        for place, graph in zip(places, graphs, strict=True):
+            if isinstance(graph, MoleculeError):
+                results[place] = MoleculeError(smiles[place], graph.reason)
+                continue
+            results[place] |= {
+                "x": graph.x.ravel(),
+                "edge_index": graph.edge_index.ravel(),
+                "edge_attr": graph.edge_attr.ravel(),
+                "z": graph.z,
+                "num_nodes": len(graph.z),
+            }
+            if graph.mass is not None:
+                results[place]["mass"] = graph.mass
         return results
 
     def size(self, feature: dict) -> int:

@@ -36,20 +36,6 @@ class _GatherRows(torch.autograd.Function):
         return gradient.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
 
 
-def mean_over_processes(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-    """
-    `total / count`, 0 where there is nothing to count. Under `torch.distributed` (where a gradient is asked for) the
-    count is the mean over the processes: the mean of what the processes return, and of their gradients, is then that of
-    one process with the joined batch, however unequal the counts. `total` and `count` are scalars.
-    """
-    count = count.detach().to(torch.float32)
-    if torch.is_grad_enabled() and torch.distributed.is_available() and torch.distributed.is_initialized():
-        count = count.clone()
-        torch.distributed.all_reduce(count)
-        count = count / torch.distributed.get_world_size()
-    return total / torch.where(count > 0, count, 1.0)
-
-
 def info_nce(
     queries: torch.Tensor, keys: torch.Tensor, scale: torch.Tensor | float, gather: bool = True
 ) -> torch.Tensor:
@@ -71,6 +57,80 @@ def info_nce(
         keys = gather_with_gradient(keys)
         targets = targets + torch.distributed.get_rank() * len(queries)
     return F.cross_entropy(scale * queries @ keys.T, targets)
+
+
+def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float, gather: bool = True) -> torch.Tensor:
+    """
+    NT-Xent (Chen et al. 2020, eq. 1; MolCLR's `nt_xent.py` with cosine similarity): each of the 2N views must find the
+    other view of its molecule among the 2N - 1 others,
+
+        L = -1/2N sum_i log( exp(cos(z_i, z_p(i)) / T) / sum_{j != i} exp(cos(z_i, z_j) / T) )
+
+    Args:
+        first, second: `[molecules, hidden]`, row k of both is the same molecule; need not be normalised.
+        temperature: T.
+        gather: under `torch.distributed`, views of all processes are candidates; the mean of the losses of the
+            processes is the loss of one process with the joined batch, gradients included.
+    """
+    own = torch.stack([F.normalize(first.float(), dim=-1), F.normalize(second.float(), dim=-1)], dim=1)
+    everyone, rank = own, 0
+    if gather and torch.distributed.is_available() and torch.distributed.is_initialized():
+        everyone, rank = gather_with_gradient(own), torch.distributed.get_rank()
+    own, everyone = own.flatten(0, 1), everyone.flatten(0, 1)  # two views of a molecule lie side by side
+    place = torch.arange(len(own), device=own.device)
+    itself = place + rank * len(own)
+    similarity = own @ everyone.T / temperature
+    similarity = similarity.masked_fill(F.one_hot(itself, len(everyone)).bool(), -torch.inf)
+    return F.cross_entropy(similarity, itself ^ 1)
+
+
+def mean_over_processes(total: torch.Tensor, count: int | torch.Tensor) -> torch.Tensor:
+    """
+    A sum divided by the mean of `count` over the processes: the mean of this over the processes is then the mean over
+    everything that all of them have seen, gradients included, also where they have seen unequally many. 0 for nothing.
+    """
+    count = torch.as_tensor(count, dtype=torch.float32, device=total.device)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        count = count.clone()
+        torch.distributed.all_reduce(count)
+        count = count / torch.distributed.get_world_size()
+    return torch.where(count > 0, total / count.clamp(min=torch.finfo(torch.float32).tiny), total * 0)
+
+
+def masked_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """
+    Mean cross-entropy of what was masked, over all processes (attribute masking, Hu et al. 2020, section 3.1.2).
+
+    Args:
+        logits: `[masked, classes]`; targets: int64 `[masked]`.
+    """
+    return mean_over_processes(F.cross_entropy(logits.float(), targets, reduction="sum"), len(targets))
+
+
+def context_prediction(centers: torch.Tensor, contexts: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """
+    Context prediction with one negative (Hu et al. 2020, section 3.1.1; `pretrain_contextpred.py`, "cbow"):
+
+        L = mean softplus(-c_i . k_i) + mean softplus(c_i . k_next(i))
+
+    where next(i) is the next molecule that has a context, of all processes, the first one after the last.
+
+    Args:
+        centers, contexts: `[molecules, hidden]`, of every process equally many; present: bool `[molecules]`, False
+        where a molecule has no context: it does not count.
+    """
+    centers, contexts = centers.float(), contexts.float()
+    everyone = gather_with_gradient(torch.cat([contexts, present[:, None].to(contexts.dtype)], dim=-1))
+    contexts_of_all, present_of_all = everyone[:, :-1], everyone[:, -1] > 0.5
+    rank = torch.distributed.get_rank() if len(everyone) > len(centers) else 0
+    # without a shape that depends on the data: those with a context first, and the number of the next one among them
+    with_context = torch.argsort((~present_of_all).byte(), stable=True)
+    number = present_of_all.cumsum(0) % present_of_all.sum().clamp(min=1)
+    own = torch.arange(len(centers), device=centers.device) + rank * len(centers)
+    following = contexts_of_all[with_context[number[own]]]
+    positive = F.softplus(-(centers * contexts).sum(dim=-1))
+    negative = F.softplus((centers * following).sum(dim=-1))
+    return mean_over_processes(torch.where(present, positive + negative, 0.0).sum(), present.sum())
 
 
 def property_loss(logits: torch.Tensor, labels: torch.Tensor, problem_type: str) -> torch.Tensor:

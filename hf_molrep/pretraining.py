@@ -120,7 +120,14 @@ def make_config(method: Method, processor, path: str | None):
     for view in getattr(method.config, "sub_configs", {}):
         tokenizer = processor.iupac_tokenizer if view == "iupac_config" else processor.tokenizer
         fields[view] = {**fields.get(view, {}), "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    # what the processor knows and the model must match, for instance the number of labels of pre-training
+    fields |= getattr(processor, "config_fields", dict)()
     return method.config(**fields)
+
+
+def collator_fields(method: Method, config) -> dict:
+    """What a data collator has to know of the configuration: the fields that both have (the objective, masks ...)."""
+    return {name: getattr(config, name) for name in signature(method.data_collator).parameters if hasattr(config, name)}
 
 
 def main(method_name: str, argv: list[str] | None = None) -> dict:
@@ -128,8 +135,6 @@ def main(method_name: str, argv: list[str] | None = None) -> dict:
     Pre-train a method; returns the last evaluation's metrics. `output_dir` gets checkpoints (from which a run that was
     stopped goes on by itself), the final model with its processor, and `run.json` with what is needed to repeat it.
     """
-    from transformers import AutoProcessor
-
     if method_name not in METHODS:
         raise ValueError(f"{method_name!r} is none of the methods here: {', '.join(METHODS)}")
     argv = sys.argv[1:] if argv is None else argv
@@ -149,7 +154,7 @@ def main(method_name: str, argv: list[str] | None = None) -> dict:
     set_seed(training.seed)
 
     method = METHODS[method_name]
-    processor = AutoProcessor.from_pretrained(data.processor or data.model or f"tokenizers/{method_name}")
+    processor = method.processor.from_pretrained(data.processor or data.model or f"tokenizers/{method_name}")
     with training.main_process_first(desc="features"):
         train_set = prepare(data.train_data, processor, data, "training data")
         validation_set = None
@@ -170,7 +175,7 @@ def main(method_name: str, argv: list[str] | None = None) -> dict:
         model.set_attn_implementation(data.attention or ("eager" if on_cpu else "sdpa"))
     elif data.attention is not None:
         raise ValueError(f"{method_name} has no choice of attention")
-    collator_options = json.loads(data.collator) if data.collator else {}
+    collator_options = collator_fields(method, model.config) | (json.loads(data.collator) if data.collator else {})
     if data.smiles_augmentation:
         collator_options["smiles_augmentation"] = data.smiles_augmentation
     # retrieval is between the two languages of a molecule
@@ -183,7 +188,7 @@ def main(method_name: str, argv: list[str] | None = None) -> dict:
         train_dataset=train_set,
         eval_dataset=validation_set,
         data_collator=method.data_collator(processor, seed=training.seed, **collator_options),
-        eval_data_collator=method.data_collator(processor),
+        eval_data_collator=method.data_collator(processor, **collator_fields(method, model.config)),
         processing_class=processor,
         compute_metrics=retrieval_compute_metrics(("smiles", "iupac")) if retrieves else None,
     )

@@ -180,10 +180,8 @@ class _Prepared(NamedTuple):
     flags: tuple[str, ...]
 
 
-def _refuse_unknown_atoms(mol: Mol, text: str) -> None:
-    unknown = [atom.GetIdx() for atom in mol.GetAtoms() if not atom.GetAtomicNum()]
-    if unknown:
-        raise MoleculeError(text, f"atom {unknown[0]} is not an element: it has no place in space")
+def _atoms(mol: Mol) -> list:
+    return list(map(mol.GetAtomWithIdx, range(mol.GetNumAtoms())))  # three times as fast as GetAtoms()
 
 
 def _largest_fragment(mol: Mol) -> tuple[Mol, list[int]]:
@@ -221,17 +219,20 @@ def _without_plain_hydrogens(mol: Mol) -> tuple[Mol, list[int]]:
 def _prepare(mol: Mol, text: str, hydrogens: str, fragments: str) -> _Prepared:
     from rdkit import Chem
 
-    if not mol.GetNumAtoms():
+    numbers = [atom.GetAtomicNum() for atom in _atoms(mol)]
+    if not numbers:
         raise MoleculeError(text, "no atoms")
-    _refuse_unknown_atoms(mol, text)
+    if 0 in numbers:
+        raise MoleculeError(text, f"atom {numbers.index(0)} is not an element: it has no place in space")
     bare, place = mol, None
-    explicit = any(atom.GetAtomicNum() == 1 for atom in mol.GetAtoms())
+    explicit = 1 in numbers
     if explicit:
         bare, place = _without_plain_hydrogens(mol)
-    if any(atom.GetAtomMapNum() for atom in bare.GetAtoms()):
-        bare = _drop_atom_maps(bare)
     flags: tuple[str, ...] = ()
     smiles = Chem.MolToSmiles(bare)
+    if ":" in smiles and any(atom.GetAtomMapNum() for atom in _atoms(bare)):  # or an aromatic bond
+        bare = _drop_atom_maps(bare)
+        smiles = Chem.MolToSmiles(bare)
     if "." in smiles:
         if fragments == "refuse":
             raise MoleculeError(text, "more than one fragment")
@@ -240,45 +241,42 @@ def _prepare(mol: Mol, text: str, hydrogens: str, fragments: str) -> _Prepared:
         smiles, flags = Chem.MolToSmiles(bare), ("fragment",)
     # canonical atom k is atom order[k] of `bare`
     order = [int(number) for number in bare.GetProp("_smilesAtomOutputOrder").strip("[], ").split(",")]
-    atoms = list(bare.GetAtoms())
-    own = range(len(atoms)) if place is None else place
+    atoms = _atoms(bare)
     count = len(atoms)
-    numbers = [atoms[k].GetAtomicNum() for k in order]
-    implied = [atoms[k].GetTotalNumHs() for k in order]  # in canonical order
+    own = list(range(count)) if place is None else place
+    numbers = [atom.GetAtomicNum() for atom in atoms]
+    implied = [atom.GetTotalNumHs() for atom in atoms]
     total = count + sum(implied)
     if total > MAX_EMBEDDED_ATOMS:
         raise MoleculeError(text, f"{total:,} atoms with hydrogens, more than the limit of {MAX_EMBEDDED_ATOMS:,}")
-    z = np.array(numbers + [1] * (total - count), dtype=np.uint8)
-
-    still = set(own)
-    parents = [neighbors[0] if len(neighbors := atom.GetNeighbors()) else None for atom in atoms]
+    z = np.array([numbers[k] for k in order] + [1] * (total - count), dtype=np.uint8)
+    canonical_row, first_hydrogen, row = [0] * count, [0] * count, count
+    for position, k in enumerate(order):
+        canonical_row[k], first_hydrogen[k] = position, row
+        row += implied[k]
 
     def kept(parent: int) -> bool:
         return hydrogens == "all" or (hydrogens == "polar" and parent in POLAR_NEIGHBORS)
 
-    first = dict(zip(order, np.cumsum([count, *implied])[:-1].tolist(), strict=True))  # atom -> row of its first H
-    canonical_row = {k: row for row, k in enumerate(order)}
     rows: list[tuple[int, int]] = []  # number in the molecule as given, row of the canonical form
     added: list[int] = []
-    for k, atom in enumerate(atoms):
-        number = atom.GetAtomicNum()
-        if number == 1 and parents[k] is not None and parents[k].GetAtomicNum() > 1:
-            if kept(parents[k].GetAtomicNum()):
-                rows.append((own[k], canonical_row[k]))
-            continue
+    still = set(own)
+    for k, number in enumerate(numbers):
+        if number == 1:
+            parents = [neighbor.GetAtomicNum() for neighbor in atoms[k].GetNeighbors()]
+            if parents and parents[0] > 1 and not kept(parents[0]):
+                continue
         rows.append((own[k], canonical_row[k]))
-        mine = list(range(first[k], first[k] + implied[canonical_row[k]]))
-        if not kept(number):
+        if not implied[k] or (number > 1 and not kept(number)):
             continue
+        mine = range(first_hydrogen[k], first_hydrogen[k] + implied[k])
+        taken = 0
         if explicit:
-            written = [
-                neighbor.GetIdx()
-                for neighbor in mol.GetAtomWithIdx(own[k]).GetNeighbors()
-                if neighbor.GetAtomicNum() == 1
-            ]
-            for neighbor in sorted(set(written) - still):
-                rows.append((neighbor, mine.pop(0)))
-        added += mine
+            neighbors = mol.GetAtomWithIdx(own[k]).GetNeighbors()
+            written = sorted({atom.GetIdx() for atom in neighbors if atom.GetAtomicNum() == 1} - still)
+            rows += zip(written, mine, strict=False)
+            taken = len(written)
+        added += mine[taken:]
     rows.sort()
     take = np.array([row for _, row in rows] + added, dtype=np.int64)
     index = np.array([number for number, _ in rows] + [-1] * len(added), dtype=np.int32)

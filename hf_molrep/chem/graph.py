@@ -142,6 +142,13 @@ _CHI_OTHER = 3
 _SINGLE, _DOUBLE, _TRIPLE, _AROMATIC = 1, 2, 3, 12
 _BOND_TYPES = (_SINGLE, _DOUBLE, _TRIPLE, _AROMATIC)
 _BOND_TYPE_OF_ORDER = {1.0: _SINGLE, 2.0: _DOUBLE, 3.0: _TRIPLE, 1.5: _AROMATIC}
+_BOND_TYPE_FLAGS = {  # GROVER's columns; its first, for no bond at all, is 0 everywhere
+    "is_no_bond": -1,
+    "is_single": _SINGLE,
+    "is_double": _DOUBLE,
+    "is_triple": _TRIPLE,
+    "is_aromatic_bond": _AROMATIC,
+}
 _DIRECTIONS = (0, 4, 3)  # NONE, ENDUPRIGHT, ENDDOWNRIGHT
 _HYBRIDIZATIONS = (2, 3, 4, 6, 7)  # SP, SP2, SP3, SP3D, SP3D2
 _STEREO = (0, 2, 3, 4, 5, 1)  # STEREONONE, Z, E, CIS, TRANS, ANY
@@ -222,8 +229,7 @@ SCHEMES: dict[str, Scheme] = {
                 *(_column(f"in_ring_of_{size}", 1, range(2)) for size in range(3, 9)),
             ),
             (
-                _column("is_no_bond", 1, range(2)),
-                *(_column(name, 1, range(2)) for name in ("is_single", "is_double", "is_triple", "is_aromatic_bond")),
+                *(_column(name, 1, range(2)) for name in _BOND_TYPE_FLAGS),
                 _column("is_conjugated", 1, range(2)),
                 _column("is_in_ring", 1, range(2)),
                 _column("stereo", 7, range(6), 6),
@@ -348,64 +354,65 @@ class _Collector:
 
     def graphs(self) -> list[MolGraph | str]:
         """The graphs, in their order; instead of one that the scheme cannot express, what it cannot."""
-        scheme = self.scheme
-        raw = {
-            name: np.array(values, dtype=np.float64 if name == "mass" else np.int16)
-            for name, values in self.atoms.items()
-        }
-        z = raw["atomic_num"].astype(np.uint8)
-        masses = None
-        if "mass" in raw:
-            masses = raw.pop("mass")
-            masses = (np.where(masses == 0, _atomic_weights()[z], masses) * 0.01).astype(np.float32)
+        atoms = {name: np.array(values, dtype=np.int16) for name, values in self.atoms.items() if name != "mass"}
+        if "mass" in self.atoms:
+            mass = np.array(self.atoms["mass"])
+            mass = np.where(mass == 0, _atomic_weights()[atoms["atomic_num"]], mass)
+            atoms["mass"] = (mass * 0.01).astype(np.float32)
         for size in range(3, 9) if self.wants_rings else ():
-            flags = raw[f"in_ring_of_{size}"] = np.zeros(self.total, dtype=np.int16)
+            flags = atoms[f"in_ring_of_{size}"] = np.zeros(self.total, dtype=np.int16)
             flags[[atom for ring in self.rings if ring[0] == size for atom in ring[1:]]] = 1
-        x, odd_atoms = _encode(scheme.atoms, raw)
+        bonds = {name: np.array(values, dtype=np.int16) for name, values in self.bonds.items()}
+        return assemble(self.scheme, atoms, bonds, np.array(self.atom_counts), np.array(self.bond_counts))
 
-        atom_counts, bond_counts = np.array(self.atom_counts), np.array(self.bond_counts)
-        atom_starts, bond_starts = np.cumsum(atom_counts) - atom_counts, np.cumsum(bond_counts) - bond_counts
-        raw = {name: np.array(values, dtype=np.int16) for name, values in self.bonds.items()}
-        ends = np.stack([raw["begin"], raw["end"]])
-        low, high = ends.min(axis=0), ends.max(axis=0)
-        of = np.repeat(np.arange(len(bond_counts)), bond_counts)
-        order = np.lexsort((high, low, of))
-        low, high = low[order], high[order]
-        raw = {name: values[order] for name, values in raw.items()}
-        for name, code in (("is_single", _SINGLE), ("is_double", _DOUBLE), ("is_triple", _TRIPLE)):
-            raw[name] = (raw["bond_type"] == code).astype(np.int16)
-        raw["is_aromatic_bond"] = (raw["bond_type"] == _AROMATIC).astype(np.int16)
-        raw["is_no_bond"] = np.zeros_like(low)
-        edge_attr, odd_bonds = _encode(scheme.bonds, raw)
-        edge_attr = np.repeat(edge_attr, 2, axis=0)
-        edge_index = np.stack([np.stack([low, high], axis=1).ravel(), np.stack([high, low], axis=1).ravel()])
 
-        found: list[MolGraph | str] = []
-        bounds = zip(*(part.tolist() for part in (atom_starts, atom_counts, bond_starts, bond_counts)), strict=True)
-        for start, count, first, bonds in bounds:
-            edges = slice(2 * first, 2 * (first + bonds))
-            atoms = slice(start, start + count)
-            mass = masses[atoms] if masses is not None else None
-            found.append(MolGraph(x[atoms], edge_index[:, edges], edge_attr[edges], z[atoms], mass=mass))
-        for what, odd, starts in (("atom", odd_atoms, atom_starts), ("bond", odd_bonds, bond_starts)):
-            for place, column, value in odd:
-                index = int(np.searchsorted(starts, place, side="right")) - 1
-                while self._is_empty(what, index):  # molecules without bonds share the start of the next one
-                    index -= 1
-                number = place - int(starts[index])
-                graph = found[index]
-                if isinstance(graph, str):
-                    continue
-                if what == "bond":
-                    source, target = graph.edge_index[:, 2 * number].tolist()
-                    where = f"the bond of atoms {source} and {target}"
-                else:
-                    where = f"atom {number}"
-                found[index] = f"the scheme {scheme.name!r} has no {column} {_named(column, value)} ({where})"
-        return found
+def assemble(
+    scheme: Scheme,
+    atoms: dict[str, np.ndarray],
+    bonds: dict[str, np.ndarray],
+    atom_counts: np.ndarray,
+    bond_counts: np.ndarray,
+) -> list[MolGraph | str]:
+    """
+    Raw values (RDKit's own numbers) of the atoms and bonds of several molecules, one after the other, to compact
+    graphs; instead of one that the scheme cannot express, what it cannot.
 
-    def _is_empty(self, what: str, index: int) -> bool:
-        return not (self.atom_counts if what == "atom" else self.bond_counts)[index]
+    Args:
+        atoms, bonds: column -> values. Bonds have `begin` and `end`, atom numbers within their molecule, and
+            `bond_type`; atoms have `mass` in hundreds where the scheme wants it.
+    """
+    z, mass = atoms["atomic_num"].astype(np.uint8), atoms.get("mass")
+    x, odd_atoms = _encode(scheme.atoms, atoms)
+
+    atom_starts, bond_starts = np.cumsum(atom_counts) - atom_counts, np.cumsum(bond_counts) - bond_counts
+    low, high = np.minimum(bonds["begin"], bonds["end"]), np.maximum(bonds["begin"], bonds["end"])
+    order = np.lexsort((high, low, np.repeat(np.arange(len(bond_counts)), bond_counts)))
+    low, high = low[order], high[order]
+    sorted_bonds = {name: values[order] for name, values in bonds.items()}
+    for name, code in _BOND_TYPE_FLAGS.items():
+        sorted_bonds[name] = (sorted_bonds["bond_type"] == code).astype(np.int16)
+    edge_attr, odd_bonds = _encode(scheme.bonds, sorted_bonds)
+    edge_attr = np.repeat(edge_attr, 2, axis=0)
+    edge_index = np.stack([np.stack([low, high], axis=1).ravel(), np.stack([high, low], axis=1).ravel()])
+
+    found: list[MolGraph | str] = []
+    bounds = zip(*(part.tolist() for part in (atom_starts, atom_counts, bond_starts, bond_counts)), strict=True)
+    for start, count, first, of_bonds in bounds:
+        edges, of_atoms = slice(2 * first, 2 * (first + of_bonds)), slice(start, start + count)
+        its_mass = None if mass is None else mass[of_atoms]
+        found.append(MolGraph(x[of_atoms], edge_index[:, edges], edge_attr[edges], z[of_atoms], mass=its_mass))
+    for what, odd, starts in (("atom", odd_atoms, atom_starts), ("bond", odd_bonds, bond_starts)):
+        for place, column, value in odd:
+            index = int(np.searchsorted(starts, place, side="right")) - 1
+            graph = found[index]
+            if isinstance(graph, str):
+                continue
+            number = place - int(starts[index])
+            where = f"atom {number}"
+            if what == "bond":
+                where = "the bond of atoms {} and {}".format(*graph.edge_index[:, 2 * number].tolist())
+            found[index] = f"the scheme {scheme.name!r} has no {column} {_named(column, value)} ({where})"
+    return found
 
 
 # An atom that RDKit may bind by a dative bond, drawn as such or not, is in brackets and none of these.
@@ -427,7 +434,7 @@ def _encode(columns: Sequence[Column], raw: dict[str, np.ndarray]) -> tuple[np.n
     encoded = np.zeros((len(next(iter(raw.values()))), len(columns)), dtype=np.uint8)
     odd = []
     for place, column in enumerate(columns):
-        if column.name not in raw:  # the mass
+        if column.name == "mass":  # a number, no index
             continue
         values = raw[column.name]
         encoded[:, place] = index = column.table[np.clip(values, _LOWEST, 255) - _LOWEST]

@@ -13,6 +13,7 @@ COMMANDS = {
     "split": "split a data set into training, validation and test parts",
     "pretrain": "pre-train a model",
     "finetune": "fine-tune a checkpoint on a file of molecules and labels",
+    "convert": "turn released weights of a method into a checkpoint",
     "push": "upload a checkpoint to the Hugging Face Hub",
 }
 

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from ..compat import CONFIG_MAPPING_NAMES, _BaseAutoModelClass, _LazyAutoMapping, auto_class_update
-from . import mm_deacon, uni_mol
+from . import grover, mm_deacon, molclr, uni_mol
 
 
 class Method(NamedTuple):
@@ -31,6 +31,14 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {
+    "grover": Method(
+        config=grover.GroverConfig,
+        processor=grover.GroverFeatureExtractor,
+        data_collator=grover.GroverDataCollator,
+        model=grover.GroverModel,
+        for_pre_training=grover.GroverForPreTraining,
+        for_property_prediction=grover.GroverForPropertyPrediction,
+    ),
     "mm_deacon": Method(
         config=mm_deacon.MMDeaconConfig,
         processor=mm_deacon.MMDeaconProcessor,
@@ -39,6 +47,14 @@ METHODS: dict[str, Method] = {
         for_pre_training=mm_deacon.MMDeaconForPreTraining,
         for_property_prediction=mm_deacon.MMDeaconForPropertyPrediction,
         for_interaction_prediction=mm_deacon.MMDeaconForInteractionPrediction,
+    ),
+    "molclr": Method(
+        config=molclr.MolCLRConfig,
+        processor=molclr.MolCLRFeatureExtractor,
+        data_collator=molclr.MolCLRDataCollator,
+        model=molclr.MolCLRModel,
+        for_pre_training=molclr.MolCLRForPreTraining,
+        for_property_prediction=molclr.MolCLRForPropertyPrediction,
     ),
     "uni_mol": Method(
         config=uni_mol.UniMolConfig,

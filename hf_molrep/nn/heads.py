@@ -29,13 +29,12 @@ class PropertyHead(nn.Module):
         std = logits.new_tensor(self.config.label_std or [1.0] * tasks, dtype=torch.float32)
         return mean, std
 
-    def transform(self, embedding: torch.Tensor) -> torch.Tensor:
-        """What stands before the last dropout and linear layer."""
-        return torch.tanh(self.dense(self.dropout(embedding)))
+    def logits(self, embedding: torch.Tensor) -> torch.Tensor:
+        """`[molecules, hidden] -> [molecules, tasks]`; what a method's own head replaces."""
+        return self.out_proj(self.dropout(torch.tanh(self.dense(self.dropout(embedding)))))
 
     def forward(self, embedding: torch.Tensor, labels: torch.Tensor | None = None) -> MoleculePropertyOutput:
-        hidden = self.transform(embedding)
-        logits = self.out_proj(self.dropout(hidden)).float()
+        logits = self.logits(embedding).float()
         if self.config.problem_type == "regression":
             mean, std = self._label_scale(logits)
             predictions = logits * std + mean

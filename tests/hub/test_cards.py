@@ -166,7 +166,8 @@ def test_every_method_has_a_card_with_all_sections(repository):
         assert headings(text) == template, method
         names = CardTemplate(text).get_identifiers()
         assert {name.partition(".")[0] for name in names} <= {"run", "trainer", "data", "results"}
-        assert {"run.command", "run.seed", "run.hardware", "trainer.global_step", "results.retrieval"} <= set(names)
+        assert {"run.command", "run.seed", "run.hardware", "trainer.global_step"} <= set(names)
+        assert any(name.startswith("results.") for name in names) or "Not measured yet" in text
         assert "<" not in re.sub(r"<https?://[^>]+>|`[^`]*`|```.*?```", "", text, flags=re.DOTALL), "unedited template"
         # the prose is complete once every placeholder has a value
         run: dict = {}

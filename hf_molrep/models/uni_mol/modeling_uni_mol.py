@@ -488,8 +488,8 @@ class UniMolPropertyHead(PropertyHead):
         if config.head_type == "linear":
             self.dense = None
 
-    def transform(self, embedding: torch.Tensor) -> torch.Tensor:
-        return embedding if self.dense is None else super().transform(embedding)
+    def logits(self, embedding: torch.Tensor) -> torch.Tensor:
+        return super().logits(embedding) if self.dense is not None else self.out_proj(self.dropout(embedding))
 
 
 class UniMolForPropertyPrediction(UniMolPreTrainedModel):

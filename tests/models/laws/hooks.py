@@ -112,6 +112,7 @@ class MethodHooks:
 
     def build(self, kind: str, attention: str | None = None, **options) -> PreTrainedModel:
         """A model in evaluation mode with drawn weights. `kind` is a field of [`~hf_molrep.models.auto.Method`]."""
+        torch.manual_seed(0)  # biases are moved, not replaced: where they begin must not differ between processes
         model = getattr(self.method, kind)._from_config(self.config(**options), attn_implementation=attention)
         return draw_weights(model).eval()
 

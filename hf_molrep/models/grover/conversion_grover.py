@@ -1,0 +1,235 @@
+"""Weights of the original GROVER code (`.pt`) to checkpoints of this package."""
+
+import _codecs
+import argparse
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .configuration_grover import GroverConfig
+from .feature_extraction_grover import GroverFeatureExtractor
+from .modeling_grover import GroverForPreTraining, GroverForPropertyPrediction, GroverModel
+
+BLOCK = r"grover\.encoders\.(node|edge)_blocks\.(\d+)\."
+BRANCH = r"((?:atom|bond)_from_(?:atom|bond))"
+# Names of the original -> ours; the message passing of the heads is stacked by `convert_state`.
+NAMES = {
+    BLOCK + r"act_func\.weight": r"grover.\1_blocks.\2.input_activation.slopes",
+    BLOCK + r"layernorm\.": r"grover.\1_blocks.\2.input_norm.",
+    BLOCK + r"W_i\.": r"grover.\1_blocks.\2.input_proj.",
+    BLOCK + r"attn\.linear_layers\.0\.": r"grover.\1_blocks.\2.q_proj.",
+    BLOCK + r"attn\.linear_layers\.1\.": r"grover.\1_blocks.\2.k_proj.",
+    BLOCK + r"attn\.linear_layers\.2\.": r"grover.\1_blocks.\2.v_proj.",
+    BLOCK + r"attn\.output_linear\.": r"grover.\1_blocks.\2.out_proj.",
+    BLOCK + r"W_o\.": r"grover.\1_blocks.\2.heads_proj.",
+    BLOCK + r"sublayer\.norm\.": r"grover.\1_blocks.\2.norm.",
+    rf"grover\.encoders\.ffn_{BRANCH}\.W_1\.": r"grover.\1.up_proj.",
+    rf"grover\.encoders\.ffn_{BRANCH}\.W_2\.": r"grover.\1.down_proj.",
+    rf"grover\.encoders\.ffn_{BRANCH}\.act_func\.weight": r"grover.\1.activation.slopes",
+    rf"grover\.encoders\.{BRANCH}_sublayer\.norm\.": r"grover.\1.norm.",
+    r"av_task_(atom|bond)\.linear\.": r"atom_context_from_\1.",
+    r"bv_task_(atom|bond)\.linear\.": r"bond_context_from_\1.forward_proj.",
+    r"bv_task_(atom|bond)\.linear_rev\.": r"bond_context_from_\1.reverse_proj.",
+    rf"fg_task_all\.linear_{BRANCH}\.": r"motif_heads.\1.",
+    r"readout\.attn\.w1$": "head.readout.hidden_weight",
+    r"readout\.attn\.w2$": "head.readout.head_weight",
+}
+HEAD = BLOCK + r"heads\.(\d+)\.mpn_([qkv])\.(W_h\.weight|W_h\.bias|act_func\.weight)$"
+STACKED = {"W_h.weight": "message_weight", "W_h.bias": "message_bias", "act_func.weight": "message_activation.slopes"}
+FFN = r"mol_atom_from_(atom|bond)_ffn\.(\d+)\.(weight|bias)$"
+# Activations that nothing uses, and zeros that are kept as a parameter.
+UNUSED = r"grover\.encoders\.act_func_(node|edge)\.|(fg_task_all\.)?readout\.cached_zero_vector$"
+ACTIVATIONS = {
+    "PReLU": "prelu",
+    "ReLU": "relu",
+    "LeakyReLU": "leaky_relu",
+    "tanh": "tanh",
+    "SELU": "selu",
+    "ELU": "elu",
+}
+# What a file of the original may name besides tensors: its arguments, and the numbers of its scalers.
+SAFE_GLOBALS = [
+    argparse.Namespace,
+    _codecs.encode,
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64)},
+    np._core.multiarray._reconstruct,
+    np._core.multiarray.scalar,
+    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+]
+
+
+def read_file(path: str | Path) -> dict:
+    """
+    What the original saved: `args` (`argparse.Namespace`), `state_dict`, and of a fine-tuned model `data_scaler`,
+    `features_scaler`. Only tensors, NumPy numbers and the namespace are read: a file that would run code is refused.
+
+    Raises:
+        OSError: no such file.
+        ValueError: not such a file.
+    """
+    try:
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is no file of GROVER's layout: {str(error).splitlines()[0]}") from error
+    if not isinstance(saved, Mapping) or not isinstance(saved.get("state_dict"), Mapping):
+        raise ValueError(f"{path} has no 'state_dict'")
+    if not isinstance(saved.get("args"), argparse.Namespace):
+        raise ValueError(f"{path} has no 'args' namespace")
+    return dict(saved)
+
+
+def convert_state(state: Mapping[str, torch.Tensor], num_attention_heads: int) -> dict[str, torch.Tensor]:
+    """
+    A `state_dict` of the original under our names.
+
+    Raises:
+        ValueError: a name that the original does not have; heads that are missing.
+    """
+    converted: dict[str, torch.Tensor] = {}
+    stacks: dict[str, dict[int, torch.Tensor]] = {}
+    for key, value in state.items():
+        if re.match(UNUSED, key):
+            continue
+        if match := re.match(HEAD, key):
+            view, block, head, kind, part = match.groups()
+            channel = "qkv".index(kind) * num_attention_heads + int(head)
+            value = value[0] if part == "act_func.weight" else value
+            stacks.setdefault(f"grover.{view}_blocks.{block}.{STACKED[part]}", {})[channel] = value
+            continue
+        if match := re.match(FFN, key):
+            source, place, part = match[1], int(match[2]), match[3]
+            # dropout, linear, (activation, dropout, linear)*: one activation, saved under each of its places
+            name = f"layers.{(place - 1) // 3}.{part}" if place % 3 == 1 else "activation.slopes"
+            converted[f"head.from_{source}.{name}"] = value
+            continue
+        for pattern, name in NAMES.items():
+            if re.match(pattern, key):
+                converted[re.sub(pattern, name, key, count=1)] = value
+                break
+        else:
+            raise ValueError(f"{key!r} is not a name of GROVER's state dict")
+    for name, channels in stacks.items():
+        if sorted(channels) != list(range(3 * num_attention_heads)):
+            raise ValueError(f"{name}: {len(channels)} message-passing networks, not {3 * num_attention_heads}")
+        converted[name] = torch.stack([channels[place] for place in range(3 * num_attention_heads)])
+    return converted
+
+
+def config_of(saved: Mapping, **options) -> GroverConfig:
+    """
+    The configuration that a file of the original belongs to, from its arguments and shapes; `options` override.
+
+    Raises:
+        ValueError: arguments that no released model has and that are not offered here.
+    """
+    args, state = vars(saved["args"]), saved["state_dict"]
+    for name in ("undirected", "dense"):
+        if args.get(name):
+            raise ValueError(f"the file was trained with --{name}, which is not offered here")
+    if args.get("activation", "PReLU") not in ACTIVATIONS:
+        raise ValueError(f"activation {args['activation']!r} is not offered here")
+    fields = {
+        "embedding_dim": args["hidden_size"],
+        "depth": args["depth"],
+        "num_attention_heads": args["num_attn_head"],
+        "num_blocks": args["num_mt_block"],
+        "hidden_act": ACTIVATIONS[args.get("activation", "PReLU")],
+        "bias": bool(args.get("bias", False)),
+        "dropout": args.get("dropout", 0.0),
+        "disagreement_weight": args.get("dist_coff", 0.1),
+    }
+    if "av_task_atom.linear.weight" in state:
+        fields["atom_vocab_size"] = state["av_task_atom.linear.weight"].shape[0]
+        fields["bond_vocab_size"] = state["bv_task_atom.linear.weight"].shape[0]
+        fields["num_motifs"] = state["fg_task_all.linear_atom_from_atom.weight"].shape[0]
+    linear = sorted(
+        int(match[2])
+        for key in state
+        if (match := re.match(FFN, key)) and match[1] == "atom" and match[3] == "weight" and int(match[2]) % 3 == 1
+    )
+    if linear:
+        first = state[f"mol_atom_from_atom_ffn.{linear[0]}.weight"]
+        tasks = state[f"mol_atom_from_atom_ffn.{linear[-1]}.weight"].shape[0]
+        width = fields["embedding_dim"]
+        fields["ffn_layers"] = len(linear)
+        if len(linear) > 1:
+            fields["ffn_dim"] = first.shape[0]
+        if "readout.attn.w1" in state:
+            fields["readout"] = "self_attention"
+            fields["readout_hidden"] = state["readout.attn.w1"].shape[0]
+            fields["readout_heads"] = state["readout.attn.w2"].shape[0]
+            width *= fields["readout_heads"]
+        fields["features_dim"] = first.shape[1] - width
+        names = args.get("task_names") or [f"task {task}" for task in range(tasks)]
+        fields["id2label"] = dict(enumerate(names))
+        classification = args.get("dataset_type") == "classification"
+        fields["problem_type"] = "multi_label_classification" if classification else "regression"
+        scaler = saved.get("data_scaler")
+        if scaler is not None and not classification:
+            fields["label_mean"] = [float(value) for value in scaler["means"]]
+            fields["label_std"] = [float(value) for value in scaler["stds"]]
+        if saved.get("features_scaler") is not None:
+            raise ValueError("the file scales its molecular features (features_scaler), which is not offered here")
+    return GroverConfig(**{**fields, **options})
+
+
+def convert_model(saved: Mapping, **options) -> GroverForPreTraining | GroverForPropertyPrediction | GroverModel:
+    """
+    The model in evaluation mode with the weights of the original: for pre-training, for properties (without the
+    branches to bonds, which the original's fine-tuning carries along unused) or the encoder alone, whichever the file
+    holds. Every tensor must find its place.
+
+    Args:
+        options: fields of [`GroverConfig`], for instance `legacy_padding=True` for the original's very numbers.
+    Raises:
+        ValueError: as [`config_of`] and [`convert_state`]; or tensors are missing or have another shape.
+    """
+    config = config_of(saved, **options)
+    converted = convert_state(saved["state_dict"], config.num_attention_heads)
+    if "atom_context_from_atom.weight" in converted:
+        model = GroverForPreTraining(config)
+    elif any(name.startswith("head.") for name in converted):
+        model = GroverForPropertyPrediction(config)
+        converted = {name: value for name, value in converted.items() if not name.startswith("grover.bond_from_")}
+    else:
+        model = GroverModel(config)
+        converted = {name.removeprefix("grover."): value for name, value in converted.items()}
+        if config.fingerprint_source != "both":
+            wanted = model.state_dict()
+            converted = {name: value for name, value in converted.items() if name in wanted or "_from_" not in name}
+    if config.num_blocks > 1:  # input layers of later blocks, which the original never uses
+        unused = r"(grover\.)?(node|edge)_blocks\.([1-9]\d*)\.input_"
+        converted = {name: value for name, value in converted.items() if not re.match(unused, name)}
+    try:
+        model.load_state_dict(converted)
+    except RuntimeError as error:
+        raise ValueError(f"the state dict does not fit: {error}") from error
+    return model.eval()
+
+
+def convert(source: str | Path, out: str | Path, **options) -> None:
+    """
+    A `.pt` file of the original to a checkpoint folder: weights, configuration and feature extractor. Vocabularies of
+    contexts are not in that file (the original keeps pickles of a class of its own beside it), so further pre-training
+    of a converted checkpoint needs them from elsewhere.
+
+    Args:
+        source: file that the original's `save_checkpoint` or pre-training wrote. out: folder.
+        options: see [`convert_model`].
+    Raises:
+        OSError, ValueError: see [`read_file`] and [`convert_model`].
+    """
+    model = convert_model(read_file(source), **options)
+    model.save_pretrained(out)
+    GroverFeatureExtractor().save_pretrained(out)
+
+
+__all__ = ["convert", "convert_model", "convert_state", "read_file"]

@@ -1,0 +1,692 @@
+"""
+GROVER: message passing makes the queries, keys and values of an attention; two views (atoms, directed bonds) of a
+molecule, each read out to both.
+
+Paper: Rong, Bian, Xu, Xie, Wei, Huang, Huang, "Self-Supervised Graph Transformer on Large-Scale Molecular Data",
+NeurIPS 2020 (arXiv 2007.02835). Original code: github.com/tencent-ailab/grover (MIT), `grover/model/layers.py` and
+`grover/model/models.py`.
+
+As the original does, and not as one might expect: the attention of an atom is among its own heads (a sequence of
+`num_attention_heads` states), never among atoms; the first state is added in every hop; `hops - 1` updates are made;
+inputs are not masked in pre-training, only labels are chosen.
+Ours: all heads' queries, keys and values pass messages in one batched product per hop; sums go over the edges that
+there are, where the original pads (see `legacy_padding`); hops are drawn by torch; in a `legacy_padding=False` model
+the disagreement of the atom predictions has no padding row among its atoms, nor that of the bonds; the parts that are
+never used are not built: two activations of the original's encoder, and the input layer of a block whose input is as
+wide as its states.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+
+from ...compat import ALL_ATTENTION_FUNCTIONS, GradientCheckpointingLayer, can_return_tuple, init
+from ...hub import RemoteCodeMixin
+from ...losses import property_loss
+from ...modeling_outputs import MoleculeModelOutput, MoleculePreTrainingOutput, MoleculePropertyOutput
+from ...nn.gather_sum import GatherSum
+from ...nn.heads import PropertyHead
+from .configuration_grover import GroverConfig
+
+ACTIVATIONS: dict[str, Callable] = {
+    "relu": F.relu,
+    "leaky_relu": lambda states: F.leaky_relu(states, 0.1),
+    "tanh": torch.tanh,
+    "selu": F.selu,
+    "elu": F.elu,
+}
+BRANCHES = ("atom_from_atom", "atom_from_bond", "bond_from_atom", "bond_from_bond")
+
+
+class ChannelSum:
+    """
+    `sums[.., t] = sum of rows[.., s] over the pairs (s, t)`, `[.., rows, width] -> [.., sums, width]`, for a varying
+    number of channels that share the pairs. The plan for each number of channels is made once per batch.
+    """
+
+    def __init__(self, source: torch.Tensor, target: torch.Tensor, rows: int, sums: int):
+        self.source, self.target, self.rows, self.sums = source, target, rows, sums
+        self.plans: dict[tuple[int, bool], GatherSum] = {}
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        *leading, _, width = states.shape
+        channels = leading[0] if leading else 1
+        if torch.compiler.is_compiling():
+            zeros = states.new_zeros(*leading, self.sums, width)
+            return zeros.index_add(-2, self.target, states.index_select(-2, self.source))
+        plan = self.plans.get((channels, torch.is_grad_enabled()))
+        if plan is None:
+            place = torch.arange(channels, device=self.source.device)[:, None]
+            source, target = self.source + place * self.rows, self.target + place * self.sums
+            plan = GatherSum(source.flatten(), target.flatten(), channels * self.rows, channels * self.sums)
+            self.plans[channels, torch.is_grad_enabled()] = plan
+        return plan(states.reshape(channels * self.rows, width)).view(*leading, self.sums, width)
+
+
+class GroverGraph(NamedTuple):
+    """
+    A batch as the layers need it. With `padded`, row 0 of atoms and of edges is the original's padding row.
+
+    Args:
+        x: `[atoms, 151]`; edges: `[edges, 165]`, features of the source atom and of the bond.
+        to_atoms_from_atoms: sums over neighbours; to_atoms_from_edges: over arriving edges.
+        to_edges_from_edges: over edges that arrive at the source of an edge, but for its reverse.
+        to_edges_from_atoms: over the source of an edge and the sources of those.
+        atom_batch, edge_batch: molecule of each atom and edge, without a padding row.
+    """
+
+    x: torch.Tensor
+    edges: torch.Tensor
+    to_atoms_from_atoms: ChannelSum
+    to_atoms_from_edges: ChannelSum
+    to_edges_from_edges: ChannelSum
+    to_edges_from_atoms: ChannelSum
+    atom_batch: torch.Tensor
+    edge_batch: torch.Tensor
+    num_graphs: int
+    padded: bool
+
+    def mean(self, states: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+        """Mean over the atoms or edges of each molecule, `[molecules, width]`; zeros where there are none."""
+        states = states[1:] if self.padded else states
+        sums = states.new_zeros(self.num_graphs, states.shape[1], dtype=torch.float32)
+        sums = sums.index_add(0, batch, states.float())
+        counts = torch.zeros(self.num_graphs, device=batch.device)
+        counts = counts.index_add(0, batch, torch.ones_like(batch, dtype=torch.float32))
+        return (sums / counts.clamp(min=1)[:, None]).to(states.dtype)
+
+
+@torch.compiler.disable
+def make_graph(
+    x: torch.Tensor,
+    edge_index: torch.Tensor,
+    edge_attr: torch.Tensor,
+    batch: torch.Tensor | None,
+    num_graphs: int | None,
+    model: PreTrainedModel,
+) -> GroverGraph:
+    """
+    A joined graph (see [`~hf_molrep.data.batching.join_graphs`]) to a [`GroverGraph`] in the type of the model's
+    weights, padded where its configuration says `legacy_padding`.
+
+    Raises:
+        ValueError: edges that do not come in pairs, that name atoms which are not there, or that lack features.
+    """
+    atoms, device, padded = len(x), x.device, model.config.legacy_padding
+    x, edge_attr = x.to(model.dtype), edge_attr.to(model.dtype)
+    if batch is None:
+        batch = torch.zeros(atoms, dtype=torch.int64, device=device)
+    if num_graphs is None:
+        num_graphs = int(batch.max()) + 1
+    source, target = edge_index
+    if (edge_index.numel() and int(edge_index.max()) >= atoms) or len(batch) != atoms:
+        raise ValueError(
+            "edge_index names atoms that are not in x: a joined graph cannot be cut among devices (nn.DataParallel "
+            "does that); use torchrun"
+        )
+    if len(source) % 2 or not torch.equal(edge_index[:, ::2], edge_index[:, 1::2].flip(0)):
+        raise ValueError("edges are not in pairs: the reverse of edge 2k must be edge 2k + 1 (see from_pyg)")
+    if len(edge_attr) != len(source):
+        raise ValueError(f"{len(edge_attr)} rows of edge_attr for {len(source)} edges")
+    edge_batch = batch[source]
+    reverse = torch.arange(len(source), device=device) ^ 1
+    if padded:
+        x, edge_attr = F.pad(x, (0, 0, 1, 0)), F.pad(edge_attr, (0, 0, 1, 0))
+        source, target = F.pad(source + 1, (1, 0)), F.pad(target + 1, (1, 0))
+        reverse = F.pad(reverse + 1, (1, 0))
+        atoms += 1
+    edges = len(source)
+    every_atom, every_edge = torch.arange(atoms, device=device), torch.arange(edges, device=device)
+
+    # pairs (arriving edge, atom), the real ones sorted by atom
+    real = every_edge[1:] if padded else every_edge
+    order = real[target[real].argsort(stable=True)]
+    degree = torch.bincount(target[real], minlength=atoms)
+    arriving, at = order, target[order]
+    # pairs (edge before, edge): what arrives at the source of an edge, the reverse left out
+    count = degree[source]
+    edge = every_edge.repeat_interleave(count)
+    within = torch.arange(len(edge), device=device) - (count.cumsum(0) - count).repeat_interleave(count)
+    before = order[((degree.cumsum(0) - degree)[source]).repeat_interleave(count) + within]
+    keep = before != reverse[edge]
+    before, edge = before[keep], edge[keep]
+    if padded:
+        # every list of neighbours is filled up with edge 0, whose source is atom 0
+        missing = max(1, int(degree.max())) - degree
+        fill = every_atom.repeat_interleave(missing)
+        arriving, at = torch.cat([arriving, torch.zeros_like(fill)]), torch.cat([at, fill])
+        missing = missing[source]
+        missing[0] -= 1  # edge 0 is its own reverse
+        fill = every_edge.repeat_interleave(missing)
+        before, edge = torch.cat([before, torch.zeros_like(fill)]), torch.cat([edge, fill])
+    return GroverGraph(
+        x,
+        torch.cat([x[source], edge_attr], dim=1),
+        ChannelSum(source[arriving], at, atoms, atoms),
+        ChannelSum(arriving, at, edges, atoms),
+        ChannelSum(before, edge, edges, edges),
+        ChannelSum(torch.cat([source, source[before]]), torch.cat([every_edge, edge]), atoms, edges),
+        batch,
+        edge_batch,
+        num_graphs,
+        padded,
+    )
+
+
+def draw_hops(depth: int, channels: int, device: torch.device | str = "cpu") -> list[int]:
+    """
+    Hops of each channel: a normal distribution of deviation 1 around `depth`, cut off at +-3, rounded down (the dyMPN
+    of the paper; `MPNEncoder.forward` of the original). By the inverse of the distribution function.
+    """
+    low, high = torch.special.ndtr(torch.tensor([-3.0, 3.0], dtype=torch.float64)).tolist()
+    share = low + (high - low) * torch.rand(channels, dtype=torch.float64, device=device)
+    return (depth + torch.special.ndtri(share).clamp(-3, 3)).floor().long().tolist()
+
+
+class GroverActivation(nn.Module):
+    """The activation of `[rows, width]` or `[channels, rows, width]`; PReLU has one learned slope per channel."""
+
+    def __init__(self, config: GroverConfig, channels: int = 1):
+        super().__init__()
+        self.hidden_act = config.hidden_act
+        if self.hidden_act == "prelu":
+            self.slopes = nn.Parameter(torch.full((channels,), 0.25))
+
+    def forward(self, states: torch.Tensor, channels: torch.Tensor | None = None) -> torch.Tensor:
+        """`channels`: which of them `states` holds; None: all."""
+        if self.hidden_act != "prelu":
+            return ACTIVATIONS[self.hidden_act](states)
+        slopes = (self.slopes if channels is None else self.slopes[channels]).to(states.dtype)
+        return F.prelu(states.reshape(1, len(slopes), -1), slopes).view(states.shape)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    weights = F.softmax((query * scaling) @ key.transpose(2, 3), dim=-1)
+    weights = F.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class GroverBlock(GradientCheckpointingLayer):
+    """
+    A GTransformer block over atoms or over directed edges, `[rows, features] -> [rows, width]`. A channel is one of the
+    queries (the first `heads` channels), keys or values of a head; each has its own message-passing network.
+    """
+
+    def __init__(self, config: GroverConfig, input_dim: int):
+        super().__init__()
+        width, heads = config.embedding_dim, config.num_attention_heads
+        self.config, self.heads, self.depth = config, heads, config.depth
+        self.head_dim = width // heads
+        self.is_causal = False
+        self.scaling = self.head_dim**-0.5
+        self.dropout = nn.Dropout(config.dropout)
+        self.projects = input_dim != width  # the original, too, takes an input of the right width as it is
+        if self.projects:
+            self.input_proj = nn.Linear(input_dim, width, bias=config.bias)
+            self.input_activation = GroverActivation(config)
+            self.input_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.message_weight = nn.Parameter(torch.empty(3 * heads, width, width))  # [channels, out, in]
+        self.message_bias = nn.Parameter(torch.empty(3 * heads, width)) if config.bias else None
+        self.message_activation = GroverActivation(config, 3 * heads)
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width, bias=config.bias)
+        self.heads_proj = nn.Linear(heads * width, width, bias=config.bias)
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+
+    def pass_messages(self, first: torch.Tensor, add: ChannelSum) -> torch.Tensor:
+        """`[rows, width] -> [channels, rows, width]`: in each hop `activation(first + W sum of the neighbours)`."""
+        channels = len(self.message_weight)
+        weight, bias, order, updates = self.message_weight, self.message_bias, None, [self.depth - 1] * channels
+        if self.training and self.config.dynamic_depth == "truncnorm":
+            # the more hops, the further ahead: the channels that still pass messages are then a slice
+            updates = torch.tensor([max(hops - 1, 0) for hops in draw_hops(self.depth, channels)])
+            updates, order = updates.sort(descending=True, stable=True)
+            updates, order = updates.tolist(), order.to(first.device)
+            weight = weight[order]
+            bias = None if bias is None else bias[order]
+        if torch.is_autocast_enabled(first.device.type):
+            # once, not in every hop, and the first states not once per channel
+            dtype = torch.get_autocast_dtype(first.device.type)
+            first, weight = first.to(dtype), weight.to(dtype)
+        weight = weight.transpose(1, 2)
+        start = first if bias is None else first + bias[:, None].to(first.dtype)
+        states, finished = None, []
+        for hop in range(updates[0] + 1):
+            active = sum(update > hop for update in updates)
+            present = channels if states is None else len(states)
+            if active < present:
+                rest = first.expand(present - active, -1, -1) if states is None else states[active:]
+                finished.append(rest)
+                if not active:
+                    break
+            # all channels begin with the same states: their first sum is one
+            summed = add(first).expand(active, -1, -1) if states is None else add(states[:active])
+            begin = start.expand(active, -1, -1) if start.dim() == 2 else start[:active]
+            states = torch.baddbmm(begin, summed, weight[:active])
+            states = self.message_activation(states, None if order is None else order[:active])
+            states = self.dropout(states)
+        if order is None:
+            return states
+        return torch.cat(finished[::-1])[order.argsort()]
+
+    def forward(self, features: torch.Tensor, add: ChannelSum) -> torch.Tensor:
+        states = features
+        if self.projects:
+            states = self.dropout(self.input_norm(self.input_activation(self.input_proj(states))))
+        rows = len(states)
+        messages = self.pass_messages(states, add).chunk(3)
+        # the heads of an atom are the sequence: [rows, attention heads, message heads, width / heads]
+        query, key, value = (
+            proj(states).view(self.heads, rows, self.heads, self.head_dim).permute(1, 2, 0, 3)
+            for proj, states in zip((self.q_proj, self.k_proj, self.v_proj), messages, strict=True)
+        )
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        context = query
+        if rows:  # a batch may have no edges
+            dropout = self.dropout.p if self.training else 0.0
+            context, _ = attention(self, query, key, value, None, dropout=dropout, scaling=self.scaling)
+        context = self.out_proj(context.reshape(rows, self.heads, self.heads * self.head_dim))
+        return self.dropout(self.norm(self.heads_proj(context.flatten(1))))
+
+
+class GroverBranch(nn.Module):
+    """Features and summed states to one of the four outputs, `[rows, features + width] -> [rows, width]`."""
+
+    def __init__(self, config: GroverConfig, features: int):
+        super().__init__()
+        width = config.embedding_dim
+        self.up_proj = nn.Linear(features + width, 4 * width)
+        self.activation = GroverActivation(config)
+        self.down_proj = nn.Linear(4 * width, width)
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, features: torch.Tensor, summed: torch.Tensor) -> torch.Tensor:
+        states = self.up_proj(torch.cat([features.to(summed.dtype), summed], dim=1))
+        return self.dropout(self.norm(self.down_proj(self.dropout(self.activation(states)))))
+
+
+class GroverPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
+    config: GroverConfig
+    base_model_prefix = "grover"
+    main_input_name = "x"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # every loss here is a mean
+    _no_split_modules = ["GroverBlock"]
+    _supports_sdpa = True
+    # outputs that a model does not use are not built, see `GroverModel`
+    _keys_to_ignore_on_load_unexpected = [r"(atom|bond)_from_(atom|bond)\.", r"_context_from_", r"motif_heads\."]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        """As torch initialises linear layers, norms and PReLU, which is what the original does; readout: Xavier."""
+        if isinstance(module, nn.Linear):
+            bound = module.in_features**-0.5
+            init.uniform_(module.weight, -bound, bound)
+            if module.bias is not None:
+                init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, GroverActivation):
+            if module.hidden_act == "prelu":
+                init.constant_(module.slopes, 0.25)
+        elif isinstance(module, GroverBlock):
+            bound = module.message_weight.shape[-1] ** -0.5
+            init.uniform_(module.message_weight, -bound, bound)
+            if module.message_bias is not None:
+                init.uniform_(module.message_bias, -bound, bound)
+        elif isinstance(module, GroverReadout):
+            init.xavier_normal_(module.hidden_weight)
+            init.xavier_normal_(module.head_weight)
+
+
+class GroverModel(GroverPreTrainedModel):
+    """
+    Both GTransformers and the output branches. `outputs` (default: `config.fingerprint_source`) says which branches are
+    built: those to atoms (`"atom"`), to bonds (`"bond"`) or all (`"both"`).
+    """
+
+    def __init__(self, config: GroverConfig, outputs: str | None = None):
+        super().__init__(config)
+        outputs = outputs or config.fingerprint_source
+        edge_features = config.atom_features + config.bond_features
+        width = config.embedding_dim
+        self.node_blocks = nn.ModuleList(
+            GroverBlock(config, config.atom_features if place == 0 else width) for place in range(config.num_blocks)
+        )
+        self.edge_blocks = nn.ModuleList(
+            GroverBlock(config, edge_features if place == 0 else width) for place in range(config.num_blocks)
+        )
+        if outputs in ("atom", "both"):
+            self.atom_from_atom = GroverBranch(config, config.atom_features)
+            self.atom_from_bond = GroverBranch(config, config.atom_features)
+        if outputs in ("bond", "both"):
+            self.bond_from_atom = GroverBranch(config, edge_features)
+            self.bond_from_bond = GroverBranch(config, edge_features)
+        self.branches = [branch for branch in BRANCHES if outputs in ("both", branch[:4])]
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def encode(self, graph: GroverGraph) -> dict[str, torch.Tensor]:
+        """The states of each branch, `[atoms, width]` or `[edges, width]` (a padding row included)."""
+        nodes, edges = graph.x, graph.edges
+        for block in self.node_blocks:
+            nodes = block(nodes, graph.to_atoms_from_atoms)
+        for block in self.edge_blocks:
+            edges = block(edges, graph.to_edges_from_edges)
+        sums = {
+            "atom_from_atom": (graph.x, graph.to_atoms_from_atoms, nodes),
+            "atom_from_bond": (graph.x, graph.to_atoms_from_edges, edges),
+            "bond_from_atom": (graph.edges, graph.to_edges_from_atoms, nodes),
+            "bond_from_bond": (graph.edges, graph.to_edges_from_edges, edges),
+        }
+        found = {}
+        for branch in self.branches:
+            features, add, states = sums[branch]
+            found[branch] = getattr(self, branch)(features, add(states))
+        return found
+
+    def read_out(self, graph: GroverGraph, states: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Mean state of each molecule by branch, `[molecules, width]` each."""
+        return {
+            branch: graph.mean(value, graph.atom_batch if branch.startswith("atom") else graph.edge_batch)
+            for branch, value in states.items()
+        }
+
+    @can_return_tuple
+    def forward(
+        self,
+        x: torch.Tensor,
+        edge_index: torch.LongTensor,
+        edge_attr: torch.Tensor,
+        batch: torch.LongTensor | None = None,
+        num_graphs: int | None = None,
+        **kwargs,
+    ) -> MoleculeModelOutput:
+        """
+        Args:
+            x: `[atoms, 151]`; edge_index: `[2, edges]`, the reverse of edge 2k is 2k + 1; edge_attr: `[edges, 14]`.
+            batch: molecule of each atom, ascending (None: one molecule); num_graphs: how many there are.
+        Returns:
+            `pooler_output` `[molecules, hidden_size]`: the means of the branches, side by side (the original's
+            fingerprint); `embeddings`: the same by branch; `last_hidden_state`: both atom outputs side by side,
+            `[atoms, 2 * embedding_dim]` (of bonds, `[edges, ..]`, with `fingerprint_source="bond"`).
+        Raises:
+            ValueError: see [`make_graph`].
+        """
+        graph = make_graph(x, edge_index, edge_attr, batch, num_graphs, self)
+        states = self.encode(graph)
+        means = self.read_out(graph, states)
+        last = torch.cat([states[branch] for branch in self.branches[:2]], dim=1)
+        return MoleculeModelOutput(
+            pooler_output=torch.cat(list(means.values()), dim=1),
+            last_hidden_state=last[1:] if graph.padded else last,
+            embeddings=means,
+        )
+
+
+class GroverBondHead(nn.Module):
+    """Both directions of a bond to the logits of its context, `[edges, width] -> [bonds, contexts]`."""
+
+    def __init__(self, config: GroverConfig):
+        super().__init__()
+        self.forward_proj = nn.Linear(config.embedding_dim, config.bond_vocab_size)
+        self.reverse_proj = nn.Linear(config.embedding_dim, config.bond_vocab_size)
+
+    def forward(self, states: torch.Tensor, padded: bool) -> torch.Tensor:
+        if padded:  # the padding row is both directions of itself
+            return self.forward_proj(torch.cat([states[:1], states[1::2]])) + self.reverse_proj(states[::2])
+        return self.forward_proj(states[::2]) + self.reverse_proj(states[1::2])
+
+
+def context_loss(log_chances: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean negative log-likelihood of the labels that are not 0; 0 without any (the original: not a number)."""
+    total = F.nll_loss(log_chances, labels, ignore_index=0, reduction="sum")
+    return total / (labels != 0).sum().clamp(min=1)
+
+
+def disagreement(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Mean squared difference; 0 of nothing."""
+    return F.mse_loss(first, second, reduction="sum") / max(first.numel(), 1)
+
+
+class GroverForPreTraining(GroverPreTrainedModel):
+    """
+    Pre-training: the context of 15 % of the atoms and bonds, and the functional groups of the molecule, each predicted
+    from every branch that can (`GroverTask` of the original).
+    """
+
+    def __init__(self, config: GroverConfig):
+        super().__init__(config)
+        self.grover = GroverModel(config, outputs="both")
+        width = config.embedding_dim
+        self.atom_context_from_atom = nn.Linear(width, config.atom_vocab_size)
+        self.atom_context_from_bond = nn.Linear(width, config.atom_vocab_size)
+        self.bond_context_from_atom = GroverBondHead(config)
+        self.bond_context_from_bond = GroverBondHead(config)
+        self.motif_heads = nn.ModuleDict({branch: nn.Linear(width, config.num_motifs) for branch in BRANCHES})
+        self.post_init()
+
+    def predict(self, graph: GroverGraph, states: dict[str, torch.Tensor], means: dict[str, torch.Tensor]) -> dict:
+        """Log-chances of contexts (a padding row included) and logits of motifs, float32, by task and branch."""
+        return {
+            "atom_context": {
+                source: head(states[f"atom_from_{source}"]).float().log_softmax(dim=1)
+                for source, head in (("atom", self.atom_context_from_atom), ("bond", self.atom_context_from_bond))
+            },
+            "bond_context": {
+                source: head(states[f"bond_from_{source}"], graph.padded).float().log_softmax(dim=1)
+                for source, head in (("atom", self.bond_context_from_atom), ("bond", self.bond_context_from_bond))
+            },
+            "motif": {branch: head(means[branch]).float() for branch, head in self.motif_heads.items()},
+        }
+
+    @can_return_tuple
+    def forward(
+        self,
+        x: torch.Tensor,
+        edge_index: torch.LongTensor,
+        edge_attr: torch.Tensor,
+        batch: torch.LongTensor | None = None,
+        num_graphs: int | None = None,
+        atom_labels: torch.LongTensor | None = None,
+        bond_labels: torch.LongTensor | None = None,
+        motif_labels: torch.FloatTensor | None = None,
+        **kwargs,
+    ) -> MoleculePreTrainingOutput:
+        """
+        Args:
+            x, edge_index, edge_attr, batch, num_graphs: see [`GroverModel`].
+            atom_labels `[atoms]`, bond_labels `[bonds]`: indices into the vocabularies, 0 where nothing is asked.
+            motif_labels: `[molecules, motifs]`, 0 or 1. Without labels there is no loss.
+        Returns:
+            `losses`: for each branch the context term (`atom_context_from_bond`, ..) and the motif term
+            (`motif_atom_from_bond`, ..), and the `atom_disagreement`, `bond_disagreement`, `motif_disagreement` of the
+            branches; `loss`: their sum, the first two disagreements times `config.disagreement_weight`. `embeddings`:
+            mean state by branch.
+        """
+        graph = make_graph(x, edge_index, edge_attr, batch, num_graphs, self)
+        states = self.grover.encode(graph)
+        means = self.grover.read_out(graph, states)
+        if atom_labels is None or bond_labels is None or motif_labels is None:
+            return MoleculePreTrainingOutput(embeddings=means)
+        if graph.padded:
+            atom_labels, bond_labels = F.pad(atom_labels, (1, 0)), F.pad(bond_labels, (1, 0))
+        predictions = self.predict(graph, states, means)
+        losses = {}
+        for task, labels in (("atom", atom_labels), ("bond", bond_labels)):
+            chances = predictions[f"{task}_context"]
+            for source, values in chances.items():
+                losses[f"{task}_context_from_{source}"] = context_loss(values, labels)
+            losses[f"{task}_disagreement"] = disagreement(chances["atom"], chances["bond"])
+        motifs = predictions["motif"]
+        for branch, logits in motifs.items():
+            losses[f"motif_{branch}"] = F.binary_cross_entropy_with_logits(logits, motif_labels.float())
+        losses["motif_disagreement"] = sum(
+            disagreement(motifs[f"{kind}_from_atom"].sigmoid(), motifs[f"{kind}_from_bond"].sigmoid())
+            for kind in ("atom", "bond")
+        )
+        weighted = ("atom_disagreement", "bond_disagreement")
+        loss = sum(
+            value * (self.config.disagreement_weight if name in weighted else 1.0) for name, value in losses.items()
+        )
+        return MoleculePreTrainingOutput(loss=loss, losses=losses, embeddings=means)
+
+
+class GroverReadout(nn.Module):
+    """
+    Self-attentive readout (Lin et al. 2017, eq. 6): `softmax(W2 tanh(W1 X^T)) X` over the atoms X of each molecule,
+    flattened, `[atoms, width] -> [molecules, readout_heads * width]`.
+    """
+
+    def __init__(self, config: GroverConfig):
+        super().__init__()
+        self.hidden_weight = nn.Parameter(torch.empty(config.readout_hidden, config.embedding_dim))
+        self.head_weight = nn.Parameter(torch.empty(config.readout_heads, config.readout_hidden))
+
+    def forward(self, states: torch.Tensor, batch: torch.Tensor, num_graphs: int) -> torch.Tensor:
+        counts = torch.bincount(batch, minlength=num_graphs)
+        place = torch.arange(len(batch), device=batch.device) - (counts.cumsum(0) - counts)[batch]
+        dense = states.new_zeros(num_graphs, int(counts.max()), states.shape[1])
+        dense = dense.index_put((batch, place), states)
+        scores = F.linear(torch.tanh(F.linear(dense, self.hidden_weight)), self.head_weight)
+        absent = torch.arange(dense.shape[1], device=batch.device) >= counts[:, None]
+        chances = scores.float().masked_fill(absent[..., None], -torch.inf).softmax(dim=1)
+        return (chances.to(dense.dtype).transpose(1, 2) @ dense).flatten(1)
+
+
+class GroverFeedForward(nn.Module):
+    """Dropout, linear, then (activation, dropout, linear) per further layer; the layers share one activation."""
+
+    def __init__(self, config: GroverConfig, input_dim: int):
+        super().__init__()
+        width = config.ffn_dim or config.embedding_dim
+        widths = [input_dim, *[width] * (config.ffn_layers - 1), config.num_labels]
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in itertools.pairwise(widths))
+        self.activation = GroverActivation(config) if config.ffn_layers > 1 else None
+        self.dropout = nn.Dropout(config.dropout if config.classifier_dropout is None else config.classifier_dropout)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        for place, layer in enumerate(self.layers):
+            states = layer(self.dropout(states if place == 0 else self.activation(states)))
+        return states.float()
+
+
+class GroverPropertyHead(PropertyHead):
+    """
+    One readout of both atom outputs and a network over each (`GroverFinetuneTask`). In training the loss is that of
+    both predictions plus `disagreement_weight` times their squared difference; in evaluation they are averaged: values,
+    or probabilities, whose logits are then `logits`.
+    """
+
+    def __init__(self, config: GroverConfig):
+        nn.Module.__init__(self)
+        self.config = config
+        self.readout = GroverReadout(config) if config.readout == "self_attention" else None
+        width = config.embedding_dim * (config.readout_heads if self.readout is not None else 1) + config.features_dim
+        self.from_atom = GroverFeedForward(config, width)
+        self.from_bond = GroverFeedForward(config, width)
+
+    def forward(
+        self,
+        graph: GroverGraph,
+        states: dict[str, torch.Tensor],
+        features: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> MoleculePropertyOutput:
+        given = 0 if features is None else features.shape[-1]
+        if given != self.config.features_dim:
+            raise ValueError(f"{given} features per molecule are given, features_dim is {self.config.features_dim}")
+        found = []
+        for branch, network in (("atom_from_atom", self.from_atom), ("atom_from_bond", self.from_bond)):
+            if self.readout is None:
+                pooled = graph.mean(states[branch], graph.atom_batch)
+            else:
+                atoms = states[branch][1:] if graph.padded else states[branch]
+                pooled = self.readout(atoms, graph.atom_batch, graph.num_graphs)
+            if features is not None:
+                pooled = torch.cat([pooled, features.to(pooled.dtype)], dim=1)
+            found.append(network(pooled))
+        first, second = found
+        if self.config.problem_type == "regression":
+            mean, std = self._label_scale(first)
+            logits = (first + second) / 2
+            predictions = logits * std + mean
+            targets = None if labels is None else (labels - mean) / std
+        else:
+            # the logit of the mean of two probabilities
+            logits = torch.logaddexp(F.logsigmoid(first), F.logsigmoid(second))
+            logits = logits - torch.logaddexp(F.logsigmoid(-first), F.logsigmoid(-second))
+            predictions = torch.sigmoid(logits)
+            targets = labels
+        losses = None
+        if targets is not None and self.training:
+            present = ~torch.isnan(targets)
+            apart = torch.where(present, (first - second) ** 2, 0.0).sum() / present.sum().clamp(min=1)
+            losses = {
+                "property_from_atom": property_loss(first, targets, self.config.problem_type),
+                "property_from_bond": property_loss(second, targets, self.config.problem_type),
+                "property_disagreement": self.config.disagreement_weight * apart,
+            }
+        elif targets is not None:
+            losses = {"property": property_loss(logits, targets, self.config.problem_type)}
+        return MoleculePropertyOutput(
+            loss=None if losses is None else sum(losses.values()),
+            losses=None if losses is None else {name: value.detach() for name, value in losses.items()},
+            logits=logits,
+            predictions=predictions,
+        )
+
+
+class GroverForPropertyPrediction(GroverPreTrainedModel):
+    """Molecular properties from both atom outputs; the branches to bonds are neither built nor loaded."""
+
+    def __init__(self, config: GroverConfig):
+        super().__init__(config)
+        self.grover = GroverModel(config, outputs="atom")
+        self.head = GroverPropertyHead(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        x: torch.Tensor,
+        edge_index: torch.LongTensor,
+        edge_attr: torch.Tensor,
+        batch: torch.LongTensor | None = None,
+        num_graphs: int | None = None,
+        features: torch.FloatTensor | None = None,
+        labels: torch.FloatTensor | None = None,
+        **kwargs,
+    ) -> MoleculePropertyOutput:
+        """
+        Args:
+            x, edge_index, edge_attr, batch, num_graphs: see [`GroverModel`].
+            features: `[molecules, features_dim]`, where the configuration has such.
+            labels: `[molecules, tasks]`, NaN = missing.
+        """
+        graph = make_graph(x, edge_index, edge_attr, batch, num_graphs, self)
+        states = self.grover.encode(graph)
+        return self.head(graph, states, features, labels)
+
+
+__all__ = ["GroverForPreTraining", "GroverForPropertyPrediction", "GroverModel", "GroverPreTrainedModel"]

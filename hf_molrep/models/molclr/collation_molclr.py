@@ -1,0 +1,167 @@
+"""MolCLR batches: augmented, masked or split molecules for pre-training, molecules with labels for fine-tuning."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from ...data.augmentation import delete_bonds, hops_from, mask_atoms, mask_bonds_of, part_of, remove_subgraph
+from .feature_extraction_molclr import MolCLRFeatureExtractor
+
+
+@dataclass
+class MolCLRDataCollator:
+    """
+    Rows to a batch. A row holds the features of one molecule, as [`MolCLRFeatureExtractor.featurize`] gives them, or a
+    raw `smiles`. With `labels` the molecules are joined as they are; without, they are made ready for `objective`.
+
+    `"contrastive"`: two augmented views of each molecule, the second one under keys that begin with `second_`.
+    Augmentations of N atoms and M bonds (the original's `dataset.py`, `dataset_subgraph.py`, `dataset_mix.py`):
+        node: max(1, floor(N / 4)) atoms masked and floor(M / 4) bonds deleted;
+        subgraph: floor(N / 4) atoms around a center masked, their bonds deleted, another center in the second view;
+        mix: a subgraph of up to a fifth of the atoms, then atoms masked and bonds deleted up to a quarter of each.
+    Other than the original: where the fragment of the center is too small, the subgraph is that fragment (the original
+    never ends, or raises for a lone ion; its `mix` stops too); bonds are deleted whichever way they are written
+    (`subgraph` of the original forgets some); a molecule of one atom is not refused.
+
+    `"attribute_masking"` (pretrain-gnns' `MaskAtom`): floor(0.15 N + 1) atoms masked, and their bonds where there is a
+    `mask_bond_type`; `masked_atoms`, `masked_bonds` (edges 2k) are their places in the batch, `masked_atom_types`,
+    `masked_bond_types` what stood there.
+
+    `"context_prediction"` (`ExtractSubstructureContextPair`): a random atom, its place in `centers`, in the part of its
+    molecule that is within `num_layers` bonds; and what is more than `context_inner_hops`, and at most `context_size`
+    bonds more, away, under keys that begin with `context_`. `anchors` are the context's atoms that are in both parts,
+    `anchor_batch` the molecule of each. A molecule that is too small has no context.
+
+    Args:
+        processor: the feature extractor of the checkpoint.
+        objective, mask_atom_type, mask_bond_type, num_layers, context_inner_hops, context_size: the configuration's.
+        augmentation: `"node"` (the original's default), `"subgraph"` or `"mix"`.
+        masked_share: of the atoms, in attribute masking.
+        seed, epoch: each molecule draws from `default_rng([seed, epoch, row_id])`; a trainer sets `epoch`.
+    """
+
+    processor: MolCLRFeatureExtractor
+    objective: Literal["contrastive", "attribute_masking", "context_prediction"] = "contrastive"
+    augmentation: Literal["node", "subgraph", "mix"] = "node"
+    mask_atom_type: int = 118
+    mask_bond_type: int | None = None
+    masked_share: float = 0.15
+    num_layers: int = 5
+    context_inner_hops: int = 4
+    context_size: int = 3
+    seed: int = 0
+    epoch: int = 0
+
+    def __post_init__(self):
+        if self.objective not in ("contrastive", "attribute_masking", "context_prediction"):
+            raise ValueError(f"unknown objective {self.objective!r}")
+        if self.augmentation not in ("node", "subgraph", "mix"):
+            raise ValueError(f"augmentation is 'node', 'subgraph' or 'mix', not {self.augmentation!r}")
+
+    def generator(self, row_id: int) -> np.random.Generator:
+        """Of the random numbers of a molecule in this epoch."""
+        return np.random.default_rng([self.seed, self.epoch, int(row_id)])
+
+    def views(self, feature: dict, row_id: int) -> tuple[dict, dict]:
+        """Two augmented copies of a molecule."""
+        rng, mask = self.generator(row_id), (self.mask_atom_type, 0)
+        atoms, bonds = int(feature["num_nodes"]), len(feature["edge_index"]) // 4
+        centers = rng.permutation(atoms)[:2]
+        made = []
+        for view in range(2):
+            changed = feature
+            if self.augmentation == "node":
+                changed, _ = mask_atoms(changed, rng, max(1, atoms // 4), mask)
+                changed = delete_bonds(changed, rng, bonds // 4)
+            else:
+                share = 0.25 if self.augmentation == "subgraph" else rng.uniform(0, 0.2)
+                center = int(centers[view % len(centers)])
+                changed, removed = remove_subgraph(changed, rng, math.floor(share * atoms), mask, center)
+                if self.augmentation == "mix":
+                    rest = np.setdiff1d(np.arange(atoms), removed)
+                    changed, _ = mask_atoms(changed, rng, max(0, atoms // 4 - len(removed)), mask, among=rest)
+                    left = len(changed["edge_index"]) // 4
+                    changed = delete_bonds(changed, rng, max(0, left - math.ceil(0.75 * bonds)))
+            made.append(changed)
+        return made[0], made[1]
+
+    def masked(self, features: list[dict], row_ids: list[int]) -> dict[str, torch.Tensor]:
+        """The batch of attribute masking."""
+        changed, parts, atom, edge = [], [], 0, 0
+        for feature, row_id in zip(features, row_ids, strict=True):
+            number = int(feature["num_nodes"])
+            count = math.floor(number * self.masked_share + 1)
+            new, places = mask_atoms(feature, self.generator(row_id), min(count, number), (self.mask_atom_type, 0))
+            part = {"atoms": places + atom, "atom_types": _column(feature["x"])[places]}
+            if self.mask_bond_type is not None:
+                new, bonds = mask_bonds_of(new, places, (self.mask_bond_type, 0))
+                part |= {"bonds": bonds + edge, "bond_types": _column(feature["edge_attr"])[bonds]}
+            changed.append(new)
+            parts.append(part)
+            atom, edge = atom + number, edge + len(feature["edge_index"]) // 2
+        batch = dict(self.processor.pad(changed, return_tensors="pt"))
+        names = {"atoms": "masked_atoms", "atom_types": "masked_atom_types"}
+        if self.mask_bond_type is not None:
+            names |= {"bonds": "masked_bonds", "bond_types": "masked_bond_types"}
+        return batch | {name: _joined([part[key] for part in parts]) for key, name in names.items()}
+
+    def split(self, features: list[dict], row_ids: list[int]) -> dict[str, torch.Tensor]:
+        """The batch of context prediction."""
+        inner, outer = self.context_inner_hops, self.context_inner_hops + self.context_size
+        near, far, centers, anchors, owners, atom, context_atom = [], [], [], [], [], 0, 0
+        for place, (feature, row_id) in enumerate(zip(features, row_ids, strict=True)):
+            center = int(self.generator(row_id).integers(int(feature["num_nodes"])))
+            hops = hops_from(feature, center)
+            substructure = (hops >= 0) & (hops <= self.num_layers)
+            context = (hops > inner) & (hops <= outer)
+            near.append(part_of(feature, substructure))
+            far.append(part_of(feature, context))
+            centers.append([atom + int(substructure[:center].sum())])
+            both = np.flatnonzero(substructure[context])
+            anchors.append(both + context_atom)
+            owners.append(np.full(len(both), place))
+            atom, context_atom = atom + int(substructure.sum()), context_atom + int(context.sum())
+        batch = dict(self.processor.pad(near, return_tensors="pt"))
+        contexts = self.processor.pad(far, return_tensors="pt")
+        batch |= {f"context_{key}": contexts[key] for key in ("x", "edge_index", "edge_attr")}
+        return batch | {
+            "centers": _joined(centers),
+            "anchors": _joined(anchors),
+            "anchor_batch": _joined(owners),
+        }
+
+    def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
+        if "x" in rows[0]:
+            features = [{key: row[key] for key in ("x", "edge_index", "edge_attr", "z", "num_nodes")} for row in rows]
+        else:
+            features = self.processor.featurize([row["smiles"] for row in rows])
+        if "labels" in rows[0]:
+            batch = dict(self.processor.pad(features, return_tensors="pt"))
+            batch["labels"] = torch.from_numpy(np.array([row["labels"] for row in rows], dtype=np.float32))
+            return batch
+        if "row_id" not in rows[0]:
+            raise ValueError("pre-training needs the column 'row_id': each molecule draws its own random numbers")
+        row_ids = [row["row_id"] for row in rows]
+        if self.objective == "attribute_masking":
+            return self.masked(features, row_ids)
+        if self.objective == "context_prediction":
+            return self.split(features, row_ids)
+        pairs = [self.views(feature, row_id) for feature, row_id in zip(features, row_ids, strict=True)]
+        first, second = (self.processor.pad(views, return_tensors="pt") for views in zip(*pairs, strict=True))
+        return {**first, **{f"second_{key}": value for key, value in second.items()}}
+
+
+def _column(flat: Sequence[int]) -> np.ndarray:
+    """The first of two features."""
+    return np.asarray(flat)[::2]
+
+
+def _joined(parts: Sequence[Sequence[int]]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(parts).astype(np.int64))
+
+
+__all__ = ["MolCLRDataCollator"]

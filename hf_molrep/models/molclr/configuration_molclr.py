@@ -1,0 +1,114 @@
+"""MolCLR configuration."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from ...hub import RemoteCodeMixin
+
+
+@strict
+class MolCLRConfig(RemoteCodeMixin, PreTrainedConfig):
+    r"""
+    Configuration of the MolCLR models (Wang et al., Nature Machine Intelligence 2022). Defaults are those of the
+    original's `config.yaml` and `config_finetune.yaml`.
+
+    Args:
+        gnn_type: MolCLR's `"gin"` or `"gcn"`; or a layer of pretrain-gnns (Hu et al., ICLR 2020), whose released
+            weights have no `feature_dim`: `"gcn_normalized"`, `"graphsage"`, `"gat"`.
+        num_atom_types, num_chiralities, num_bond_types, num_bond_directions: rows of the embeddings. 119 and 5 hold
+            the mask token 118 and the self-loop 4 of MolCLR; pretrain-gnns has 120 and 6.
+        mask_atom_type: what stands in place of a masked atom: MolCLR's 118; pretrain-gnns has 119.
+        mask_bond_type: the same for bonds, in attribute masking only, pretrain-gnns' 5; None: bonds are not masked.
+        objective: of `MolCLRForPreTraining`: MolCLR's `"contrastive"` (NT-Xent), or of pretrain-gnns
+            `"attribute_masking"` or `"context_prediction"`; these two train atom states, so `feature_dim` is None.
+        context_inner_hops, context_size: context prediction; the context of an atom are the atoms more than
+            `context_inner_hops` (None: `num_layers - 1`) and at most `context_size` more bonds away; it is encoded by
+            `context_size` layers.
+        embedding_dim: width of the atom states.
+        num_layers: message-passing layers.
+        num_heads: attention heads of `"gat"`.
+        jumping_knowledge: which states an atom ends with: the last layer's, or sum, maximum or concatenation over the
+            embedding and all layers.
+        readout: from atoms to the molecule.
+        feature_dim: width of `pooler_output`, a linear map of the readout; None: the readout itself.
+        projection_dim: width of the contrasted projection.
+        temperature: tau of NT-Xent.
+        dropout: after every layer, in pre-training and in the bare model.
+        finetuning_dropout: the same under the property head.
+        head_layers: hidden layers (width `hidden_size // 2`, softplus) of the property head; None: the original's, two
+            over `"gin"`, one over the others.
+        label_mean, label_std, label_units: one per task of a regression; predictions come back in these units.
+    """
+
+    model_type = "molclr"
+    keys_to_ignore_at_inference = ["losses", "last_hidden_state"]
+
+    gnn_type: Literal["gin", "gcn", "gcn_normalized", "graphsage", "gat"] = "gin"
+    num_atom_types: int = 119
+    num_chiralities: int = 3
+    num_bond_types: int = 5
+    num_bond_directions: int = 3
+    mask_atom_type: int = 118
+    mask_bond_type: int | None = None
+    objective: Literal["contrastive", "attribute_masking", "context_prediction"] = "contrastive"
+    context_inner_hops: int | None = None
+    context_size: int = 3
+    embedding_dim: int = 300
+    num_layers: int = 5
+    num_heads: int = 2
+    jumping_knowledge: Literal["last", "sum", "max", "concat"] = "last"
+    readout: Literal["mean", "sum", "max"] = "mean"
+    feature_dim: int | None = 512
+    projection_dim: int = 256
+    temperature: float = 0.1
+    dropout: float | int = 0.0
+    finetuning_dropout: float | int = 0.3
+    head_layers: int | None = None
+    label_mean: list[float] | None = None
+    label_std: list[float] | None = None
+    label_units: list[str] | None = None
+
+    def __post_init__(self, **kwargs):
+        if self.problem_type is None:
+            self.problem_type = "regression"
+        if self.context_inner_hops is None:
+            self.context_inner_hops = self.num_layers - 1
+        super().__post_init__(**kwargs)
+
+    @property
+    def atom_dim(self) -> int:
+        """Width of `last_hidden_state`."""
+        return self.embedding_dim * (self.num_layers + 1 if self.jumping_knowledge == "concat" else 1)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of `pooler_output`."""
+        return self.feature_dim or self.atom_dim
+
+    def validate_architecture(self):
+        """Special types have their rows; what would never be trained is refused."""
+        if self.num_bond_types < 5:
+            raise ValueError(f"num_bond_types is {self.num_bond_types}; four bonds and the self-loop need 5")
+        if not 0 <= self.mask_atom_type < self.num_atom_types:
+            raise ValueError(f"mask_atom_type {self.mask_atom_type} is not among {self.num_atom_types} atom types")
+        if self.mask_bond_type is not None and not 4 < self.mask_bond_type < self.num_bond_types:
+            raise ValueError(
+                f"mask_bond_type {self.mask_bond_type}: 0 ... 4 are bonds and the self-loop, and there are "
+                f"{self.num_bond_types} bond types"
+            )
+        if not self.context_inner_hops < self.num_layers and self.objective == "context_prediction":
+            raise ValueError(f"context_inner_hops {self.context_inner_hops} is not below num_layers {self.num_layers}")
+        if self.objective != "contrastive" and self.feature_dim is not None:
+            raise ValueError(f"objective {self.objective!r} trains the states of atoms: set feature_dim to None")
+
+    def validate_labels(self):
+        """Label scales must stand for every task."""
+        for name in ("label_mean", "label_std", "label_units"):
+            value = getattr(self, name)
+            if value is not None and len(value) != self.num_labels:
+                raise ValueError(f"{name} has {len(value)} entries for {self.num_labels} tasks")
+
+
+__all__ = ["MolCLRConfig"]

@@ -1,0 +1,490 @@
+"""
+MolCLR: graph neural networks, pre-trained so that two augmented views of a molecule are alike.
+
+Paper: Wang, Wang, Cao, Barati Farimani, "Molecular contrastive learning of representations via graph neural networks",
+Nature Machine Intelligence 2022 (arXiv 2102.10056). Original code: github.com/yuyangw/MolCLR (MIT), `models/` and
+`nt_xent.py`; its GIN and the layers of `gnn_type` `"gcn_normalized"`, `"graphsage"`, `"gat"` are those of
+github.com/snap-stanford/pretrain-gnns (MIT; Hu et al., ICLR 2020).
+
+As the original does, and not as a textbook: `"gcn"` adds neighbours without a norm (the original computes it and throws
+it away), and `"gat"` normalises attention over the edges that leave an atom, not over those that arrive.
+Ours: bond embeddings are added as (number of bonds of each kind) times (table), once per atom and not per edge; one
+logit per binary task and all tasks at once, where the original trains a two-class model per task; no message passing
+of PyG, which stores a row per edge (see `nn/gather_sum.py`); `jumping_knowledge="sum"` sums all layers (the original
+takes the first of what it sums). Negatives of context prediction skip molecules that have no context, as the original's
+batches do.
+"""
+
+import copy
+import itertools
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+
+from ...compat import GradientCheckpointingLayer, can_return_tuple, init
+from ...hub import RemoteCodeMixin
+from ...losses import context_prediction, masked_cross_entropy, nt_xent
+from ...modeling_outputs import MoleculeModelOutput, MoleculePreTrainingOutput, MoleculePropertyOutput
+from ...nn.gather_sum import GatherSum
+from ...nn.heads import PropertyHead
+from .configuration_molclr import MolCLRConfig
+
+SELF_LOOP = 4  # bond type; its direction is 0
+ATOM_CLASSES, BOND_CLASSES = 119, 4  # that attribute masking tells apart
+
+
+class MolCLREdges(NamedTuple):
+    """
+    The edges of a batch with a self-loop at every atom, in the form that the layers need; made once per batch.
+
+    Args:
+        source, target, bond: `[edges]`, `[edges]`, `[edges, 2]` (type, direction).
+        neighbours: the plan of the sum over neighbours and the atom itself.
+        degree: `[atoms]`, how many rows that sum has.
+        bond_counts: `[atoms, bond types + directions + 1]`, bonds of each kind that arrive at an atom, and 1.
+    """
+
+    source: torch.Tensor
+    target: torch.Tensor
+    bond: torch.Tensor
+    neighbours: GatherSum
+    degree: torch.Tensor
+    bond_counts: torch.Tensor
+
+
+def count_bonds(target: torch.Tensor, bond: torch.Tensor, weight: torch.Tensor, atoms: int, config) -> torch.Tensor:
+    """Weights `[edges]` summed by target atom and kind of bond, `[atoms, bond types + directions]`."""
+    kinds = config.num_bond_types + config.num_bond_directions
+    place = target[:, None] * kinds + bond + torch.tensor([0, config.num_bond_types], device=bond.device)
+    counts = torch.zeros(atoms * kinds, dtype=weight.dtype, device=weight.device)
+    return counts.scatter_add_(0, place.flatten(), weight[:, None].expand(-1, 2).flatten()).view(atoms, kinds)
+
+
+def make_edges(edge_index: torch.Tensor, edge_attr: torch.Tensor, atoms: int, dtype, config) -> MolCLREdges:
+    """Edges `[2, edges]`, `[edges, 2]` of a joined graph to [`MolCLREdges`]."""
+    loops = torch.arange(atoms, device=edge_index.device)
+    source, target = torch.cat([edge_index[0], loops]), torch.cat([edge_index[1], loops])
+    bond = torch.cat([edge_attr[:, :2], edge_attr.new_tensor([[SELF_LOOP, 0]]).expand(atoms, 2)])
+    ones = torch.ones(len(source), dtype=dtype, device=source.device)
+    if config.gnn_type == "gcn_normalized":  # 1 / sqrt(degree), of the atoms that edges leave
+        degree = torch.zeros(atoms, dtype=dtype, device=source.device).scatter_add_(0, source, ones)
+        weight = degree.rsqrt()[source]
+    else:
+        degree = torch.zeros(atoms, dtype=dtype, device=source.device).scatter_add_(0, target, ones)
+        weight = ones
+    counts = torch.cat([count_bonds(target, bond, weight, atoms, config), ones[:atoms, None]], dim=1)
+    return MolCLREdges(source, target, bond, GatherSum(source, target, atoms, atoms), degree, counts)
+
+
+class MolCLRLayer(GradientCheckpointingLayer):
+    """
+    One message-passing layer, `[atoms, hidden] -> [atoms, hidden]`. Normalisation comes after it and outside, so that
+    gradient checkpointing does not count a batch twice in the running statistics.
+    """
+
+    def __init__(self, config: MolCLRConfig, bond_dim: int):
+        super().__init__()
+        self.bond_embeddings = nn.Embedding(config.num_bond_types, bond_dim)
+        self.direction_embeddings = nn.Embedding(config.num_bond_directions, bond_dim)
+
+    def bond_table(self) -> torch.Tensor:
+        """`[bond types + directions, width]`."""
+        return torch.cat([self.bond_embeddings.weight, self.direction_embeddings.weight])
+
+    def add_messages(self, states: torch.Tensor, edges: MolCLREdges) -> torch.Tensor:
+        """Sum of neighbours, the atom itself and the embeddings of the bonds to them."""
+        messages = edges.neighbours(states)
+        messages += (
+            edges.bond_counts[:, :-1] @ self.bond_table()
+        )  # in place, as the ReLUs: memory is the rest of the time
+        return messages
+
+
+class MolCLRGINLayer(MolCLRLayer):
+    """GIN with bonds (Hu et al. 2020, eq. 2): MLP(sum over neighbours and self of state + bond)."""
+
+    def __init__(self, config: MolCLRConfig):
+        super().__init__(config, config.embedding_dim)
+        self.up_proj = nn.Linear(config.embedding_dim, 2 * config.embedding_dim)
+        self.down_proj = nn.Linear(2 * config.embedding_dim, config.embedding_dim)
+
+    def up(self, states: torch.Tensor, edges: MolCLREdges) -> torch.Tensor:
+        """
+        `up_proj` of the messages, without making them: the bond table goes through `up_proj` before its rows are
+        counted, and the bias is one row more, counted once.
+        """
+        if type(self.up_proj) is not nn.Linear:  # an adapter has taken its place
+            return self.up_proj(self.add_messages(states, edges))
+        table = F.linear(self.bond_table(), self.up_proj.weight)
+        hidden = edges.bond_counts @ torch.cat([table, self.up_proj.bias[None].to(table.dtype)])
+        sums, weight = edges.neighbours(states).to(hidden.dtype), self.up_proj.weight.to(hidden.dtype)
+        return hidden.addmm_(sums, weight.T)  # in place: memory is what takes the rest of the time
+
+    def forward(self, states: torch.Tensor, edges: MolCLREdges, norm: nn.BatchNorm1d | None = None) -> torch.Tensor:
+        """With `norm`, which must be in evaluation mode, batch norm is a part of `down_proj`."""
+        hidden = F.relu(self.up(states, edges), inplace=True)
+        if norm is None or type(self.down_proj) is not nn.Linear:
+            states = self.down_proj(hidden)
+            return states if norm is None else norm(states)
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        shift = (self.down_proj.bias - norm.running_mean) * scale + norm.bias
+        return F.linear(hidden, self.down_proj.weight * scale[:, None], shift)
+
+
+class MolCLRGlorotLinear(nn.Linear):
+    """A linear map that starts from Glorot's distribution (the original's `glorot`), not from torch's."""
+
+
+class MolCLRGCNLayer(MolCLRLayer):
+    """MolCLR's GCN: sum over neighbours and self of W state + one number per bond; then the bias."""
+
+    def __init__(self, config: MolCLRConfig):
+        super().__init__(config, 1)
+        self.dense = MolCLRGlorotLinear(config.embedding_dim, config.embedding_dim, bias=False)
+        self.bias = nn.Parameter(torch.zeros(config.embedding_dim))
+
+    def forward(self, states: torch.Tensor, edges: MolCLREdges) -> torch.Tensor:
+        return self.add_messages(self.dense(states), edges) + self.bias
+
+
+class MolCLRNormalizedGCNLayer(MolCLRLayer):
+    """GCN of pretrain-gnns: sum of (W state + bond) / sqrt(degree of both ends)."""
+
+    def __init__(self, config: MolCLRConfig):
+        super().__init__(config, config.embedding_dim)
+        self.dense = nn.Linear(config.embedding_dim, config.embedding_dim)
+
+    def forward(self, states: torch.Tensor, edges: MolCLREdges) -> torch.Tensor:
+        scale = edges.degree.rsqrt()[:, None]
+        return self.add_messages(self.dense(states) * scale, edges) * scale
+
+
+class MolCLRGraphSAGELayer(MolCLRLayer):
+    """GraphSAGE of pretrain-gnns: mean of W state + bond, to length one."""
+
+    def __init__(self, config: MolCLRConfig):
+        super().__init__(config, config.embedding_dim)
+        self.dense = nn.Linear(config.embedding_dim, config.embedding_dim)
+
+    def forward(self, states: torch.Tensor, edges: MolCLREdges) -> torch.Tensor:
+        return F.normalize(self.add_messages(self.dense(states), edges) / edges.degree[:, None], dim=-1)
+
+
+class MolCLRGATLayer(MolCLRLayer):
+    """GAT of pretrain-gnns: heads averaged, attention over the edges that leave an atom (as released)."""
+
+    def __init__(self, config: MolCLRConfig):
+        super().__init__(config, config.num_heads * config.embedding_dim)
+        self.num_heads = config.num_heads
+        self.dense = nn.Linear(config.embedding_dim, config.num_heads * config.embedding_dim)
+        self.attention = nn.Parameter(torch.zeros(config.num_heads, 2 * config.embedding_dim))
+        self.bias = nn.Parameter(torch.zeros(config.embedding_dim))
+
+    def forward(self, states: torch.Tensor, edges: MolCLREdges) -> torch.Tensor:
+        states = self.dense(states).unflatten(-1, (self.num_heads, -1))
+        bonds = self.bond_embeddings(edges.bond[:, 0]) + self.direction_embeddings(edges.bond[:, 1])
+        messages = states[edges.source] + bonds.unflatten(-1, (self.num_heads, -1)).to(states.dtype)
+        of_target, of_message = self.attention.chunk(2, dim=-1)
+        logits = (states * of_target).sum(-1)[edges.target] + (messages * of_message).sum(-1)
+        logits = F.leaky_relu(logits, 0.2).float()
+        groups = edges.source[:, None].expand_as(logits)
+        largest = torch.full_like(logits[: len(states)], -torch.inf).scatter_reduce_(0, groups, logits.detach(), "amax")
+        weights = (logits - largest[edges.source]).exp()
+        total = torch.zeros_like(largest).scatter_add(0, groups, weights)
+        messages = messages * (weights / total[edges.source])[..., None].to(messages.dtype)
+        return torch.zeros_like(states).index_add(0, edges.target, messages).mean(dim=1) + self.bias
+
+
+LAYERS = {
+    "gin": MolCLRGINLayer,
+    "gcn": MolCLRGCNLayer,
+    "gcn_normalized": MolCLRNormalizedGCNLayer,
+    "graphsage": MolCLRGraphSAGELayer,
+    "gat": MolCLRGATLayer,
+}
+
+
+class MolCLRPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
+    config: MolCLRConfig
+    base_model_prefix = "molclr"
+    main_input_name = "x"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # every loss here is a mean
+    _no_split_modules = ["MolCLRLayer"]
+    _keys_to_ignore_on_load_unexpected = [r"^contrast_(dense|out)\.", r"^(atom|bond)_head\.", r"^context_model\."]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        """As the original: Glorot for embeddings and the GCN's and GAT's weights, torch's defaults for the rest."""
+        if isinstance(module, MolCLRGlorotLinear):
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, nn.Linear):
+            # torch draws weight and bias from +-1 / sqrt(inputs)
+            bound = module.in_features**-0.5
+            init.uniform_(module.weight, -bound, bound)
+            if module.bias is not None:
+                init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.Embedding):
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, nn.BatchNorm1d):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+            init.zeros_(module.running_mean)
+            init.ones_(module.running_var)
+            init.zeros_(module.num_batches_tracked)
+        elif isinstance(module, MolCLRGCNLayer):
+            init.zeros_(module.bias)
+        elif isinstance(module, MolCLRGATLayer):
+            # PyG's glorot of a [1, heads, 2 * hidden] tensor
+            bound = (6 / sum(module.attention.shape)) ** 0.5
+            init.uniform_(module.attention, -bound, bound)
+            init.zeros_(module.bias)
+
+
+class MolCLRModel(MolCLRPreTrainedModel):
+    """The encoder: a molecular graph to atom states, their mean, and the representation that is fine-tuned."""
+
+    def __init__(self, config: MolCLRConfig):
+        super().__init__(config)
+        self.atom_embeddings = nn.Embedding(config.num_atom_types, config.embedding_dim)
+        self.chirality_embeddings = nn.Embedding(config.num_chiralities, config.embedding_dim)
+        self.layers = nn.ModuleList([LAYERS[config.gnn_type](config) for _ in range(config.num_layers)])
+        self.norms = nn.ModuleList([nn.BatchNorm1d(config.embedding_dim) for _ in range(config.num_layers)])
+        self.feature = nn.Linear(config.atom_dim, config.feature_dim) if config.feature_dim else None
+        self.dropout = config.dropout
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.atom_embeddings
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.atom_embeddings = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        x: torch.LongTensor,
+        edge_index: torch.LongTensor,
+        edge_attr: torch.LongTensor,
+        batch: torch.LongTensor | None = None,
+        num_graphs: int | None = None,
+        **kwargs,
+    ) -> MoleculeModelOutput:
+        """
+        Args:
+            x: `[atoms, 2]`, atomic number - 1 (118: masked) and chirality; edge_index: `[2, edges]`, each bond twice;
+            edge_attr: `[edges, 2]`, bond type and direction; batch: `[atoms]`, molecule of each atom (None: all of
+            one); num_graphs: molecules (None: counted).
+        Returns:
+            `pooler_output` `[molecules, hidden_size]`: the original's `h`; `last_hidden_state` `[atoms, atom_dim]`.
+        Raises:
+            ValueError: the batch was cut, as `nn.DataParallel` does.
+        """
+        if edge_index.shape[0] != 2 or edge_index.shape[1] != len(edge_attr):
+            raise ValueError(
+                f"edge_index {tuple(edge_index.shape)} does not fit edge_attr {tuple(edge_attr.shape)}: a joined graph "
+                "must not be cut as nn.DataParallel does; use torchrun for several GPUs"
+            )
+        atoms = len(x)
+        if batch is None:
+            batch, num_graphs = x.new_zeros(atoms), 1
+        if num_graphs is None:
+            num_graphs = int(batch.max()) + 1
+        states = self.atom_embeddings(x[:, 0]) + self.chirality_embeddings(x[:, 1])
+        edges = make_edges(edge_index, edge_attr, atoms, states.dtype, self.config)
+        of_layers = [states]
+        for depth, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            if isinstance(layer, MolCLRGINLayer) and not norm.training:
+                states = layer(states, edges, norm)
+            else:
+                states = norm(layer(states, edges))
+            if depth < len(self.layers) - 1:
+                states = F.relu(states, inplace=True)
+            states = F.dropout(states, self.dropout, self.training)
+            if self.config.jumping_knowledge != "last":
+                of_layers.append(states)
+        if self.config.jumping_knowledge == "concat":
+            states = torch.cat(of_layers, dim=-1)
+        elif self.config.jumping_knowledge == "sum":
+            states = torch.stack(of_layers).sum(dim=0)
+        elif self.config.jumping_knowledge == "max":
+            states = torch.stack(of_layers).amax(dim=0)
+        pooled = self.pool(states, batch, num_graphs)
+        if self.feature is not None:
+            pooled = self.feature(pooled)
+        return MoleculeModelOutput(last_hidden_state=states, pooler_output=pooled)
+
+    def pool(self, states: torch.Tensor, batch: torch.LongTensor, num_graphs: int) -> torch.Tensor:
+        """Atoms `[atoms, width]` to molecules `[molecules, width]`; a molecule without atoms is 0."""
+        if self.config.readout == "max":
+            place = batch[:, None].expand_as(states)
+            return states.new_zeros(num_graphs, states.shape[1]).scatter_reduce(
+                0, place, states, "amax", include_self=False
+            )
+        pooled = GatherSum(torch.arange(len(batch), device=batch.device), batch, len(batch), num_graphs)(states)
+        if self.config.readout == "mean":
+            size = torch.zeros(num_graphs, dtype=pooled.dtype, device=pooled.device)
+            size = size.scatter_add_(0, batch, torch.ones_like(batch, dtype=pooled.dtype))
+            pooled = pooled / size.clamp(min=1)[:, None]
+        return pooled
+
+
+class MolCLRForPreTraining(MolCLRPreTrainedModel):
+    """
+    Pre-training by `config.objective`:
+
+    `"contrastive"` (MolCLR): each of the two views of a molecule must find the other among all views of the batch.
+    `"attribute_masking"` (pretrain-gnns): the types of masked atoms, and of masked bonds where there are such.
+    `"context_prediction"` (pretrain-gnns): which surroundings, encoded by a model of their own, belong to an atom.
+    """
+
+    def __init__(self, config: MolCLRConfig):
+        super().__init__(config)
+        self.molclr = MolCLRModel(config)
+        if config.objective == "contrastive":
+            self.contrast_dense = nn.Linear(config.hidden_size, config.hidden_size)
+            self.contrast_out = nn.Linear(config.hidden_size, config.projection_dim)
+        elif config.objective == "attribute_masking":
+            self.atom_head = nn.Linear(config.atom_dim, ATOM_CLASSES)
+            if config.mask_bond_type is not None:
+                self.bond_head = nn.Linear(config.atom_dim, BOND_CLASSES)
+        else:
+            of_context = copy.deepcopy(config)
+            of_context.num_layers = config.context_size
+            self.context_model = MolCLRModel(of_context)
+        self.post_init()
+
+    def project(self, embedding: torch.Tensor) -> torch.Tensor:
+        """`[molecules, hidden] -> [molecules, projection_dim]`: the original's `z`."""
+        return self.contrast_out(F.relu(self.contrast_dense(embedding)))
+
+    @can_return_tuple
+    def forward(
+        self,
+        x: torch.LongTensor,
+        edge_index: torch.LongTensor,
+        edge_attr: torch.LongTensor,
+        batch: torch.LongTensor | None = None,
+        num_graphs: int | None = None,
+        second_x: torch.LongTensor | None = None,
+        second_edge_index: torch.LongTensor | None = None,
+        second_edge_attr: torch.LongTensor | None = None,
+        second_batch: torch.LongTensor | None = None,
+        second_num_graphs: int | None = None,
+        masked_atoms: torch.LongTensor | None = None,
+        masked_atom_types: torch.LongTensor | None = None,
+        masked_bonds: torch.LongTensor | None = None,
+        masked_bond_types: torch.LongTensor | None = None,
+        centers: torch.LongTensor | None = None,
+        context_x: torch.LongTensor | None = None,
+        context_edge_index: torch.LongTensor | None = None,
+        context_edge_attr: torch.LongTensor | None = None,
+        anchors: torch.LongTensor | None = None,
+        anchor_batch: torch.LongTensor | None = None,
+        **kwargs,
+    ) -> MoleculePreTrainingOutput:
+        """
+        Args:
+            x, edge_index, edge_attr, batch, num_graphs: molecules, first views, or the parts around `centers`, as in
+                [`MolCLRModel`].
+            second_x, ...: contrastive: the second views; molecule k of both is the same one. Each set of views passes
+                the encoder by itself, so batch norm sees one at a time, as in the original.
+            masked_atoms, masked_bonds: attribute masking: `[masked]`, places in `x` and `edge_attr`;
+                masked_atom_types, masked_bond_types: what stood there.
+            centers: context prediction: `[molecules]`, an atom of each; context_x, ...: the contexts; anchors: atoms of
+                the contexts whose states are averaged; anchor_batch: the molecule of each. A molecule may have none.
+        Returns:
+            `losses`: `contrastive` ([`~hf_molrep.losses.nt_xent`]); or `atoms` and `bonds`
+            ([`~hf_molrep.losses.masked_cross_entropy`]); or `context` ([`~hf_molrep.losses.context_prediction`]).
+            `embeddings`: contrastive `first` and `second`, `[molecules, projection_dim]`.
+        Raises:
+            ValueError: the batch was made for another objective.
+        """
+        needed = {"contrastive": second_x, "attribute_masking": masked_atoms, "context_prediction": centers}
+        if needed[self.config.objective] is None:
+            raise ValueError(
+                f"this batch was not made for objective {self.config.objective!r}: give it to the data collator"
+            )
+        output = self.molclr(x, edge_index, edge_attr, batch, num_graphs)
+        if self.config.objective == "contrastive":
+            first = self.project(output.pooler_output)
+            second = self.molclr(second_x, second_edge_index, second_edge_attr, second_batch, second_num_graphs)
+            second = self.project(second.pooler_output)
+            losses = {"contrastive": nt_xent(first, second, self.config.temperature)}
+            embeddings = {"first": first, "second": second}
+        elif self.config.objective == "attribute_masking":
+            states = output.last_hidden_state
+            losses = {"atoms": masked_cross_entropy(self.atom_head(states[masked_atoms]), masked_atom_types)}
+            if self.config.mask_bond_type is not None:
+                ends = states[edge_index[:, masked_bonds]].sum(dim=0)
+                losses["bonds"] = masked_cross_entropy(self.bond_head(ends), masked_bond_types)
+            embeddings = None
+        else:
+            of_centers = output.last_hidden_state[centers]
+            if len(context_x) < 2:  # batch norm needs two atoms; the sum keeps every parameter in the graph
+                contexts = of_centers * 0 + sum(weight.sum() * 0 for weight in self.context_model.parameters())
+                anchor_batch = anchor_batch[:0]
+            else:
+                states = self.context_model(context_x, context_edge_index, context_edge_attr).last_hidden_state[anchors]
+                contexts = self.context_model.pool(states, anchor_batch, len(centers))
+            present = torch.zeros(len(centers), dtype=torch.bool, device=x.device).index_fill(0, anchor_batch, True)
+            losses = {"context": context_prediction(of_centers, contexts, present)}
+            embeddings = None
+        return MoleculePreTrainingOutput(loss=sum(losses.values()), losses=losses, embeddings=embeddings)
+
+
+class MolCLRPropertyHead(PropertyHead):
+    """The original's: linear and softplus, `head_layers` times, then linear; hidden width half of the embedding."""
+
+    def __init__(self, config: MolCLRConfig):
+        nn.Module.__init__(self)
+        self.config = config
+        layers = config.head_layers or (2 if config.gnn_type == "gin" else 1)
+        width = config.hidden_size // 2
+        widths = [config.hidden_size] + [width] * layers
+        self.dense = nn.ModuleList([nn.Linear(*pair) for pair in itertools.pairwise(widths)])
+        self.out_proj = nn.Linear(width, config.num_labels)
+
+    def logits(self, embedding: torch.Tensor) -> torch.Tensor:
+        for dense in self.dense:
+            embedding = F.softplus(dense(embedding))
+        return self.out_proj(embedding)
+
+
+class MolCLRForPropertyPrediction(MolCLRPreTrainedModel):
+    """
+    Molecular properties from the encoder. The original fine-tunes with Adam, batches of 32, learning rate 5e-4 for the
+    head and 1e-4 for the encoder, weight decay 1e-6, 100 epochs, and dropout 0.3 in the encoder.
+    """
+
+    def __init__(self, config: MolCLRConfig):
+        super().__init__(config)
+        self.molclr = MolCLRModel(config)
+        self.molclr.dropout = config.finetuning_dropout
+        self.head = MolCLRPropertyHead(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        x: torch.LongTensor,
+        edge_index: torch.LongTensor,
+        edge_attr: torch.LongTensor,
+        batch: torch.LongTensor | None = None,
+        num_graphs: int | None = None,
+        labels: torch.FloatTensor | None = None,
+        **kwargs,
+    ) -> MoleculePropertyOutput:
+        """
+        Args:
+            x, edge_index, edge_attr, batch, num_graphs: as in [`MolCLRModel`]; labels: `[molecules, tasks]`,
+            NaN = missing.
+        """
+        return self.head(self.molclr(x, edge_index, edge_attr, batch, num_graphs).pooler_output, labels)
+
+
+__all__ = ["MolCLRForPreTraining", "MolCLRForPropertyPrediction", "MolCLRModel", "MolCLRPreTrainedModel"]

@@ -1,0 +1,54 @@
+"""`examples/prepare_molecules.py`: what is left out, and which part a molecule belongs to."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hf_molrep.chem.smiles import inchikey_block
+
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "prepare_molecules.py"
+CHAINS = ["C" * length + "O" for length in range(1, 60)]
+
+
+def table(path: Path, smiles: list[str]) -> Path:
+    blocks = [inchikey_block(text) if text != "C1CC" else "broken" for text in smiles]
+    pd.DataFrame({"smiles": smiles, "inchikey_block": blocks}).to_parquet(path)
+    return path
+
+
+def test_parts(tmp_path, capsys):
+    main = runpy.run_path(str(SCRIPT))["main"]
+    files = [table(tmp_path / "a.parquet", [*CHAINS, "OCC", "C1CC"]), table(tmp_path / "b.parquet", ["CO", "CC(C)O"])]
+    excluded = table(tmp_path / "excluded.parquet", ["CCCO"])
+    main([*map(str, files), "--exclude", str(excluded), "--out", str(tmp_path / "out"), "--validation-fraction", "0.3"])
+    assert "written to" in capsys.readouterr().out
+    counts = json.loads((tmp_path / "out" / "exclusions.json").read_text())
+    parts = {name: pd.read_parquet(tmp_path / "out" / f"{name}.parquet") for name in ("train", "validation")}
+    assert counts == {
+        "rows": 63,
+        "a": 61,
+        "b": 2,
+        "left out: benchmark molecule (InChIKey first block)": 1,
+        "left out: SMILES refused": 1,
+        "left out: same SMILES after standardisation": 2,
+        "train": len(parts["train"]),
+        "validation": len(parts["validation"]),
+    }
+    assert 5 < len(parts["validation"]) < 30
+    together = pd.concat(parts.values())
+    assert set(together.smiles) == {*CHAINS, "CC(C)O"} - {"CCCO"}
+    assert sorted(together.row_id) == list(range(59))
+    # the same molecules go to the same parts whatever else is there
+    main([str(files[0]), "--out", str(tmp_path / "again"), "--validation-fraction", "0.3"])
+    again = set(pd.read_parquet(tmp_path / "again" / "validation.parquet").smiles)
+    assert set(parts["validation"].smiles) - {"CC(C)O"} <= again
+
+
+def test_columns_are_needed(tmp_path):
+    main = runpy.run_path(str(SCRIPT))["main"]
+    pd.DataFrame({"smiles": ["C"]}).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "x.parquet")])
