@@ -41,6 +41,14 @@ _NAMES = {
         "MolCLRForPropertyPrediction",
         "MolCLRModel",
     ],
+    ".models.uni_mol": [
+        "UniMolConfig",
+        "UniMolDataCollator",
+        "UniMolFeatureExtractor",
+        "UniMolForPreTraining",
+        "UniMolForPropertyPrediction",
+        "UniMolModel",
+    ],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["checkpoint_path", *_MODULE_OF]

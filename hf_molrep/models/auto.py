@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from ..compat import CONFIG_MAPPING_NAMES, _BaseAutoModelClass, _LazyAutoMapping, auto_class_update
-from . import grover, mm_deacon, molclr
+from . import grover, mm_deacon, molclr, uni_mol
 
 
 class Method(NamedTuple):
@@ -55,6 +55,14 @@ METHODS: dict[str, Method] = {
         model=molclr.MolCLRModel,
         for_pre_training=molclr.MolCLRForPreTraining,
         for_property_prediction=molclr.MolCLRForPropertyPrediction,
+    ),
+    "uni_mol": Method(
+        config=uni_mol.UniMolConfig,
+        processor=uni_mol.UniMolFeatureExtractor,
+        data_collator=uni_mol.UniMolDataCollator,
+        model=uni_mol.UniMolModel,
+        for_pre_training=uni_mol.UniMolForPreTraining,
+        for_property_prediction=uni_mol.UniMolForPropertyPrediction,
     ),
 }
 

@@ -1,0 +1,114 @@
+"""Uni-Mol batches: masked and moved atoms for pre-training, molecules with labels for fine-tuning."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from .feature_extraction_uni_mol import ELEMENTS, MASK, UNKNOWN, UniMolFeatureExtractor
+
+
+@dataclass
+class UniMolDataCollator:
+    """
+    Rows to a batch. A row holds the features of one molecule, as [`UniMolFeatureExtractor.featurize`] gives them, or
+    its `z` and `pos`. With `labels` the molecules are padded as they are; without, atoms are chosen, masked and moved
+    (`mask_points_dataset.py` of the original), the truth stands in `target_ids` and `target_pos`.
+
+    Of n atoms `int(mask_probability * n + u)` are chosen, u uniform in 0 ... 1. A share `leave_probability` of them is
+    left as it is, a share `random_probability` gets the token of a random element, the others `[MASK]`; all but those
+    left are moved.
+
+    Args:
+        processor: the feature extractor of the checkpoint.
+        mask_probability, leave_probability, random_probability: see above.
+        noise, noise_type: `"uniform"` in -noise ... noise angstrom along each axis, `"normal"` of that width,
+            `"truncated_normal"` (cut at twice the width), or `"none"`.
+        conformers: of molecules that have several: `"random"`: one per epoch (the paper, in training), `"all"` (the
+            paper, in evaluation) or `"first"`. None: `"random"` in pre-training, `"all"` where there are labels.
+        seed, epoch: each molecule draws from `default_rng([seed, epoch, row_id])`; a trainer sets `epoch`.
+
+    A molecule of few atoms may have none chosen, here as in the original.
+    """
+
+    processor: UniMolFeatureExtractor
+    mask_probability: float = 0.15
+    leave_probability: float = 0.05
+    random_probability: float = 0.05
+    noise: float = 1.0
+    noise_type: Literal["uniform", "normal", "truncated_normal", "none"] = "uniform"
+    conformers: Literal["random", "all", "first"] | None = None
+    seed: int = 0
+    epoch: int = 0
+
+    def __post_init__(self):
+        if self.noise_type not in ("uniform", "normal", "truncated_normal", "none"):
+            raise ValueError(
+                f"noise_type is 'uniform', 'normal', 'truncated_normal' or 'none', not {self.noise_type!r}"
+            )
+        if self.conformers not in (None, "random", "all", "first"):
+            raise ValueError(f"conformers is 'random', 'all' or 'first', not {self.conformers!r}")
+
+    def _noise(self, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+        if self.noise_type == "uniform":
+            return rng.uniform(-self.noise, self.noise, shape)
+        if self.noise_type == "none":
+            return np.zeros(shape)
+        drawn = rng.normal(0.0, self.noise, shape)
+        return drawn if self.noise_type == "normal" else drawn.clip(-2 * self.noise, 2 * self.noise)
+
+    def corrupted(self, feature: dict, rng: np.random.Generator) -> tuple[dict, np.ndarray]:
+        """A molecule with masked and moved atoms, and its `target_ids` `[atoms + 2]` (-100: not chosen)."""
+        ids = np.array(feature["input_ids"])
+        atoms = len(ids) - 2
+        chosen = 1 + rng.choice(atoms, int(self.mask_probability * atoms + rng.random()), replace=False)
+        targets = np.full(len(ids), -100)
+        targets[chosen] = ids[chosen]
+        what = rng.random(len(chosen))
+        changed = chosen[what >= self.leave_probability]
+        random = chosen[(what >= self.leave_probability) & (what < self.leave_probability + self.random_probability)]
+        ids[changed] = MASK
+        ids[random] = UNKNOWN + 1 + rng.integers(len(ELEMENTS), size=len(random))
+        pos = np.array(feature["pos"], dtype=np.float32).reshape(-1, 3)
+        pos[changed - 1] += self._noise(rng, (len(changed), 3)).astype(np.float32)
+        return {"input_ids": ids, "pos": pos.ravel()}, targets
+
+    def _chosen_conformer(self, feature: dict, rng: np.random.Generator | None) -> dict:
+        pos = np.asarray(feature["pos"], dtype=np.float32).reshape(-1, 3 * (len(feature["input_ids"]) - 2))
+        return {"input_ids": feature["input_ids"], "pos": pos[0 if rng is None else rng.integers(len(pos))]}
+
+    def _generators(self, rows: Sequence[dict]) -> list[np.random.Generator]:
+        if "row_id" not in rows[0]:
+            raise ValueError("random steps need the column 'row_id': each molecule draws its own random numbers")
+        return [np.random.default_rng([self.seed, self.epoch, int(row["row_id"])]) for row in rows]
+
+    def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
+        features = list(rows)
+        if "input_ids" not in rows[0]:
+            features = self.processor.featurize(z=[row["z"] for row in rows], pos=[row["pos"] for row in rows])
+        labelled = "labels" in rows[0]
+        conformers = self.conformers or ("all" if labelled else "random")
+        generators = None if labelled and conformers != "random" else self._generators(rows)
+        if conformers != "all":
+            drawing = generators if conformers == "random" else [None] * len(rows)
+            features = [self._chosen_conformer(each, rng) for each, rng in zip(features, drawing, strict=True)]
+        if labelled:
+            batch = dict(self.processor.pad(features, return_tensors="pt"))
+            batch["labels"] = torch.from_numpy(np.array([row["labels"] for row in rows], dtype=np.float32))
+            return batch
+        if conformers == "all":
+            raise ValueError("pre-training takes one conformer at a time: conformers is 'random' or 'first'")
+        corrupted = [self.corrupted(feature, rng) for feature, rng in zip(features, generators, strict=True)]
+        batch = dict(self.processor.pad([feature for feature, _ in corrupted], return_tensors="pt"))
+        clean = self.processor.pad(features, return_tensors="pt")
+        batch["target_pos"] = clean["pos"]
+        targets = torch.full(clean["input_ids"].shape, -100)
+        for row, (_, target) in enumerate(corrupted):
+            targets[row, : len(target)] = torch.from_numpy(target)
+        batch["target_ids"] = targets
+        return batch
+
+
+__all__ = ["UniMolDataCollator"]

@@ -1,0 +1,100 @@
+"""Uni-Mol configuration."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from ...hub import RemoteCodeMixin
+
+
+@strict
+class UniMolConfig(RemoteCodeMixin, PreTrainedConfig):
+    r"""
+    Configuration of the Uni-Mol models (Zhou et al., ICLR 2023). The defaults are those of the released molecular
+    models: 47.6 million parameters with all pre-training heads.
+
+    Args:
+        vocab_size: tokens: padding, beginning, end, unknown element, 26 elements, mask. Pairs of tokens have
+            `vocab_size ** 2` types.
+        num_attention_heads: also the width of the pair representation.
+        num_kernels: Gaussian functions of the distance.
+        kernel_init: weights of the Gaussian kernel before training: `"normal"` of width `initializer_range`, as the
+            released pre-training code in effect drew them, or `"uniform"`: centres and widths uniform in 0 ... 3,
+            scale 1 and shift 0, as the original layer means to (and does when it is not pre-trained).
+        embedding_dropout, hidden_dropout, attention_dropout, activation_dropout: of the token embeddings, of what each
+            half of a layer adds, of the attention weights, inside the feed-forward network.
+        max_length: longest sequence, atoms and two special tokens.
+        distance_mean, distance_std: the distance head predicts `(distance - mean) / std`, angstrom.
+        token_loss_weight, coordinate_loss_weight, distance_loss_weight, hidden_norm_loss_weight,
+            pair_norm_loss_weight: of the five terms of the pre-training loss.
+        head_type: property head: `"tanh"` (the paper: dropout, linear, tanh, dropout, linear) or `"linear"`
+            (unimol_tools: dropout, linear).
+        classifier_dropout: of the property head.
+        label_mean, label_std, label_units: one per task of a regression; predictions come back in these units.
+    """
+
+    model_type = "uni_mol"
+    keys_to_ignore_at_inference = [
+        "losses",
+        "last_hidden_state",
+        "hidden_states",
+        "attentions",
+        "pair_representation",
+        "initial_pair_representation",
+        "token_logits",
+        "coordinates",
+        "distances",
+    ]
+
+    vocab_size: int = 31
+    hidden_size: int = 512
+    num_hidden_layers: int = 15
+    num_attention_heads: int = 64
+    intermediate_size: int = 2048
+    num_kernels: int = 128
+    kernel_init: Literal["normal", "uniform"] = "normal"
+    embedding_dropout: float | int = 0.1
+    hidden_dropout: float | int = 0.1
+    attention_dropout: float | int = 0.1
+    activation_dropout: float | int = 0.0
+    layer_norm_eps: float = 1e-5
+    initializer_range: float = 0.02
+    max_length: int = 512
+    distance_mean: float = 6.312581655060595
+    distance_std: float = 3.3899264663911888
+    token_loss_weight: float | int = 1.0
+    coordinate_loss_weight: float | int = 5.0
+    distance_loss_weight: float | int = 10.0
+    hidden_norm_loss_weight: float | int = 0.01
+    pair_norm_loss_weight: float | int = 0.01
+    head_type: Literal["tanh", "linear"] = "tanh"
+    classifier_dropout: float | int = 0.0
+    label_mean: list[float] | None = None
+    label_std: list[float] | None = None
+    label_units: list[str] | None = None
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+
+    def __post_init__(self, **kwargs):
+        if self.problem_type is None:
+            self.problem_type = "regression"
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        """The hidden width must be divisible by the heads."""
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+
+    def validate_labels(self):
+        """Label scales must stand for every task."""
+        for name in ("label_mean", "label_std", "label_units"):
+            value = getattr(self, name)
+            if value is not None and len(value) != self.num_labels:
+                raise ValueError(f"{name} has {len(value)} entries for {self.num_labels} tasks")
+
+
+__all__ = ["UniMolConfig"]

@@ -1,0 +1,203 @@
+"""Released weights of Uni-Mol and fine-tuned ones of unimol_tools to checkpoints of this package."""
+
+import argparse
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from .configuration_uni_mol import UniMolConfig
+from .feature_extraction_uni_mol import TOKENS, UniMolFeatureExtractor
+from .modeling_uni_mol import (
+    UniMolForPreTraining,
+    UniMolForPropertyPrediction,
+    UniMolModel,
+    UniMolPreTrainedModel,
+)
+
+# Names of the original -> ours.
+NAMES = {
+    r"embed_tokens\.": "uni_mol.token_embeddings.",
+    r"encoder\.emb_layer_norm\.": "uni_mol.embedding_norm.",
+    r"encoder\.final_layer_norm\.": "uni_mol.final_norm.",
+    r"encoder\.final_head_layer_norm\.": "coordinate_head.norm.",
+    r"encoder\.layers\.(\d+)\.self_attn\.in_proj\.": r"uni_mol.layers.\1.attention.qkv_proj.",
+    r"encoder\.layers\.(\d+)\.self_attn\.out_proj\.": r"uni_mol.layers.\1.attention.out_proj.",
+    r"encoder\.layers\.(\d+)\.self_attn_layer_norm\.": r"uni_mol.layers.\1.attention_norm.",
+    r"encoder\.layers\.(\d+)\.fc1\.": r"uni_mol.layers.\1.up_proj.",
+    r"encoder\.layers\.(\d+)\.fc2\.": r"uni_mol.layers.\1.down_proj.",
+    r"encoder\.layers\.(\d+)\.final_layer_norm\.": r"uni_mol.layers.\1.mlp_norm.",
+    r"gbf\.(means|stds|mul|bias)\.weight$": r"uni_mol.pair_embedding.\1",
+    r"gbf_proj\.linear1\.": "uni_mol.pair_embedding.dense.",
+    r"gbf_proj\.linear2\.": "uni_mol.pair_embedding.out_proj.",
+    r"lm_head\.dense\.": "token_head.dense.",
+    r"lm_head\.layer_norm\.": "token_head.norm.",
+    r"lm_head\.(weight|bias)$": r"token_head.\1",
+    r"pair2coord_proj\.linear1\.": "coordinate_head.dense.",
+    r"pair2coord_proj\.linear2\.": "coordinate_head.out_proj.",
+    r"dist_head\.dense\.": "distance_head.dense.",
+    r"dist_head\.layer_norm\.": "distance_head.norm.",
+    r"dist_head\.out_proj\.": "distance_head.out_proj.",
+    r"(?:classification_head|classification_heads\.[^.]+)\.(dense|out_proj)\.": r"head.\1.",
+}
+OTHER_KERNEL = "gbf.w_edge.weight"  # of the crystal and OLED models
+
+
+def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    A `state_dict` of the original under our names.
+
+    Raises:
+        ValueError: a name that the original's molecular models do not have, or two heads for properties.
+    """
+    if OTHER_KERNEL in state:
+        raise ValueError("this is a crystal or OLED model of Uni-Mol: its distance features are not the molecular ones")
+    converted: dict[str, torch.Tensor] = {}
+    for key, value in state.items():
+        ours = next((re.sub(old, new, key, count=1) for old, new in NAMES.items() if re.match(old, key)), None)
+        if ours is None:
+            raise ValueError(f"{key!r} is not a name of Uni-Mol's molecular models")
+        if ours in converted:
+            raise ValueError(f"{key!r}: the file holds several property heads")
+        converted[ours] = value
+    return converted
+
+
+def config_of(converted: Mapping[str, torch.Tensor], **options) -> UniMolConfig:
+    """
+    The configuration that renamed weights belong to, read from their shapes; `options` are further fields.
+
+    Raises:
+        ValueError: weights of the encoder are missing.
+    """
+    try:
+        vocab_size, hidden_size = converted["uni_mol.token_embeddings.weight"].shape
+        heads, num_kernels = converted["uni_mol.pair_embedding.out_proj.weight"].shape
+        intermediate_size = converted["uni_mol.layers.0.up_proj.weight"].shape[0]
+    except KeyError as error:
+        raise ValueError(f"not the weights of a molecular Uni-Mol model: {error} is missing") from error
+    layers = 1 + max(int(key.split(".")[2]) for key in converted if key.startswith("uni_mol.layers."))
+    if "head.out_proj.weight" in converted:
+        options.setdefault("head_type", "tanh" if "head.dense.weight" in converted else "linear")
+        tasks = converted["head.out_proj.weight"].shape[0]
+        options.setdefault("id2label", {task: f"task_{task}" for task in range(tasks)})
+    return UniMolConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=intermediate_size,
+        num_kernels=num_kernels,
+        **options,
+    )
+
+
+def convert_model(state: Mapping[str, torch.Tensor], **options) -> UniMolPreTrainedModel:
+    """
+    The model in evaluation mode with the weights of the original: [`UniMolForPropertyPrediction`] where the file has
+    a property head, [`UniMolForPreTraining`] where it has those of pre-training, else [`UniMolModel`].
+
+    Args:
+        options: fields of [`UniMolConfig`].
+    Raises:
+        ValueError: as [`convert_state`] and [`config_of`]; or tensors are missing or have another shape.
+    """
+    converted = convert_state(state)
+    config = config_of(converted, **options)
+    if "head.out_proj.weight" in converted:
+        model = UniMolForPropertyPrediction(config)
+        # fine-tuned files may carry what pre-training left
+        unused = tuple(pattern.replace("\\", "") for pattern in model._keys_to_ignore_on_load_unexpected)
+        converted = {name: value for name, value in converted.items() if not name.startswith(unused)}
+    elif "token_head.weight" in converted:
+        model = UniMolForPreTraining(config)
+    else:
+        model = UniMolModel(config)
+        converted = {name.removeprefix("uni_mol."): value for name, value in converted.items()}
+    try:
+        model.load_state_dict(converted)
+    except RuntimeError as error:
+        raise ValueError(f"the weights are incomplete: {error}") from error
+    return model.eval()
+
+
+def read_state(path: str | Path) -> dict[str, torch.Tensor]:
+    """
+    The `state_dict` in a file of `torch.save`, wherever the original puts it (`model`, `model_state_dict`, or the whole
+    file). Only tensors, plain containers and the options of a command line are read: a file that would run code is
+    refused.
+
+    Raises:
+        OSError: no such file.
+        ValueError: not such a file.
+    """
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is no file of weights alone: {str(error).splitlines()[0]}") from error
+    for key in ("model", "model_state_dict"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dict (names and tensors)")
+    return dict(state)
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    hydrogens: str | None = None,
+    problem_type: str | None = None,
+    label_mean: Sequence[float] | None = None,
+    label_std: Sequence[float] | None = None,
+    task_names: Sequence[str] | None = None,
+) -> Path:
+    """
+    `mol_pre_all_h_220816.pt`, `mol_pre_no_h_220816.pt` or a fine-tuned model to a folder with weights, configuration
+    and feature extractor.
+
+    Args:
+        source: the file of weights.
+        hydrogens: `"all"` or `"none"`, what the weights have seen; None: told by `all_h` or `no_h` in the file's name.
+        problem_type: `"regression"` or `"multi_label_classification"`; needed where there is a property head.
+        label_mean, label_std: how its labels were scaled. unimol_tools keeps that in another file (a pickle).
+        task_names: of its outputs.
+    Returns:
+        `out`.
+    Raises:
+        OSError: no such file.
+        ValueError: as [`read_state`] and [`convert_model`]; what the file does not tell was not said.
+    """
+    if hydrogens is None:
+        told = {kind for kind, text in (("all", "all_h"), ("none", "no_h")) if text in Path(source).name}
+        if len(told) != 1:
+            raise ValueError("the name of the file does not tell whether its weights saw hydrogens: say hydrogens")
+        (hydrogens,) = told
+    state = read_state(source)
+    options: dict = {}
+    if any(key.startswith("classification_head") for key in state):
+        if problem_type not in ("regression", "multi_label_classification"):
+            raise ValueError(
+                "the file has a property head: say its problem_type, 'regression' or 'multi_label_classification' "
+                "(a head of several classes has no counterpart here)"
+            )
+        options = {
+            "problem_type": problem_type,
+            "label_mean": None if label_mean is None else [float(value) for value in label_mean],
+            "label_std": None if label_std is None else [float(value) for value in label_std],
+        }
+        if task_names is not None:
+            options["id2label"] = dict(enumerate(task_names))
+    model = convert_model(state, **options)
+    if model.config.vocab_size != len(TOKENS):
+        raise ValueError(f"the weights have {model.config.vocab_size} tokens, those of molecules {len(TOKENS)}")
+    out = Path(out)
+    model.save_pretrained(out)
+    UniMolFeatureExtractor(hydrogens=hydrogens).save_pretrained(out)
+    return out
+
+
+__all__ = ["config_of", "convert", "convert_model", "convert_state", "read_state"]

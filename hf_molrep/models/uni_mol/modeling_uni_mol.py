@@ -1,0 +1,541 @@
+"""
+Uni-Mol: a Transformer over the atoms of one conformer whose attention logits are a representation of atom pairs.
+
+Paper: Zhou, Gao, Ding, Zheng, Xu, Wei, Zhang, Ke, "Uni-Mol: A Universal 3D Molecular Representation Learning
+Framework", ICLR 2023. Original code: github.com/deepmodeling/Uni-Mol (`unimol/models/unimol.py`,
+`transformer_encoder_with_pair.py`, `unimol/losses/unimol.py`) and github.com/deepmodeling/unimol_tools, both MIT.
+
+The model sees elements and distances and nothing else: no bonds, charges or chirality. Rotation, translation and
+reflection of the conformer leave every embedding; predicted coordinates turn with it.
+
+Differences from the original: pairs that contain padding get the most negative finite logit instead of minus infinity
+(attention to them is exactly zero either way); the pre-training heads are evaluated only where the loss looks (chosen
+atoms); a batch without padding works; a batch without any chosen atom has loss terms 0 instead of NaN; under
+`torch.distributed` means over atoms and pairs are those of the joined batch.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+
+from ...compat import (
+    GradientCheckpointingLayer,
+    can_return_tuple,
+    capture_outputs,
+    init,
+    merge_with_config_defaults,
+)
+from ...hub import RemoteCodeMixin
+from ...losses import mean_over_processes
+from ...modeling_outputs import MoleculeModelOutput, MoleculePreTrainingOutput, MoleculePropertyOutput
+from ...nn.heads import PropertyHead
+from .configuration_uni_mol import UniMolConfig
+
+PI = 3.14159  # as the original writes it: the released weights were trained with it
+CHUNK_OF_PAIRS = 4096  # of the Gaussian kernel without gradient on a CPU: features of so many pairs stay in cache
+
+
+@dataclass
+class UniMolModelOutput(MoleculeModelOutput):
+    """
+    [`~hf_molrep.modeling_outputs.MoleculeModelOutput`] and, with `output_pair=True`:
+
+    Args:
+        pair_representation (`torch.FloatTensor` of shape `(molecules, length, length, heads)`):
+            Attention logits of the last layer, 0 where either token is padding.
+        initial_pair_representation (the same shape): what the first layer was given.
+    """
+
+    pair_representation: torch.FloatTensor | None = None
+    initial_pair_representation: torch.FloatTensor | None = None
+
+
+@dataclass
+class UniMolPreTrainingOutput(MoleculePreTrainingOutput):
+    """
+    [`~hf_molrep.modeling_outputs.MoleculePreTrainingOutput`] and, of a batch without targets:
+
+    Args:
+        token_logits (`torch.FloatTensor` of shape `(molecules, length, vocabulary)`).
+        coordinates (`torch.FloatTensor` of shape `(molecules, length, 3)`): predicted, angstrom.
+        distances (`torch.FloatTensor` of shape `(molecules, length, length)`): predicted, angstrom.
+    """
+
+    token_logits: torch.FloatTensor | None = None
+    coordinates: torch.FloatTensor | None = None
+    distances: torch.FloatTensor | None = None
+
+
+class UniMolPairEmbedding(nn.Module):
+    """
+    Distance and types of each pair of tokens to the pair representation: an affine map of the distance by the ordered
+    pair of token types, Gaussian functions of it, and a two-layer perceptron.
+    """
+
+    def __init__(self, config: UniMolConfig):
+        super().__init__()
+        self.vocab_size = config.vocab_size
+        self.means = nn.Parameter(torch.empty(1, config.num_kernels))
+        self.stds = nn.Parameter(torch.empty(1, config.num_kernels))
+        self.mul = nn.Parameter(torch.empty(config.vocab_size**2, 1))
+        self.bias = nn.Parameter(torch.empty(config.vocab_size**2, 1))
+        self.dense = nn.Linear(config.num_kernels, config.num_kernels)
+        self.out_proj = nn.Linear(config.num_kernels, config.num_attention_heads)
+
+    def features(self, positions: torch.Tensor) -> torch.Tensor:
+        """Affinely mapped distances `[pairs]` to `gelu(dense(gaussians))` `[pairs, kernels]`."""
+        exact = torch.promote_types(self.stds.dtype, torch.float32)
+        std = self.stds.to(exact).abs() + 1e-5
+        scale = 0.5**0.5 / std
+        exponents = torch.addcmul(-self.means.to(exact) * scale, positions.to(exact)[:, None], scale)
+        # exp(-64) is 0 to everything that follows; without the limit narrow kernels give denormal numbers, which are
+        # slow to make and slower to multiply
+        if torch.is_grad_enabled():
+            gaussians = (-exponents.clamp(-8.0, 8.0).square()).exp() / ((2 * PI) ** 0.5 * std)
+        else:
+            gaussians = exponents.clamp_(-8.0, 8.0).square_().neg_().exp_().div_((2 * PI) ** 0.5 * std)
+        return F.gelu(self.dense(gaussians.to(self.dense.weight.dtype)))
+
+    def forward(self, input_ids: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
+        """`[molecules, length]` and `[molecules, length, 3]` (angstrom) to `[molecules, heads, length, length]`."""
+        molecules, length = input_ids.shape
+        types = input_ids[:, :, None] * self.vocab_size + input_ids[:, None]
+        # not through matrix products, which lose the digits of small distances
+        distances = torch.cdist(pos, pos, compute_mode="donot_use_mm_for_euclid_dist")
+        mul, bias = (F.embedding(types, table)[..., 0].to(pos.dtype) for table in (self.mul, self.bias))
+        positions = torch.addcmul(bias, mul, distances).flatten()
+        if torch.is_grad_enabled() or pos.device.type != "cpu":
+            features = self.features(positions)
+        else:
+            features = torch.cat([self.features(chunk) for chunk in positions.split(CHUNK_OF_PAIRS)])
+        features = features.view(molecules, length * length, -1)
+        # pairs last: the layout of attention logits, without a transposed copy
+        weight = self.out_proj.weight.to(features.dtype).expand(molecules, -1, -1)
+        pair = torch.baddbmm(self.out_proj.bias[None, :, None].to(features.dtype), weight, features.transpose(1, 2))
+        return pair.view(molecules, -1, length, length)
+
+
+class UniMolAttention(nn.Module):
+    """Self-attention whose logits are the pair representation plus the scaled product of queries and keys."""
+
+    def __init__(self, config: UniMolConfig):
+        super().__init__()
+        self.heads = config.num_attention_heads
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.dropout = config.attention_dropout
+        self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, hidden_states: torch.Tensor, pair: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            hidden_states: `[molecules, length, hidden]`; pair: `[molecules, heads, length, length]`, changed in place
+                where no gradient is asked for.
+        Returns:
+            what the layer adds `[molecules, length, hidden]`, attention weights, the new pair representation.
+        """
+        molecules, length, hidden = hidden_states.shape
+        qkv = self.qkv_proj(hidden_states).view(molecules, length, 3, self.heads, self.head_dim)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).reshape(3, -1, length, self.head_dim)
+        logits = pair.view(-1, length, length)
+        if torch.is_grad_enabled():
+            logits = torch.baddbmm(logits, query, key.transpose(1, 2), alpha=self.scaling)
+        else:
+            logits = logits.to(query.dtype).baddbmm_(query, key.transpose(1, 2), alpha=self.scaling)
+        with torch.autocast(logits.device.type, enabled=False):  # which would make and keep a float32 copy of all pairs
+            weights = F.softmax(logits, dim=-1)
+        weights = F.dropout(weights, self.dropout, self.training)
+        context = torch.bmm(weights, value).view(molecules, self.heads, length, self.head_dim)
+        context = self.out_proj(context.transpose(1, 2).reshape(molecules, length, hidden))
+        shape = (molecules, self.heads, length, length)
+        return context, weights.view(shape), logits.view(shape)
+
+
+class UniMolLayer(GradientCheckpointingLayer):
+    """Pre-norm attention and feed-forward network; hands the pair representation on."""
+
+    def __init__(self, config: UniMolConfig):
+        super().__init__()
+        self.attention = UniMolAttention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.activation_dropout = nn.Dropout(config.activation_dropout)
+
+    def forward(self, hidden_states: torch.Tensor, pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        attended, _, pair = self.attention(self.attention_norm(hidden_states), pair)
+        hidden_states = hidden_states + self.dropout(attended)
+        inner = self.activation_dropout(F.gelu(self.up_proj(self.mlp_norm(hidden_states))))
+        return hidden_states + self.dropout(self.down_proj(inner)), pair
+
+
+class UniMolTokenHead(nn.Module):
+    """States of masked atoms to logits of the vocabulary; its output weights are its own."""
+
+    def __init__(self, config: UniMolConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.weight = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return F.linear(self.norm(F.gelu(self.dense(hidden_states))), self.weight, self.bias)
+
+
+class UniMolCoordinateHead(nn.Module):
+    """
+    Coordinates from the change of the pair representation through the layers:
+    `x_i + sum_j (x_j - x_i) c_ij / n`, with j over all n tokens of the molecule, special ones included.
+    """
+
+    def __init__(self, config: UniMolConfig):
+        super().__init__()
+        width = config.num_attention_heads
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.dense = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, 1)
+
+    def forward(self, delta: torch.Tensor, own: torch.Tensor, others: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            delta: `[rows, length, heads]`, change of the pairs of some atoms with every token of their molecule.
+            own: `[rows, 3]`, coordinates of these atoms; others: `[rows, length, 3]`, of the tokens.
+            real: `[rows, length]`, 1 for tokens, 0 for padding.
+        Returns:
+            new coordinates `[rows, 3]`.
+        """
+        factors = self.out_proj(F.gelu(self.dense(self.norm(delta))))[..., 0]
+        real = real.to(own.dtype)
+        factors = factors.to(own.dtype) * real / real.sum(dim=-1, keepdim=True)
+        return own + (factors[:, None] @ (others - own[:, None]))[:, 0]
+
+
+class UniMolDistanceHead(nn.Module):
+    """Pair representation to scaled distances `[..., heads] -> [...]`, not yet symmetric."""
+
+    def __init__(self, config: UniMolConfig):
+        super().__init__()
+        width = config.num_attention_heads
+        self.dense = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.out_proj = nn.Linear(width, 1)
+
+    def forward(self, pair: torch.Tensor) -> torch.Tensor:
+        return self.out_proj(self.norm(F.gelu(self.dense(pair))))[..., 0]
+
+
+class UniMolPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
+    config: UniMolConfig
+    base_model_prefix = "uni_mol"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # every loss here is a mean
+    _no_split_modules = ["UniMolLayer"]
+    _can_record_outputs = {"hidden_states": UniMolLayer, "attentions": UniMolAttention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        """
+        As the original: normal weights of width `initializer_range`, zero biases, a zero row for padding, unit norms;
+        the output weights of the token head as torch draws those of a linear layer. See also `config.kernel_init`.
+        """
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, mean=0.0, std=std)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, mean=0.0, std=std)
+            if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
+                init.zeros_(module.weight[module.padding_idx])
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, UniMolTokenHead):
+            bound = module.weight.shape[1] ** -0.5
+            init.uniform_(module.weight, -bound, bound)
+            init.zeros_(module.bias)
+        elif isinstance(module, UniMolPairEmbedding):
+            if self.config.kernel_init == "normal":
+                for table in (module.means, module.stds, module.mul, module.bias):
+                    init.normal_(table, mean=0.0, std=std)
+            else:
+                init.uniform_(module.means, 0.0, 3.0)
+                init.uniform_(module.stds, 0.0, 3.0)
+                init.ones_(module.mul)
+                init.zeros_(module.bias)
+
+
+def as_single_conformers(
+    input_ids: torch.Tensor,
+    pos: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    conformer_mask: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """
+    Several conformers per molecule, `pos` `[molecules, conformers, length, 3]`, to one per row: `input_ids`
+    `[rows, length]`, `pos` `[rows, length, 3]`, `attention_mask`, and the molecule of each row `[rows]`.
+    """
+    if conformer_mask is None:
+        conformer_mask = torch.ones(pos.shape[:2], device=pos.device)
+    molecule, conformer = conformer_mask.nonzero(as_tuple=True)
+    mask = None if attention_mask is None else attention_mask[molecule]
+    return input_ids[molecule], pos[molecule, conformer], mask, molecule
+
+
+def mean_by_molecule(values: torch.Tensor, molecule: torch.Tensor, molecules: int) -> torch.Tensor:
+    """Rows `[rows, ...]` averaged over those of the same molecule, `[molecules, ...]`."""
+    total = values.new_zeros(molecules, *values.shape[1:]).index_add(0, molecule, values)
+    counts = torch.bincount(molecule, minlength=molecules).to(values.dtype)
+    return total / counts.view(-1, *[1] * (values.dim() - 1))
+
+
+class UniMolModel(UniMolPreTrainedModel):
+    """Tokens and coordinates to states of the atoms and of the molecule."""
+
+    def __init__(self, config: UniMolConfig):
+        super().__init__(config)
+        self.token_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.embedding_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.pair_embedding = UniMolPairEmbedding(config)
+        self.layers = nn.ModuleList([UniMolLayer(config) for _ in range(config.num_hidden_layers)])
+        self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.token_embeddings
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.token_embeddings = value
+
+    def encode(
+        self,
+        input_ids: torch.LongTensor,
+        pos: torch.FloatTensor,
+        attention_mask: torch.Tensor | None = None,
+        keep_initial_pair: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """
+        States before the final norm `[molecules, length, hidden]`, pair representation of the last layer and (on
+        request) of the first, `[molecules, heads, length, length]`; very negative where the second token is padding.
+        """
+        length = input_ids.shape[1]
+        if length > self.config.max_length:
+            raise ValueError(f"{length} tokens are more than max_length ({self.config.max_length})")
+        hidden_states = self.dropout(self.embedding_norm(self.token_embeddings(input_ids)))
+        pair = self.pair_embedding(input_ids, pos)
+        if attention_mask is not None:
+            hidden_states = hidden_states * attention_mask[..., None].to(hidden_states.dtype)
+            # finite, so that differences of pair representations are; sums with it stay in range
+            pair = pair.masked_fill_(attention_mask[:, None, None] == 0, torch.finfo(pair.dtype).min / 2)
+        first = None
+        if keep_initial_pair:
+            first = pair if torch.is_grad_enabled() else pair.clone()  # without gradient the layers work in place
+        for layer in self.layers:
+            hidden_states, pair = layer(hidden_states, pair)
+        return hidden_states, pair, first
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        pos: torch.FloatTensor,
+        attention_mask: torch.Tensor | None = None,
+        conformer_mask: torch.Tensor | None = None,
+        output_pair: bool = False,
+        **kwargs,
+    ) -> UniMolModelOutput:
+        """
+        Args:
+            input_ids: `[molecules, length]`, from [`UniMolFeatureExtractor`]: a special token before and after the
+                atoms; attention_mask: the same shape, 0 where padded (None: nothing is).
+            pos: `[molecules, length, 3]`, angstrom; the special tokens lie at the centroid of the atoms. Or
+                `[molecules, conformers, length, 3]` with `conformer_mask` `[molecules, conformers]`, 0 where a molecule
+                has fewer: embeddings and states are then means over the conformers (ours).
+            output_pair: return the pair representations too.
+        Returns:
+            `pooler_output` `[molecules, hidden]`, the state of the first special token; `last_hidden_state`.
+        Raises:
+            ValueError: more tokens than `max_length`; `output_pair` with several conformers.
+        """
+        molecules, molecule = len(input_ids), None
+        if pos.dim() == 4:
+            if output_pair:
+                raise ValueError("pair representations belong to one conformer: give pos [molecules, length, 3]")
+            input_ids, pos, attention_mask, molecule = as_single_conformers(
+                input_ids, pos, attention_mask, conformer_mask
+            )
+        hidden_states, pair, first = self.encode(input_ids, pos, attention_mask, output_pair)
+        hidden_states = self.final_norm(hidden_states)
+        if molecule is not None:
+            hidden_states = mean_by_molecule(hidden_states, molecule, molecules)
+        output = UniMolModelOutput(pooler_output=hidden_states[:, 0], last_hidden_state=hidden_states)
+        if output_pair:
+            real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            padded = (real[:, None, None] * real[:, None, :, None]) == 0
+            output.pair_representation = pair.masked_fill(padded, 0.0).permute(0, 2, 3, 1)
+            output.initial_pair_representation = first.masked_fill(padded, 0.0).permute(0, 2, 3, 1)
+        return output
+
+
+def norm_excess(squared: torch.Tensor, width: int) -> torch.Tensor:
+    """`relu(| ||v|| - sqrt(width) | - 1)` of vectors, given their squared lengths (paper, appendix; `norm_loss`)."""
+    return F.relu(((squared + 1e-10).sqrt() - width**0.5).abs() - 1.0)
+
+
+class UniMolForPreTraining(UniMolPreTrainedModel):
+    """Masked atoms, denoised coordinates and denoised distances, with a regulariser of two norms."""
+
+    def __init__(self, config: UniMolConfig):
+        super().__init__(config)
+        self.uni_mol = UniMolModel(config)
+        self.token_head = UniMolTokenHead(config)
+        self.coordinate_head = UniMolCoordinateHead(config)
+        self.distance_head = UniMolDistanceHead(config)
+        self.post_init()
+
+    def _predict(self, hidden_states, pair, delta, pos, real, rows, columns):
+        """Heads at the tokens `(rows, columns)`: logits, coordinates, and scaled distances to all tokens."""
+        logits = self.token_head(hidden_states[rows, columns])
+        coordinates = self.coordinate_head(
+            delta[rows, :, columns].transpose(1, 2), pos[rows, columns], pos[rows], real[rows]
+        )
+        forth = pair[rows, :, columns].masked_fill(real[rows, None] == 0, 0.0)
+        distances = self.distance_head(forth.transpose(1, 2))
+        distances = 0.5 * (distances + self.distance_head(pair[rows, :, :, columns].transpose(1, 2)))
+        return logits.float(), coordinates, distances.float()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        pos: torch.FloatTensor,
+        attention_mask: torch.Tensor | None = None,
+        target_ids: torch.LongTensor | None = None,
+        target_pos: torch.FloatTensor | None = None,
+        return_loss: bool = True,
+        **kwargs,
+    ) -> UniMolPreTrainingOutput:
+        """
+        Args:
+            input_ids, pos, attention_mask: as in [`UniMolModel`], with chosen atoms masked and moved
+                ([`UniMolDataCollator`] does it).
+            target_ids: `[molecules, length]`, the true token of chosen atoms, -100 elsewhere.
+            target_pos: `[molecules, length, 3]`, the true coordinates. No re-alignment: of the chosen atoms only.
+        Returns:
+            with targets `losses`: `token` (cross-entropy), `coordinate` and `distance` (smooth L1, of the chosen atoms
+            and of their distances to all tokens), `hidden_norm` and `pair_norm` ([`norm_excess`], mean over tokens and
+            pairs of a molecule, then over molecules); `loss`: their sum with the weights of the configuration;
+            `embeddings`: `molecule`. Without targets the predictions for all tokens.
+        """
+        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        learning = target_ids is not None and target_pos is not None and return_loss
+        # first of all: their number is not known to a compiler, which here has nothing to interrupt yet
+        rows, columns = ((target_ids != -100) if learning else (real != 0)).nonzero(as_tuple=True)
+        hidden_states, pair, first = self.uni_mol.encode(input_ids, pos, attention_mask, keep_initial_pair=True)
+        states = self.uni_mol.final_norm(hidden_states)
+        delta = pair - first  # exactly 0 where the second token is padding
+        embeddings = {"molecule": states[:, 0]}
+        logits, coordinates, distances = self._predict(states, pair, delta, pos, real, rows, columns)
+        if not learning:
+            distances = (distances * self.config.distance_std + self.config.distance_mean) * real[rows]
+            scattered = [
+                values.new_zeros(*input_ids.shape, values.shape[-1]).index_put((rows, columns), values)
+                for values in (logits, coordinates, distances)
+            ]
+            return UniMolPreTrainingOutput(
+                embeddings=embeddings, token_logits=scattered[0], coordinates=scattered[1], distances=scattered[2]
+            )
+        true_pos, others = target_pos[rows, columns].float(), target_pos[rows].float()
+        true_distances = (others - true_pos[:, None]).square().sum(dim=-1).sqrt()
+        true_distances = (true_distances - self.config.distance_mean) / self.config.distance_std
+        columns_real = real[rows].float()
+        distance = F.smooth_l1_loss(distances, true_distances, reduction="none") * columns_real
+        real = real.float()
+        tokens, (heads, hidden) = real.sum(dim=1), (delta.shape[1], states.shape[-1])
+        hidden_norm = norm_excess(hidden_states.float().square().sum(dim=-1), hidden)
+        pair_norm = norm_excess(delta.float().square().sum(dim=1), heads)
+        count = rows.new_tensor(len(rows))
+        losses = {
+            "token": mean_over_processes(F.cross_entropy(logits, target_ids[rows, columns], reduction="sum"), count),
+            "coordinate": mean_over_processes(
+                F.smooth_l1_loss(coordinates.float(), true_pos, reduction="sum"), 3 * count
+            ),
+            "distance": mean_over_processes(distance.sum(), columns_real.sum()),
+            "hidden_norm": ((hidden_norm * real).sum(dim=1) / tokens).mean(),
+            "pair_norm": ((pair_norm * real[:, None] * real[:, :, None]).sum(dim=(1, 2)) / tokens.square()).mean(),
+        }
+        loss = sum(getattr(self.config, f"{name}_loss_weight") * value for name, value in losses.items())
+        return UniMolPreTrainingOutput(loss=loss, losses=losses, embeddings=embeddings)
+
+
+class UniMolPropertyHead(PropertyHead):
+    """[`~hf_molrep.nn.heads.PropertyHead`], or with `head_type="linear"` its last layer alone."""
+
+    def __init__(self, config: UniMolConfig, hidden_size: int):
+        super().__init__(config, hidden_size)
+        if config.head_type == "linear":
+            self.dense = None
+
+    def logits(self, embedding: torch.Tensor) -> torch.Tensor:
+        return super().logits(embedding) if self.dense is not None else self.out_proj(self.dropout(embedding))
+
+
+class UniMolForPropertyPrediction(UniMolPreTrainedModel):
+    """Molecular properties from the state of the first special token."""
+
+    # heads of pre-training are not needed here
+    _keys_to_ignore_on_load_unexpected = [r"token_head\.", r"coordinate_head\.", r"distance_head\."]
+
+    def __init__(self, config: UniMolConfig):
+        super().__init__(config)
+        self.uni_mol = UniMolModel(config)
+        self.head = UniMolPropertyHead(config, config.hidden_size)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        pos: torch.FloatTensor,
+        attention_mask: torch.Tensor | None = None,
+        conformer_mask: torch.Tensor | None = None,
+        labels: torch.FloatTensor | None = None,
+        **kwargs,
+    ) -> MoleculePropertyOutput:
+        """
+        Args:
+            input_ids, pos, attention_mask, conformer_mask: as in [`UniMolModel`]. Of several conformers, logits and
+                predictions are averaged, as in the paper's evaluation, and each one's loss counts.
+            labels: `[molecules, tasks]`, NaN = missing.
+        """
+        if pos.dim() == 3:
+            return self.head(self.uni_mol(input_ids, pos, attention_mask, **kwargs).pooler_output, labels)
+        molecules = len(input_ids)
+        input_ids, pos, attention_mask, molecule = as_single_conformers(input_ids, pos, attention_mask, conformer_mask)
+        embedding = self.uni_mol(input_ids, pos, attention_mask, **kwargs).pooler_output
+        output = self.head(embedding, None if labels is None else labels[molecule])
+        output.logits = mean_by_molecule(output.logits, molecule, molecules)
+        output.predictions = mean_by_molecule(output.predictions, molecule, molecules)
+        return output
+
+
+__all__ = [
+    "UniMolForPreTraining",
+    "UniMolForPropertyPrediction",
+    "UniMolModel",
+    "UniMolModelOutput",
+    "UniMolPreTrainedModel",
+    "UniMolPreTrainingOutput",
+]
