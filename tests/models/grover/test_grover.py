@@ -16,7 +16,8 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 
 from hf_molrep import GroverConfig, GroverDataCollator, GroverFeatureExtractor, GroverForPreTraining, GroverModel
 from hf_molrep.chem.context_labels import context_vocabulary, molecule_contexts
-from hf_molrep.models.grover.conversion_grover import convert, convert_model, read_file
+from hf_molrep.cli import main
+from hf_molrep.models.grover.conversion_grover import convert_model, read_file
 from hf_molrep.models.grover.modeling_grover import BRANCHES, draw_hops, make_graph
 from tests.models.common import MethodLaws, draw_weights
 from tests.models.grover.tiny import MOLECULES, tiny_config, tiny_processor
@@ -316,7 +317,9 @@ def test_files_of_the_original(tmp_path):
     scaler = {"means": np.array([1.0, 2.0]), "stds": np.array([0.5, 3.0])}
     saved = original("finetuning", data_scaler=scaler)
     torch.save(saved, tmp_path / "model.pt")
-    convert(tmp_path / "model.pt", tmp_path / "out", legacy_padding=True)
+    command = ["convert", "grover", str(tmp_path / "model.pt"), str(tmp_path / "out"), "--option"]
+    assert main([*command, "legacy_padding"]) == 2
+    assert main([*command, "legacy_padding=true"]) == 0
     from hf_molrep import AutoModelForMoleculePropertyPrediction
 
     model = AutoModelForMoleculePropertyPrediction.from_pretrained(tmp_path / "out")
