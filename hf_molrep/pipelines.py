@@ -24,15 +24,20 @@ class _MoleculePipeline(Pipeline):
     pads with one tokenizer, knows nothing of graphs, does not sort by length, and loses a window for one bad molecule.
     """
 
-    _load_processor = True
+    # None: tried. Methods of texts have a processor, those of graphs and conformers a feature extractor.
+    _load_processor = None
+    _load_feature_extractor = None
     _load_tokenizer = False
-    _load_feature_extractor = False
     _load_image_processor = False
     _load_video_processor = False
 
-    def __init__(self, model, processor=None, *, dtype=None, num_workers=None, **kwargs):
+    def __init__(self, model, processor=None, *, feature_extractor=None, dtype=None, num_workers=None, **kwargs):
+        processor = feature_extractor if processor is None else processor
         if processor is None:
-            raise ValueError("a model object needs its processor: pipeline(..., model=model, processor=processor)")
+            raise ValueError(
+                "a model object needs its processor: pipeline(..., model=model, processor=processor); if the model was "
+                "given by name, AutoProcessor.from_pretrained of that name says why it could not be loaded"
+            )
         options = {name: kwargs.pop(name) for name in _OPTIONS if name in kwargs}
         if num_workers is not None:
             options["num_workers"] = num_workers

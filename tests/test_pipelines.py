@@ -194,3 +194,15 @@ def test_probabilities(tmp_path):
     result = pipe("CCO")
     assert 0 < result["predictions"]["toxic"] < 1
     assert result["units"] == {"toxic": "probability"}
+
+
+def test_graph_checkpoint():
+    """A method whose preprocessing is a feature extractor, by name and as objects; bad molecules keep their places."""
+    folder = hf_molrep.checkpoint_path("molclr-gin-mini")
+    pipe = pipeline("molecule-embedding", model=folder)
+    found = pipe(["CCO", "C1CC", "CC*", "c1ccccc1O", "[Na+].[Cl-]"], on_error="skip")
+    assert [each["embedding"] is None for each in found] == [False, True, True, False, False]
+    assert "dummy atom" in found[2]["error"]
+    assert found[0]["embedding"].shape == (512,)
+    given = pipeline("molecule-embedding", model=pipe.model, feature_extractor=pipe.processor)
+    np.testing.assert_allclose(given("CCO")["embedding"], found[0]["embedding"], atol=1e-5)

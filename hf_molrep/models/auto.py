@@ -104,8 +104,8 @@ def register() -> None:
         AutoConfig.register(model_type, method.config)
         if issubclass(method.processor, FeatureExtractionMixin):
             AutoFeatureExtractor.register(method.config, method.processor)
-        else:
-            AutoProcessor.register(method.config, method.processor)
+        # feature extractors too: AutoProcessor would else try AutoTokenizer first, which asks whether to trust the shim
+        AutoProcessor.register(method.config, method.processor)
         AutoModel.register(method.config, method.model)
         AutoModelForPreTraining.register(method.config, method.for_pre_training)
         AutoModelForMoleculePropertyPrediction.register(method.config, method.for_property_prediction)

@@ -19,6 +19,7 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForPreTraining,
+    AutoProcessor,
     BatchFeature,
     FeatureExtractionMixin,
     PreTrainedConfig,
@@ -324,6 +325,7 @@ TOY = Method(
 )
 AutoConfig.register(ToyConfig.model_type, ToyConfig)
 AutoFeatureExtractor.register(ToyConfig, ToyProcessor)
+AutoProcessor.register(ToyConfig, ToyProcessor)
 AutoModel.register(ToyConfig, ToyModel)
 AutoModelForPreTraining.register(ToyConfig, ToyForPreTraining)
 AutoModelForMoleculePropertyPrediction.register(ToyConfig, ToyForPropertyPrediction)

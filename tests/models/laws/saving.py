@@ -52,13 +52,16 @@ class SavingLaws(MethodHooks):
         inside = {name: value for name, value in head.items() if name.startswith(prefix)}
         require_same(1, "property model from pre-training", inside, {name: weights[name] for name in inside})
 
-    def test_law_01_processor(self, tmp_path):
-        """AutoProcessor gives back a processor of the same class that makes the same batch."""
+    def test_law_01_processor(self, tmp_path, monkeypatch):
+        """AutoProcessor gives back a processor of the same class that makes the same batch, and asks nothing."""
+        asked = []
+        monkeypatch.setattr("builtins.input", lambda *prompt: asked.append(prompt) or "n")
         processor = self.processor()
         self.config().save_pretrained(tmp_path)
         processor.save_pretrained(tmp_path)
         loaded = AutoProcessor.from_pretrained(tmp_path)
         require(1, type(loaded) is type(processor), f"AutoProcessor gives {type(loaded).__name__}")
+        require(1, not asked, f"AutoProcessor asks {asked}")
         again = loaded.pad(loaded.featurize(self.molecules))
         require_same(1, "processor", again, self.inputs())
 

@@ -144,11 +144,11 @@ class TestUniMol(MethodLaws):
         z, pos = zip(*map(atoms_and_coordinates, molecules), strict=True)
         return self.processor().featurize(z=z, pos=pos)
 
-    def test_law_01_processor(self, tmp_path):
+    def test_law_01_processor(self, tmp_path, monkeypatch):
         """As everywhere, with computed conformers."""
         expected = self.processor()(self.molecules, return_tensors="pt")
         self.inputs = lambda: expected
-        super().test_law_01_processor(tmp_path)
+        super().test_law_01_processor(tmp_path, monkeypatch)
 
     def inputs(self, molecules=None):
         return dict(self.processor().pad(self.features(self.molecules if molecules is None else molecules)))
