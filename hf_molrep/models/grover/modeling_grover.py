@@ -204,6 +204,12 @@ class GroverActivation(nn.Module):
         slopes = (self.slopes if channels is None else self.slopes[channels]).to(states.dtype)
         return F.prelu(states.reshape(1, len(slopes), -1), slopes).view(states.shape)
 
+    def of_channel_(self, states: torch.Tensor, channel: int) -> torch.Tensor:
+        """`[rows, width]` of one channel, which may be overwritten."""
+        if self.hidden_act != "prelu":
+            return ACTIVATIONS[self.hidden_act](states)
+        return F.leaky_relu_(states, self.slopes[channel].item())
+
 
 def eager_attention_forward(
     module: nn.Module,
@@ -251,6 +257,9 @@ class GroverBlock(GradientCheckpointingLayer):
 
     def pass_messages(self, first: torch.Tensor, add: ChannelSum) -> torch.Tensor:
         """`[rows, width] -> [channels, rows, width]`: in each hop `activation(first + W sum of the neighbours)`."""
+        in_cache = first.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        if in_cache and not self.training:
+            return self.pass_messages_by_channel(first, add)
         channels = len(self.message_weight)
         weight, bias, order, updates = self.message_weight, self.message_bias, None, [self.depth - 1] * channels
         if self.training and self.config.dynamic_depth == "truncnorm":
@@ -284,6 +293,27 @@ class GroverBlock(GradientCheckpointingLayer):
         if order is None:
             return states
         return torch.cat(finished[::-1])[order.argsort()]
+
+    def pass_messages_by_channel(self, first: torch.Tensor, add: ChannelSum) -> torch.Tensor:
+        """
+        The same for a CPU without gradients, one channel after the other: its states and its matrix stay in the cache
+        through all hops, which takes a sixth (bf16: a third) off the time of the batched products.
+        """
+        weight, depth = self.message_weight, self.depth
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            first, weight = first.to(dtype), weight.to(dtype)
+        sum_of_first = add(first)
+        messages = first.new_empty(len(weight), *first.shape)
+        for channel, matrix in enumerate(weight):
+            start = first if self.message_bias is None else first + self.message_bias[channel].to(first.dtype)
+            states, summed = first, sum_of_first
+            for hop in range(depth - 1):
+                states = self.message_activation.of_channel_(torch.addmm(start, summed, matrix.T), channel)
+                if hop < depth - 2:
+                    summed = add(states)
+            messages[channel] = states
+        return messages
 
     def forward(self, features: torch.Tensor, add: ChannelSum) -> torch.Tensor:
         states = features
