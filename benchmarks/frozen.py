@@ -41,7 +41,7 @@ class Truncating:
 
     def __init__(self, processor):
         self.processor, self.truncated = processor, []
-        self.pad, self.size = processor.pad, processor.size
+        self.pad, self.size, self.pads = processor.pad, processor.size, processor.pads
 
     def featurize(self, smiles=None, iupac=None, on_error="raise") -> list[dict | MoleculeError]:
         given = {"smiles": smiles} if iupac is None else {"iupac": iupac}

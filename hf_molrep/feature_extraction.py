@@ -31,6 +31,9 @@ class MolGraphFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
     """
 
     model_input_names = ["x", "edge_index", "edge_attr", "batch"]
+    # Nothing is padded, so batches need not hold molecules of one size; and they must not where there is batch norm,
+    # which would take the size of the molecules out of every batch.
+    pads = False
 
     def __init__(
         self,

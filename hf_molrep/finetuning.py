@@ -79,12 +79,14 @@ class FinetuneResult:
 
 
 class FeatureRows(Dataset):
-    """Rows of cached features in memory, with the column `length` by which [`MoleculeTrainer`] groups batches."""
+    """
+    Rows of cached features in memory, with the column `length` by which [`MoleculeTrainer`] groups batches, unless
+    `grouped` is False.
+    """
 
-    column_names = ("length",)
-
-    def __init__(self, rows: Sequence[dict], size: Callable[[dict], int]):
-        self.rows, self.size = rows, size
+    def __init__(self, rows: Sequence[dict], size: Callable[[dict], int], grouped: bool = True):
+        self.rows, self.size, self.grouped = rows, size, grouped
+        self.column_names = ("length",) if grouped else ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -97,7 +99,7 @@ class FeatureRows(Dataset):
     def longest_first(self) -> tuple["FeatureRows", np.ndarray]:
         """The rows sorted by falling length (little padding in evaluation), and where each of them stood."""
         order = np.argsort(-np.array(self["length"], dtype=np.int64), kind="stable")
-        return FeatureRows([self.rows[place] for place in order], self.size), order
+        return FeatureRows([self.rows[place] for place in order], self.size, self.grouped), order
 
 
 def _check_split(split: Mapping[str, Sequence[int]], molecules: int) -> dict[str, np.ndarray]:
@@ -267,9 +269,9 @@ def finetune(
     """
     Fine-tune a checkpoint on molecules with labels and keep the weights that are best on the validation part.
 
-    Features are computed once; batches hold molecules of similar length; regression labels are standardised with the
-    mean and standard deviation of the training part only. Same arguments, same numbers (on one machine). The global
-    seeds are set, as `Trainer` does.
+    Features are computed once; batches hold molecules of similar length where they are padded; regression labels are
+    standardised with the mean and standard deviation of the training part only. Same arguments, same numbers (on one
+    machine). The global seeds are set, as `Trainer` does.
 
     Args:
         checkpoint: folder or Hub repository of any method; a new head is put on it.
@@ -357,7 +359,7 @@ def finetune(
         used = features[index].get("smiles_used", smiles[index])
         return {**kept, "smiles": used, "row_id": int(index), "labels": labels[index].astype(np.float32)}
 
-    rows = {part: FeatureRows([row(index) for index in usable[part]], processor.size) for part in PARTS}
+    rows = {part: FeatureRows([row(index) for index in usable[part]], processor.size, processor.pads) for part in PARTS}
 
     def measure(predictions: np.ndarray, truth: np.ndarray) -> dict:
         if not np.isfinite(predictions).all():

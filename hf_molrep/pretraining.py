@@ -92,6 +92,8 @@ def prepare(source: str, processor, arguments: PreTrainingDataArguments, name: s
             out["error"].append(str(row) if failed else "")
         return out
 
+    if arguments.group_by and not processor.pads:
+        raise ValueError("group_by goes with batches of similar length, and molecules here are not padded")
     if arguments.group_by and arguments.group_by not in dataset.column_names:
         raise ValueError(f"no column {arguments.group_by!r} to group by; there are {', '.join(dataset.column_names)}")
     dataset = dataset.map(
@@ -111,7 +113,8 @@ def prepare(source: str, processor, arguments: PreTrainingDataArguments, name: s
         dataset = dataset.select(np.flatnonzero(errors == ""))
     if not len(dataset):
         raise ValueError(f"{name}: no row of {source} is left to train on")
-    return dataset.remove_columns(["error"] if arguments.group_by else ["error", "group"])
+    unused = ["error"] + ["group"] * (not arguments.group_by) + ["length"] * (not processor.pads)
+    return dataset.remove_columns(unused)
 
 
 def make_config(method: Method, processor, path: str | None):

@@ -196,13 +196,14 @@ def test_probabilities(tmp_path):
     assert result["units"] == {"toxic": "probability"}
 
 
-def test_graph_checkpoint():
+def test_graph_checkpoint(tmp_path):
     """A method whose preprocessing is a feature extractor, by name and as objects; bad molecules keep their places."""
-    folder = hf_molrep.checkpoint_path("molclr-gin-mini")
-    pipe = pipeline("molecule-embedding", model=folder)
+    hf_molrep.MolCLRModel(hf_molrep.MolCLRConfig(embedding_dim=16, feature_dim=12)).save_pretrained(tmp_path)
+    hf_molrep.MolCLRFeatureExtractor().save_pretrained(tmp_path)
+    pipe = pipeline("molecule-embedding", model=str(tmp_path))
     found = pipe(["CCO", "C1CC", "CC*", "c1ccccc1O", "[Na+].[Cl-]"], on_error="skip")
     assert [each["embedding"] is None for each in found] == [False, True, True, False, False]
     assert "dummy atom" in found[2]["error"]
-    assert found[0]["embedding"].shape == (512,)
+    assert found[0]["embedding"].shape == (12,)
     given = pipeline("molecule-embedding", model=pipe.model, feature_extractor=pipe.processor)
     np.testing.assert_allclose(given("CCO")["embedding"], found[0]["embedding"], atol=1e-5)

@@ -89,6 +89,8 @@ class ToyProcessor(FeatureExtractionMixin):
             print("featurised")
         return results
 
+    pads = True
+
     def size(self, feature: dict) -> int:
         return len(feature["z"])
 

@@ -121,6 +121,8 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
                     raise result
         return results
 
+    pads = True  # batches of one length waste less
+
     def size(self, feature: dict) -> int:
         """Tokens of a molecule, of all its views: by this number molecules are grouped into batches."""
         return sum(len(feature[key]) for key in ("input_ids", "iupac_input_ids") if key in feature)

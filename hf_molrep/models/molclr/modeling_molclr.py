@@ -207,6 +207,16 @@ LAYERS = {
 }
 
 
+class MolCLRBatchNorm(nn.BatchNorm1d):
+    """Batch norm over atoms. One atom alone (methane as the last batch of an epoch) has no variance: it is normalised
+    as in evaluation, where torch would raise."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        if self.training and len(states) == 1:
+            return F.batch_norm(states, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(states)
+
+
 class MolCLRPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     config: MolCLRConfig
     base_model_prefix = "molclr"
@@ -252,7 +262,7 @@ class MolCLRModel(MolCLRPreTrainedModel):
         self.atom_embeddings = nn.Embedding(config.num_atom_types, config.embedding_dim)
         self.chirality_embeddings = nn.Embedding(config.num_chiralities, config.embedding_dim)
         self.layers = nn.ModuleList([LAYERS[config.gnn_type](config) for _ in range(config.num_layers)])
-        self.norms = nn.ModuleList([nn.BatchNorm1d(config.embedding_dim) for _ in range(config.num_layers)])
+        self.norms = nn.ModuleList([MolCLRBatchNorm(config.embedding_dim) for _ in range(config.num_layers)])
         self.feature = nn.Linear(config.atom_dim, config.feature_dim) if config.feature_dim else None
         self.dropout = config.dropout
         self.gradient_checkpointing = False

@@ -253,6 +253,8 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
             names = ", ".join(SYMBOLS[number] for number in np.unique(np.concatenate(unknown)))
             warnings.warn(f"no token for {names}: [UNK] in {count} of {len(results)} molecules", stacklevel=3)
 
+    pads = True  # batches of one size waste less
+
     def size(self, feature: dict) -> int:
         """Tokens of a molecule: by this number molecules are grouped into batches."""
         return len(feature["input_ids"])

@@ -520,3 +520,28 @@ def test_convert_command(original_outputs, tmp_path, capsys):
     assert not AutoProcessor.from_pretrained(tmp_path / "bare").explicit_hydrogens
     assert main(["convert", "molclr", str(tmp_path / "nothing.pth"), str(tmp_path / "x")]) == 2
     assert "nothing.pth" in capsys.readouterr().err
+
+
+def test_one_atom_alone_in_training():
+    """The last batch of an epoch may be methane."""
+    model = MolCLRForPropertyPrediction(tiny_config()).train()
+    batch = dict(MolCLRFeatureExtractor()(["C"], return_tensors="pt"))
+    output = model(**batch, labels=torch.zeros(1, 2))
+    output.loss.backward()
+    assert output.loss.isfinite()
+    assert torch.equal(model.molclr.norms[0].running_mean, torch.zeros(16))
+
+
+def test_batches_are_not_grouped_by_size(tmp_path):
+    """Batch norm would take the size of the molecules out of every batch of one size."""
+    import pandas as pd
+
+    from hf_molrep.pretraining import PreTrainingDataArguments, prepare
+
+    pd.DataFrame({"smiles": ["CCO", "C1CC", "C" * 9, "CC"]}).to_parquet(tmp_path / "m.parquet")
+    table = prepare(str(tmp_path / "m.parquet"), MolCLRFeatureExtractor(), PreTrainingDataArguments(""), "data")
+    assert "length" not in table.column_names
+    assert table["row_id"][:] == [0, 2, 3]
+    grouped = PreTrainingDataArguments("", group_by="smiles")
+    with pytest.raises(ValueError, match="not padded"):
+        prepare(str(tmp_path / "m.parquet"), MolCLRFeatureExtractor(), grouped, "data")
