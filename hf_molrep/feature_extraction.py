@@ -21,7 +21,9 @@ class MolGraphFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         scheme: `"pretrain_gnns"`, `"ogb"`, `"dmp"` or `"grover"`.
         scheme_version: of the arrays that the weights have seen; another than the present one is refused.
         explicit_hydrogens: hydrogens are atoms of the graph.
-        standardize: `"none"`, `"clean"` or `"parent"`, see [`~hf_molrep.chem.smiles.standardize`].
+        standardize: `"none"`, `"clean"` or `"parent"`, see [`~hf_molrep.chem.smiles.standardize`]. The original codes
+            take every SMILES as drawn (`"none"`, which `hf-molrep convert` sets); `"clean"` is the default here as
+            everywhere in this package, so that one molecule is one graph.
         canonical: rewrite every SMILES as RDKit's canonical one first, so that the embedding does not depend on how it
             was written. By default atoms, chirality tags and bond directions are those of the SMILES as given, as in
             the original codes.

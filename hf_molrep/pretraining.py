@@ -157,6 +157,7 @@ def main(method_name: str, argv: list[str] | None = None) -> dict:
     set_seed(training.seed)
 
     method = METHODS[method_name]
+    # not AutoProcessor: a folder of settings alone, without config.json, does not tell it the method
     processor = method.processor.from_pretrained(data.processor or data.model or f"tokenizers/{method_name}")
     with training.main_process_first(desc="features"):
         train_set = prepare(data.train_data, processor, data, "training data")

@@ -155,7 +155,7 @@ _STEREO = (0, 2, 3, 4, 5, 1)  # STEREONONE, Z, E, CIS, TRANS, ANY
 _STEREO_ANY = 5  # its place above
 
 
-def _ogb_like(atom_types: int, other_element: int, chirality: Column, bond_type: Column, other_stereo: int) -> dict:
+def _ogb_like(atom_types: int, other_element: int, chirality: Column, bond_type: Column) -> dict:
     return {
         "atoms": (
             _column("atomic_num", atom_types, range(1, 119), other_element),
@@ -170,7 +170,7 @@ def _ogb_like(atom_types: int, other_element: int, chirality: Column, bond_type:
         ),
         "bonds": (
             bond_type,
-            _column("stereo", 6, _STEREO, other_stereo),
+            _column("stereo", 6, _STEREO, _STEREO_ANY),  # STEREOATROPCW, CCW: the originals fail
             _column("is_conjugated", 2, range(2)),
         ),
     }
@@ -195,7 +195,6 @@ SCHEMES: dict[str, Scheme] = {
                 118,
                 _column("chirality", 5, (*_CW_CCW, _CHI_OTHER), 4),
                 _column("bond_type", 5, _BOND_TYPES, 4),
-                _STEREO_ANY,  # STEREOATROPCW, CCW: the original fails
             ),
         ),
         Scheme(
@@ -206,7 +205,6 @@ SCHEMES: dict[str, Scheme] = {
                 119,
                 _column("chirality", 4, _CW_CCW, _CHI_OTHER),  # allenes and the like: the original fails
                 _column("bond_type", 7, _BOND_TYPES, 6),  # 4 and 5 are the mask and the self-loop
-                _STEREO_ANY,
             ),
         ),
         Scheme(

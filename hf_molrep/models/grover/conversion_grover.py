@@ -219,7 +219,7 @@ def convert(source: str | Path, out: str | Path, **options) -> None:
     """
     A `.pt` file of the original to a checkpoint folder: weights, configuration and feature extractor. Vocabularies of
     contexts are not in that file (the original keeps pickles of a class of its own beside it), so further pre-training
-    of a converted checkpoint needs them from elsewhere.
+    of a converted checkpoint needs them from elsewhere. SMILES are taken as drawn.
 
     Args:
         source: file that the original's `save_checkpoint` or pre-training wrote. out: folder.
@@ -229,7 +229,7 @@ def convert(source: str | Path, out: str | Path, **options) -> None:
     """
     model = convert_model(read_file(source), **options)
     model.save_pretrained(out)
-    GroverFeatureExtractor().save_pretrained(out)
+    GroverFeatureExtractor(standardize="none").save_pretrained(out)
 
 
 __all__ = ["convert", "convert_model", "convert_state", "read_file"]

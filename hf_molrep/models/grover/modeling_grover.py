@@ -9,7 +9,8 @@ NeurIPS 2020 (arXiv 2007.02835). Original code: github.com/tencent-ailab/grover 
 As the original does, and not as one might expect: the attention of an atom is among its own heads (a sequence of
 `num_attention_heads` states), never among atoms; the first state is added in every hop; `hops - 1` updates are made;
 inputs are not masked in pre-training, only labels are chosen.
-Ours: all heads' queries, keys and values pass messages in one batched product per hop; sums go over the edges that
+Ours: all heads' queries, keys and values pass messages in one batched product per hop (on a CPU without gradients one
+after the other, see `pass_messages_by_channel`); sums go over the edges that
 there are, where the original pads (see `legacy_padding`); hops are drawn by torch; in a `legacy_padding=False` model
 the disagreement of the atom predictions has no padding row among its atoms, nor that of the bonds; the parts that are
 never used are not built: two activations of the original's encoder, and the input layer of a block whose input is as

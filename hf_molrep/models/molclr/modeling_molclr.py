@@ -97,9 +97,8 @@ class MolCLRLayer(GradientCheckpointingLayer):
     def add_messages(self, states: torch.Tensor, edges: MolCLREdges) -> torch.Tensor:
         """Sum of neighbours, the atom itself and the embeddings of the bonds to them."""
         messages = edges.neighbours(states)
-        messages += (
-            edges.bond_counts[:, :-1] @ self.bond_table()
-        )  # in place, as the ReLUs: memory is the rest of the time
+        # in place, as the ReLUs: memory is the rest of the time
+        messages += edges.bond_counts[:, :-1] @ self.bond_table()
         return messages
 
 
