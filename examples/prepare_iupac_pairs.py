@@ -11,7 +11,6 @@ one molecule per block, with a name that OPSIN turns into exactly that structure
 """
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 
@@ -19,11 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from hf_molrep.chem.smiles import MoleculeError, canonical_smiles_batch, molecular_formula
-
-
-def fraction(block: str) -> float:
-    """A number in [0, 1) that depends on the block alone."""
-    return int(hashlib.sha256(f"hf_molrep:{block}".encode()).hexdigest()[:12], 16) / 16**12
+from hf_molrep.data.splits import block_fraction
 
 
 def main() -> None:
@@ -59,7 +54,7 @@ def main() -> None:
     pairs["formula"] = [molecular_formula(text) for text in tqdm(pairs.smiles, desc="formulas")]
     pairs["row_id"] = range(len(pairs))
 
-    part = pairs.inchikey_block.map(fraction)
+    part = pairs.inchikey_block.map(block_fraction)
     held_out = part < arguments.test_fraction + arguments.validation_fraction
     exact = (pairs.opsin_check == "exact") & ~pairs.duplicated("inchikey_block")
     counts["left out: not exact, or a further stereoisomer, in validation or test"] = int((held_out & ~exact).sum())

@@ -11,7 +11,6 @@ was left out and why. Which part a molecule belongs to depends on its InChIKey f
 """
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 
@@ -19,11 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from hf_molrep.chem.smiles import MoleculeError, canonical_smiles_batch
-
-
-def fraction(block: str) -> float:
-    """A number in [0, 1) that depends on the block alone."""
-    return int(hashlib.sha256(f"hf_molrep:{block}".encode()).hexdigest()[:12], 16) / 16**12
+from hf_molrep.data.splits import block_fraction
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -61,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     keep(~molecules.duplicated("smiles"), "same SMILES after standardisation")
     molecules["row_id"] = range(len(molecules))
 
-    held_out = molecules.inchikey_block.map(fraction) < arguments.validation_fraction
+    held_out = molecules.inchikey_block.map(block_fraction) < arguments.validation_fraction
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", molecules[~held_out]), ("validation", molecules[held_out])):
         counts[name] = len(part)

@@ -16,9 +16,8 @@ PACKAGE = ROOT / "hf_molrep"
 # checkpoints/ holds what save_pretrained writes, its one-line shim included: data, not modules
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if PACKAGE / "checkpoints" not in path.parents)
 
-METHODS = sorted(
-    path.parent.name for path in (PACKAGE / "models").glob("*/__init__.py")
-)  # test_methods.py: all of them
+# that these are all methods, and all of them, is for test_methods.py
+METHODS = sorted(path.parent.name for path in (PACKAGE / "models").glob("*/__init__.py"))
 
 # Who may import whom: a module imports from layers further down, or within its own folder or layer (without cycles).
 # A new module of the package must be given its place here.
@@ -37,7 +36,6 @@ LAYERS = [
 ]
 RANK = {area: rank for rank, areas in enumerate(LAYERS) for area in areas}
 MODELING_MAY_IMPORT = {"torch", "torch_geometric", "transformers", "nn", "losses", "modeling_outputs", "compat", "hub"}
-PREPROCESSING = ("tokenization", "feature_extraction", "processing")
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "base", "misc"}
 # Submodules of transformers whose contents are not promised to stay.
 PRIVATE_MODULES = (

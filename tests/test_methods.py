@@ -17,11 +17,8 @@ def test_a_method_is_complete(method):
     folder = ROOT / "hf_molrep" / "models" / method
     for role in ("configuration", "modeling", "collation"):
         assert (folder / f"{role}_{method}.py").is_file(), role
-    assert [
-        path
-        for path in folder.glob("*.py")
-        if path.stem in (f"{role}_{method}" for role in ("feature_extraction", "processing"))
-    ]
+    roles = [f"{role}_{method}" for role in ("feature_extraction", "processing", "tokenization")]
+    assert [path for path in folder.glob("*.py") if path.stem in roles]
     assert (ROOT / "model_cards" / f"{method}.md").is_file()
     row = METHODS[method]
     assert row.config.model_type == method == laws_of(method).model_type

@@ -40,6 +40,11 @@ class Split:
     parts: dict[str, np.ndarray]
 
 
+def block_fraction(block: str) -> float:
+    """A number in [0, 1) that depends on an InChIKey block alone: parts stay the same whatever else is there."""
+    return int(hashlib.sha256(f"hf_molrep:{block}".encode()).hexdigest()[:12], 16) / 16**12
+
+
 def random_split(smiles: Sequence[str], fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> Split:
     """Distinct molecules in random order, cut where the parts are full.
 
