@@ -18,6 +18,12 @@ from .metrics import retrieval_compute_metrics
 from .models.auto import METHODS, Method
 from .training import MoleculeTrainer, bf16_is_fast
 
+GEOMETRY = {
+    "atomic_numbers": "z",
+    "coordinates": "pos",
+}  # columns of a source with conformers -> what featurize calls them
+METHANE = {"smiles": "C", "iupac": "methane", "z": [6], "pos": [0.0, 0.0, 0.0]}
+
 
 @dataclass
 class PreTrainingDataArguments:
@@ -57,7 +63,8 @@ class PreTrainingDataArguments:
 def prepare(source: str, processor, arguments: PreTrainingDataArguments, name: str):
     """
     A source of molecules to a `datasets.Dataset` of features, cached on disk and memory-mapped: what
-    `processor.featurize` gives (with names, where the method reads them and the source must have them), with `smiles`,
+    `processor.featurize` gives (with names, where the method reads them and the source must have them; from the columns
+    `atomic_numbers` and `coordinates`, where the method reads atoms in space and the source has them), with `smiles`,
     `row_id`, `length` and, on request, `group`. Rows that the processor refuses are left out and counted by reason on
     standard error.
     """
@@ -70,11 +77,13 @@ def prepare(source: str, processor, arguments: PreTrainingDataArguments, name: s
         columns["iupac_name"] = "iupac"
         if "iupac_name" not in dataset.column_names:
             raise ValueError(f"{source} has no column 'iupac_name'; there are {', '.join(dataset.column_names)}")
+    if {"z", "pos"} <= set(allowed) and set(GEOMETRY) <= set(dataset.column_names):
+        columns |= GEOMETRY
     if arguments.max_length is not None and "max_length" not in allowed:
         raise ValueError(f"max_length: {type(processor).__name__} has no tokens to count")
     shorten = {"truncation": True, "max_length": arguments.max_length} if "max_length" in allowed else {}
     # what stands in the place of a refused row until it is taken out
-    (blank,) = processor.featurize(**{kind: ["methane" if kind == "iupac" else "C"] for kind in columns.values()})
+    (blank,) = processor.featurize(**{kind: [METHANE[kind]] for kind in columns.values()})
     keys = [key for key, value in blank.items() if isinstance(value, np.ndarray | int)]
 
     def features(batch: dict, indices: list[int]) -> dict:

@@ -108,6 +108,25 @@ def conformers_of_mol_block(block: str, hydrogens: Hydrogens = "all") -> Conform
         return conformers_of_mol(mol, hydrogens)
 
 
+def stereo_from_coordinates(smiles: str, z: np.ndarray | Sequence, pos: np.ndarray | Sequence) -> str:
+    """
+    Canonical SMILES of a molecule with the stereo centres and double bonds that its coordinates show, for data (QM9 for
+    one) whose SMILES leave them open.
+
+    Args:
+        smiles, z, pos: as in [`~hf_molrep.chem.coordinates.given_conformers`]; the first conformer decides.
+    Raises:
+        MoleculeError, ValueError: as there.
+    """
+    from rdkit import Chem
+
+    given = given_conformers(z, pos, smiles)  # in the order of the molecule, hydrogens too
+    with _quiet:
+        mol = _with_positions(Chem.AddHs(parse(smiles)), given.pos[0])
+        Chem.AssignStereochemistryFrom3D(mol)
+        return Chem.MolToSmiles(Chem.RemoveHs(mol))
+
+
 def _arrays(z, pos) -> tuple[np.ndarray, np.ndarray]:
     z, pos = np.asarray(z), np.asarray(pos, dtype=np.float64)
     if z.ndim != 1 or not len(z):

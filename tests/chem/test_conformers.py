@@ -27,7 +27,12 @@ from hf_molrep.chem.conformers import (
     count_reports,
     generate_conformers,
 )
-from hf_molrep.chem.coordinates import conformers_of_mol, conformers_of_mol_block, given_conformers
+from hf_molrep.chem.coordinates import (
+    conformers_of_mol,
+    conformers_of_mol_block,
+    given_conformers,
+    stereo_from_coordinates,
+)
 from hf_molrep.chem.smiles import MoleculeError, parse
 from hf_molrep.chem.workers import Stopped, Worker, WorkerPool
 
@@ -899,3 +904,12 @@ def test_real_columns(shared_data, file):
             continue
         assert stereo_smiles(row["smiles"], result)
     assert refused <= 3
+
+
+@pytest.mark.parametrize("smiles", ["C[C@H](O)F", "C[C@@H](O)F", "F/C=C/Cl", r"F/C=C\Cl", "CCO"])
+def test_stereo_is_read_from_coordinates(smiles):
+    from rdkit import Chem
+
+    (found,) = generate_conformers([smiles], cache=None, progress=False)
+    flat = Chem.MolToSmiles(Chem.MolFromSmiles(smiles), isomericSmiles=False)
+    assert stereo_from_coordinates(flat, found.z, found.pos) == found.smiles
