@@ -20,6 +20,8 @@ The protocol:
   shown and not counted.
 
 Each result is appended to `--cache` as soon as it is there (JSON lines); an interrupted run continues behind it.
+Results of the baselines do not depend on the checkpoint: with the cache of another one's run they are taken from there.
+`python -m benchmarks.moleculenet_table` puts the tables of several checkpoints into one.
 """
 
 import json
@@ -284,6 +286,7 @@ def compare(data: Data, found: dict, resamples: int) -> dict[str, dict]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argument_parser(__doc__)
+    parser.add_argument("--name", default="moleculenet", help="of the files written: one table per checkpoint")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(MOLECULENET))
     parser.add_argument("--variants", nargs="+", default=["raw", "cleaned"], choices=["raw", "cleaned"])
     parser.add_argument("--split-names", nargs="+", default=list(SPLIT_NAMES), choices=list(SPLIT_NAMES))
@@ -317,7 +320,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     checkpoint = resolve_checkpoint(args.model)
     cache = Cache(args.cache)
-    rows, raw, notes = [], [], []
+    rows, raw, notes, judged = [], [], [], []
     for name in args.tasks:
         for variant in args.variants:
             data = Data(name, variant, args.split_names, args.splits, args.data)
@@ -327,6 +330,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if [name, column] not in args.leave_out
             }
             verdicts = compare(data, found, args.resamples) if "pre-trained" in found else {}
+            judged.append({"task": name, "variant": variant, "against": verdicts})
             scores = {c: [r["test"] for records in splits.values() for r in records] for c, splits in found.items()}
             table = [name, variant, data.task.metric, len(data.smiles)]
             table += [mean_sd(scores[column]) if column in scores else "not run" for column in args.columns]
@@ -354,7 +358,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         *(f"- {task}: not counted, {reason}." for task, reason in NOT_COUNTED.items() if task in args.tasks),
         *(f"- {note}." for note in notes),
     ]
-    write_report("moleculenet", "\n".join(text), {"results": raw}, args, checkpoint)
+    write_report(args.name, "\n".join(text), {"results": raw, "verdicts": judged}, args, checkpoint)
     return 0
 
 

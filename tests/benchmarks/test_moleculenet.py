@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import moleculenet
+from benchmarks import moleculenet, moleculenet_table
 from tests.models.mm_deacon.tiny import save_tiny_checkpoint
 
 
@@ -136,3 +136,38 @@ def test_the_command_runs_all_columns_and_continues(tmp_path, data, monkeypatch)
     }
     with pytest.raises(SystemExit):
         moleculenet.main(arguments(tmp_path, data, *options, "--leave-out", "tox21", "Morgan + RF"))
+
+
+def test_tables_are_joined(tmp_path, capsys):
+    def report(name: str, model: str, seeds: list[int], scores: dict[str, float]) -> None:
+        entries = [
+            {
+                "task": "esol",
+                "variant": "cleaned",
+                "column": column,
+                "split": "scaffold",
+                "seed": seed,
+                "test": score + seed,
+            }
+            for column, score in scores.items()
+            for seed in seeds
+        ]
+        asked = {"model": model, "seeds": seeds, "split_names": ["scaffold"], "trials": 2, "epochs": 1, "updates": 1}
+        settings = {"arguments": asked, "checkpoint": "0" * 12}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"settings": settings, "results": entries}))
+
+    report("one", "a", [0, 1], {"pre-trained": 1.0, "random weights": 2.0, "Morgan + RF": 3.0})
+    report("two", "b", [0], {"pre-trained": 4.0, "Morgan + RF": 3.0})
+    assert moleculenet_table.main(["one", "two", "--results", str(tmp_path)]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| esol")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == [
+        "esol",
+        "cleaned",
+        "1.500 ± 0.707",
+        "2.500 ± 0.707",
+        "4.000",
+        "not run",
+        "3.500 ± 0.707",
+        "not run",
+    ]

@@ -1,0 +1,61 @@
+"""All checkpoints in one table: joins what `benchmarks.moleculenet` found for each of them.
+
+    python -m benchmarks.moleculenet_table moleculenet moleculenet_molclr moleculenet_grover
+
+Nothing is measured here: the numbers are those of `benchmarks/results/<name>.json`, one per checkpoint. Columns that see
+no checkpoint (the baselines) stand once, from the file that has most runs of them.
+"""
+
+import json
+from collections.abc import Sequence
+
+from benchmarks.moleculenet import NEURAL, SETTINGS
+from benchmarks.report import argument_parser, markdown_table, mean_sd, write_report
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argument_parser(__doc__)
+    parser.add_argument("names", nargs="+", help="files in the folder of the results, without .json")
+    args = parser.parse_args(argv)
+    models, protocols = [], []
+    scores: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for name in args.names:
+        report = json.loads((args.results / f"{name}.json").read_text(encoding="utf-8"))
+        asked = report["settings"]["arguments"]
+        models.append(asked["model"])
+        protocols.append(
+            f"- {asked['model']} ({report['settings']['checkpoint']}): splits {', '.join(asked['split_names'])}, seeds "
+            f"{asked['seeds']}, {asked['trials']} settings per column, {asked['epochs']} epochs and at least "
+            f"{asked['updates']} updates."
+        )
+        found: dict[tuple[str, str], dict[str, list[float]]] = {}
+        for entry in report["results"]:
+            column = entry["column"]
+            title = f"{asked['model']}, {column}" if column in NEURAL else column
+            found.setdefault((entry["task"], entry["variant"]), {}).setdefault(title, []).append(entry["test"])
+        for key, columns in found.items():
+            row = scores.setdefault(key, {})
+            for title, values in columns.items():
+                row[title] = max(row.get(title, []), values, key=len)
+    columns = [f"{model}, {column}" for model in models for column in NEURAL]
+    columns += [column for column in SETTINGS if column not in NEURAL]
+    rows = [
+        [*key, *(mean_sd(row[column]) if column in row else "not run" for column in columns)]
+        for key, row in scores.items()
+    ]
+    text = [
+        "# MoleculeNet, all checkpoints\n",
+        "Test scores, mean ± standard deviation over splits and seeds. ROC-AUC, higher is better: BBBP, BACE, ClinTox, "
+        "SIDER, Tox21; RMSE, lower is better: ESOL, FreeSolv, Lipophilicity.\n",
+        markdown_table(["task", "variant", *columns], rows),
+        "",
+        *protocols,
+        "- ClinTox counts for nobody: one-atom rules predict it. Wins, ties and losses stand in the tables of the single "
+        "checkpoints.",
+    ]
+    write_report("moleculenet_all", "\n".join(text), {"tables": args.names}, args)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
