@@ -2,8 +2,8 @@
 
     python -m benchmarks.moleculenet_table moleculenet moleculenet_molclr moleculenet_grover
 
-Nothing is measured here: the numbers are those of `benchmarks/results/<name>.json`, one per checkpoint. Columns that see
-no checkpoint (the baselines) stand once, from the file that has most runs of them.
+Nothing is measured here: the numbers are those of `benchmarks/results/<name>.json`, one per checkpoint. Columns that
+see no checkpoint (the baselines) stand once, from the file that has most runs of them.
 """
 
 import json
@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         markdown_table(["task", "variant", *columns], rows),
         "",
         *protocols,
-        "- ClinTox counts for nobody: one-atom rules predict it. Wins, ties and losses stand in the tables of the single "
-        "checkpoints.",
+        "- ClinTox counts for nobody: one-atom rules predict it. Wins, ties and losses stand in the tables of each "
+        "checkpoint.",
     ]
     write_report("moleculenet_all", "\n".join(text), {"tables": args.names}, args)
     return 0

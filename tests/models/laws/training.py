@@ -159,6 +159,7 @@ class TrainingLaws(MethodHooks):
         require(13, sorted(losses[1]) == [1, 2, 3], f"losses of the steps {sorted(losses[1])} were logged")
         require(13, losses[0] == losses[1], f"losses after resuming {losses[0]}, else {losses[1]}")
         require_same(13, "weights", resumed.model.state_dict(), through.model.state_dict())
+        require(13, "eval_loss" in through.evaluate(through.train_dataset), "evaluation gives no loss")
 
     def test_law_14_two_processes(self, tmp_path):
         """Two gloo processes under torchrun give loss and gradients of one process with the joined batch."""
