@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--exclude", type=Path, help="Parquet with inchikey_block: molecules to leave out")
     parser.add_argument("--out", type=Path, default=Path("molecules"))
     parser.add_argument("--validation-fraction", type=float, default=0.02)
+    parser.add_argument("--train-molecules", type=int, help="so many of the training part, drawn at random with seed 0")
     arguments = parser.parse_args(argv)
 
     tables = []
@@ -58,7 +59,11 @@ def main(argv: list[str] | None = None) -> None:
 
     held_out = molecules.inchikey_block.map(block_fraction) < arguments.validation_fraction
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for name, part in (("train", molecules[~held_out]), ("validation", molecules[held_out])):
+    train = molecules[~held_out]
+    if arguments.train_molecules is not None and arguments.train_molecules < len(train):
+        counts["left out: not drawn for training"] = len(train) - arguments.train_molecules
+        train = train.sample(arguments.train_molecules, random_state=0).sort_index()
+    for name, part in (("train", train), ("validation", molecules[held_out])):
         counts[name] = len(part)
         part.to_parquet(arguments.out / f"{name}.parquet", index=False)
     (arguments.out / "exclusions.json").write_text(json.dumps(counts, indent=2) + "\n")

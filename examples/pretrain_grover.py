@@ -1,9 +1,12 @@
 """
-Pre-train GROVER: contexts of atoms and bonds, functional groups of molecules.
+Pre-train GROVER: contexts of atoms and bonds, functional groups of molecules. The shipped `grover-mini` comes from
 
+    python examples/prepare_molecules.py ../shared/data/pretrain/zinc250k.parquet \
+        ../shared/data/pretrain/chembl_validation.parquet --train-molecules 100000 \
+        --exclude ../shared/data/moleculenet/benchmark_blocks.parquet --out molecules
     python examples/pretrain_grover.py --train_data molecules/train.parquet \
-        --validation_data molecules/validation.parquet --config my_size.json --output_dir runs/grover \
-        --max_steps 10000 --per_device_train_batch_size 32
+        --validation_data molecules/validation.parquet --config examples/grover_mini.json \
+        --output_dir runs/grover-mini $(cat examples/grover_mini.args)
 
 Vocabularies of contexts come from the training molecules, unless `--processor` (or `--model`) names a folder that has
 some; they are kept in `<output_dir>/processor`, features and labels in Arrow files. `--min_frequency N` makes contexts

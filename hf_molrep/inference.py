@@ -16,7 +16,7 @@ import torch
 
 from .chem.smiles import MoleculeError
 
-Kind = Literal["smiles", "iupac"]
+Kind = Literal["smiles", "iupac", "mol_block"]
 
 WINDOW = 8192  # molecules sorted together
 BATCH_TOKENS = 4096  # with this window 2 % of the tokens of ZINC molecules are padding, with 8,192 they are 6 %
@@ -65,6 +65,11 @@ def resolve_checkpoint(name: str) -> str:
     return name
 
 
+def reads(processor: Any, kind: Kind) -> bool:
+    """Whether a processor makes features of molecules that are given in this way."""
+    return kind in signature(processor.featurize).parameters
+
+
 def infer(
     model: torch.nn.Module,
     processor: Any,
@@ -88,7 +93,8 @@ def infer(
     Args:
         molecules: SMILES or names. A `MoleculeError` among them stands for one that could not even be read.
         read_output: takes a `[molecules, ...]` tensor out of what the model returns.
-        kind: what `molecules` holds: `"smiles"`, or `"iupac"` names (MM-Deacon).
+        kind: what `molecules` holds: `"smiles"`, `"iupac"` names (MM-Deacon), or `"mol_block"`: records of an SDF,
+            whose coordinates are used (3D methods).
         on_error: `"raise"` the first failure, with its index, when its turn comes; or `"skip"`: yield the error in the
             molecule's place.
         device: the model is moved there; by default it stays where it is.
@@ -103,9 +109,9 @@ def infer(
         raise ValueError("molecules is one string; give a list of strings")
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
-    if kind not in ("smiles", "iupac"):
-        raise ValueError(f"kind is 'smiles' or 'iupac', not {kind!r}")
-    if kind not in signature(processor.featurize).parameters:
+    if kind not in ("smiles", "iupac", "mol_block"):
+        raise ValueError(f"kind is 'smiles', 'iupac' or 'mol_block', not {kind!r}")
+    if not reads(processor, kind):
         raise ValueError(f"{type(processor).__name__} does not read kind={kind!r}")
     for name, value, least in (
         ("batch_tokens", batch_tokens, 1),

@@ -80,9 +80,10 @@ def run(args: argparse.Namespace) -> int:
         # after the checks, so that a mistyped column is reported at once
         from transformers import AutoModel
 
-        from ..inference import load_checkpoint
+        from ..inference import load_checkpoint, reads
 
         model, processor = load_checkpoint(AutoModel, args.model, args.device)
+        reader.blocks = reader.format == "sdf" and reader.column is None and reads(processor, "mol_block")
         schema = _schema(reader, args, model, processor)
         if args.output == "-":
             return _stream(args, reader, model, processor, schema)
@@ -143,7 +144,7 @@ def _settings(args: argparse.Namespace, reader: MoleculeReader, model: Any, proc
     return {
         "model": args.model,
         "checkpoint": digest.hexdigest(),
-        "kind": args.kind,
+        "kind": "mol_block" if reader.blocks else args.kind,
         "column": reader.column,
         "columns": reader.schema.names,
         "dtype": args.dtype,
@@ -235,7 +236,8 @@ def _embedded(
         on_gpu = next(model.parameters()).device.type == "cuda"
         workers = min(8, (os.cpu_count() or 1) - 1) if on_gpu else 0
     # pieces are as long as windows, so that what a piece gives does not depend on those before it
-    options = {"kind": args.kind, "batch_tokens": args.batch_tokens, "dtype": args.dtype, "window": args.window}
+    kind = "mol_block" if reader.blocks else args.kind
+    options = {"kind": kind, "batch_tokens": args.batch_tokens, "dtype": args.dtype, "window": args.window}
     with bar:
         results = infer(model, processor, molecules(), pooled, on_error="skip", num_workers=workers, **options)
         for first in results:

@@ -50,10 +50,12 @@ def run(args: argparse.Namespace) -> int:
         if not args.overwrite:
             raise ValueError(f"{args.output} exists: --overwrite replaces it")
     with MoleculeReader(args.input, args.column, format=args.input_format) as reader:
+        from ..inference import reads
         from ..prediction import task_units
         from ..property_models import load_finetuned
 
         model, processor = load_finetuned(args.model, args.device)
+        reader.blocks = reader.format == "sdf" and reader.column is None and reads(processor, "mol_block")
         units = task_units(model.config)
         schema = _schema(reader.schema, [args.prefix + task for task in units], list(units.values()), args.input)
         failures: dict[int, str] = {}
@@ -97,6 +99,7 @@ def _predicted(
             yield from piece.molecules
 
     options = {"batch_tokens": args.batch_tokens, "dtype": args.dtype, "on_error": "skip", "window": WINDOW}
+    options["kind"] = "mol_block" if reader.blocks else "smiles"
     results: list = []
     with tqdm(total=reader.total, unit=" molecules", disable=args.quiet, mininterval=0.5) as bar:
         for result in infer(model, processor, molecules(), predictions, **options):

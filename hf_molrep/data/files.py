@@ -116,6 +116,7 @@ class MoleculeReader:
     Attributes:
         format, column, schema: the last is the `pyarrow.Schema` of the columns.
         total: number of rows where the file says so without being read, else None.
+        blocks: set it, and the molecules of an SDF are mol blocks, with their coordinates, instead of SMILES.
 
     SMI files have the columns `smiles` and `name` (the rest of the line); empty lines are no rows. SDF have `title`
     (`sdf_title` where a field is called `title`) and one text column per data field of any record, so they are read
@@ -132,6 +133,7 @@ class MoleculeReader:
         self.where = "standard input" if self.path == "-" else self.path
         self.format = file_format(self.path, format)
         self.total: int | None = None
+        self.blocks = False
         self._close: list[Callable[[], Any]] = []
         try:
             self._raw = self._open()
@@ -295,7 +297,9 @@ class MoleculeReader:
             while chunk := list(islice(records, rows)):
                 cells = [[record.title for record in chunk]]
                 cells += [[record.properties.get(field) for record in chunk] for field in fields]
-                if column is None:
+                if column is None and self.blocks:
+                    molecules = [record.block for record in chunk]
+                elif column is None:
                     molecules = [_smiles_or_error(record) for record in chunk]
                 else:
                     molecules = cells[columns.index(column)]

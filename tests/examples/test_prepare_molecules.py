@@ -45,6 +45,10 @@ def test_parts(tmp_path, capsys):
     main([str(files[0]), "--out", str(tmp_path / "again"), "--validation-fraction", "0.3"])
     again = set(pd.read_parquet(tmp_path / "again" / "validation.parquet").smiles)
     assert set(parts["validation"].smiles) - {"CC(C)O"} <= again
+    main([str(files[0]), "--out", str(tmp_path / "few"), "--validation-fraction", "0.3", "--train-molecules", "7"])
+    few = pd.read_parquet(tmp_path / "few" / "train.parquet")
+    assert len(few) == 7
+    assert set(few.smiles) < set(CHAINS) - again
 
 
 def test_columns_are_needed(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 from transformers import BatchFeature, FeatureExtractionMixin
 
 from ...chem.conformers import ConformerGenerator, ConformerSettings
-from ...chem.coordinates import given_conformers
+from ...chem.coordinates import conformers_of_mol_block, given_conformers
 from ...chem.smiles import STANDARDIZE_MODES, MoleculeError, standard_mol
 from ...data.batching import pad_tokens
 from ...hub import RemoteCodeMixin
@@ -129,6 +129,19 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
             for text, result in zip(smiles, results, strict=True)
         ]
 
+    def _recorded(self, blocks: Sequence[str]) -> list:
+        """The conformers that records of an SDF hold, those of drawings computed, or a `MoleculeError`."""
+        found: list = []
+        for block in blocks:
+            try:
+                found.append(conformers_of_mol_block(block, self.hydrogens))
+            except MoleculeError as error:
+                found.append(error)
+        drawn = [n for n, each in enumerate(found) if not isinstance(each, MoleculeError) and each.status == "2d"]
+        for place, computed in zip(drawn, self._conformers([found[n].smiles for n in drawn]), strict=True):
+            found[place] = computed
+        return found
+
     def featurize_one(self, z: np.ndarray, pos: np.ndarray, name: str | None = None) -> dict:
         """
         One molecule: `input_ids` uint8 `[atoms + 2]`, `z` uint8 `[atoms]`, `pos` float32 `[conformers * atoms * 3]`
@@ -198,6 +211,7 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         *,
         z: Sequence | None = None,
         pos: Sequence | None = None,
+        mol_block: Sequence[str] | None = None,
     ) -> list[dict | MoleculeError]:
         """
         Molecules to dicts, see [`~UniMolFeatureExtractor.featurize_one`]; of a SMILES also `smiles_used` (of what has
@@ -208,6 +222,8 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
             smiles: conformers are computed; or, with `z` and `pos`, how errors name the molecules (as it is,
                 `smiles_used` of the result).
             z, pos: atomic numbers and coordinates of each molecule.
+            mol_block: records of an SDF instead: their coordinates as they are; of a drawing in the plane conformers
+                are computed.
             on_error: `"raise"`, or `"skip"`: a `MoleculeError` stands in the molecule's place.
         Raises:
             MoleculeError: the first molecule that cannot be used.
@@ -215,11 +231,16 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         """
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
-        if (z is None) != (pos is None) or (smiles is None and z is None):
-            raise ValueError("give smiles, or z and pos: atomic numbers and coordinates of each molecule")
-        if z is not None and (len(z) != len(pos) or (smiles is not None and len(smiles) != len(z))):
+        if mol_block is not None:
+            if smiles is not None or z is not None or pos is not None:
+                raise ValueError("mol_block stands for itself: give no smiles, z or pos beside it")
+            smiles, molecules = [block.split("\n", 1)[0].strip() for block in mol_block], self._recorded(mol_block)
+        elif (z is None) != (pos is None) or (smiles is None and z is None):
+            raise ValueError("give smiles, or z and pos: atomic numbers and coordinates of each molecule; or mol_block")
+        elif z is not None and (len(z) != len(pos) or (smiles is not None and len(smiles) != len(z))):
             raise ValueError("smiles, z and pos name different numbers of molecules")
-        molecules = self._conformers(smiles) if z is None else list(zip(z, pos, strict=True))
+        else:
+            molecules = self._conformers(smiles) if z is None else list(zip(z, pos, strict=True))
         results: list[dict | MoleculeError] = []
         for place, molecule in enumerate(molecules):
             name = None if smiles is None else smiles[place]

@@ -585,3 +585,36 @@ def test_parity_at_full_size():
     for row, numbers in enumerate(z):
         given = output.last_hidden_state[row, 1 : len(numbers) + 1]
         np.testing.assert_allclose(given, golden[f"mol{row}_atom_repr"], atol=1e-5, rtol=0)
+
+
+def test_an_sdf_gives_its_coordinates(tmp_path, capsys):
+    """`embed` of an SDF: each record by its own conformer, a drawing by a computed one, the broken one reported."""
+    import pyarrow.parquet as pq
+    from rdkit import Chem
+    from rdkit.Chem import rdDepictor, rdDistGeom
+
+    from hf_molrep.cli import main
+
+    mol = Chem.AddHs(Chem.MolFromSmiles("OCCCO"))
+    rdDistGeom.EmbedMultipleConfs(mol, 2, randomSeed=7)
+    drawing = Chem.MolFromSmiles("OCCCO")
+    rdDepictor.Compute2DCoords(drawing)
+    blocks = [Chem.MolToMolBlock(mol, confId=0), Chem.MolToMolBlock(mol, confId=1), Chem.MolToMolBlock(drawing)]
+    (tmp_path / "in.sdf").write_text("".join(block + "$$$$\n" for block in [*blocks, "broken\n\n\nnothing\n"]))
+    UniMolForPreTraining(tiny_config()).save_pretrained(tmp_path / "tiny")
+    extractor = UniMolFeatureExtractor()
+    extractor.save_pretrained(tmp_path / "tiny")
+    arguments = [str(tmp_path / "in.sdf"), str(tmp_path / "out.parquet"), "--model", str(tmp_path / "tiny"), "--quiet"]
+    assert main(["embed", *arguments]) == 0
+    table = pq.read_table(tmp_path / "out.parquet")
+    embedded, errors = np.array(table["embedding"].to_pylist()[:3]), table["error"].to_pylist()
+    assert errors[:3] == [None] * 3
+    assert "mol block" in errors[3]
+    assert table["smiles_used"].to_pylist()[:3] == ["OCCCO"] * 3
+    model = UniMolModel.from_pretrained(tmp_path / "tiny").eval()
+    z, pos = [[atom.GetAtomicNum() for atom in mol.GetAtoms()]] * 2, [c.GetPositions() for c in mol.GetConformers()]
+    with torch.no_grad():
+        given = model(**extractor(z=z, pos=pos, return_tensors="pt")).pooler_output
+        computed = model(**extractor(["OCCCO"], return_tensors="pt")).pooler_output
+    np.testing.assert_allclose(embedded, torch.cat([given, computed]).numpy(), atol=1e-4)  # blocks have four decimals
+    assert np.abs(embedded[0] - embedded[1]).max() > 1e-3
