@@ -1,6 +1,7 @@
 """SMILES to molecular graphs, for all graph methods; saved with the weights as `preprocessor_config.json`."""
 
 from collections.abc import Sequence
+from inspect import signature
 
 import numpy as np
 from transformers import BatchFeature, FeatureExtractionMixin
@@ -61,6 +62,13 @@ class MolGraphFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         self.standardize = standardize
         self.canonical = canonical
         super().__init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, feature_extractor_dict: dict, **kwargs):
+        """As in transformers, but options count too that the file, written before they came, does not name."""
+        own = signature(cls.__init__).parameters
+        unnamed = {name: value for name, value in kwargs.items() if name in own and name not in feature_extractor_dict}
+        return super().from_dict(feature_extractor_dict | unnamed, **kwargs)
 
     def featurize(self, smiles: Sequence[str], on_error: str = "raise") -> list[dict | MoleculeError]:
         """

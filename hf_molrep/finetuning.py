@@ -157,6 +157,15 @@ def _selection(metric: str | None, problem_type: str, labels: np.ndarray) -> str
     return wanted
 
 
+def _load_processor(checkpoint: str, options: Mapping[str, Any]):
+    """The processor of a checkpoint with some of its options changed; ValueError for one that it does not have."""
+    processor = AutoProcessor.from_pretrained(checkpoint, **options)
+    for name, value in options.items():
+        if not hasattr(processor, name) or getattr(processor, name) != value:
+            raise ValueError(f"{type(processor).__name__} does not take {name}={value!r}")
+    return processor
+
+
 def _check_same_run(path: Path, settings: dict, resume: bool) -> None:
     """Settings of a run stand beside its checkpoints; continuing with others would be a different run."""
     if resume and path.is_file():
@@ -259,6 +268,7 @@ def finetune(
     truncation: bool = False,
     features: Sequence[dict | MoleculeError] | None = None,
     config_overrides: Mapping[str, Any] | None = None,
+    processor_options: Mapping[str, Any] | None = None,
     collator_options: Mapping[str, Any] | None = None,
     bf16: bool | None = None,
     output_dir: str | Path | None = None,
@@ -286,6 +296,8 @@ def finetune(
         truncation: shorten SMILES with more tokens than the model takes instead of leaving them out (sequence methods).
         features: what `processor.featurize(smiles, on_error="skip")` gave, where it is already known.
         config_overrides: see [`~hf_molrep.property_models.load_model_for_finetuning`].
+        processor_options: options of the processor to change, for instance `{"descriptors": True}` of GROVER; what the
+            model must then match (its `config_fields()`) is changed with them.
         collator_options: for the method's data collator in training, for instance `{"smiles_augmentation": 0.5}`.
         bf16: autocast (weights stay float32); None: where the hardware computes in bf16.
         output_dir: Trainer's checkpoints, one after each epoch, for `resume`; None keeps nothing on disk.
@@ -294,7 +306,7 @@ def finetune(
     Raises:
         ValueError: labels or split that do not fit the molecules, classes other than 0 and 1, a task without any label
             in the training part, a metric that the validation part cannot measure, `resume` with other settings,
-            predictions that are not finite (training has diverged).
+            an option that the processor does not have, predictions that are not finite (training has diverged).
     """
     smiles, task_names = list(smiles), [str(name) for name in task_names]
     labels = _check_labels(labels, len(smiles), task_names, problem_type)
@@ -302,7 +314,7 @@ def finetune(
     if resume and output_dir is None:
         raise ValueError("resume needs the output_dir of the run that is to be continued")
 
-    processor = AutoProcessor.from_pretrained(checkpoint)
+    processor = _load_processor(checkpoint, processor_options or {})
     if features is None:
         features = processor.featurize(smiles, on_error="skip", **({"truncation": True} if truncation else {}))
     failures = {index: value for index, value in enumerate(features) if isinstance(value, MoleculeError)}
@@ -333,6 +345,7 @@ def finetune(
         "metric": selected_by,
         "patience": patience,
         "config_overrides": dict(config_overrides or {}),
+        "processor_options": dict(processor_options or {}),
         "collator_options": dict(collator_options or {}),
         "bf16": bf16_is_fast(device) if bf16 is None else bf16,
     }
@@ -349,7 +362,7 @@ def finetune(
         label_std=std,
         label_units=label_units,
         from_scratch=from_scratch,
-        config_overrides=config_overrides,
+        config_overrides={**getattr(processor, "config_fields", dict)(), **(config_overrides or {})},
         # on a CPU the backward pass of torch's fused kernel takes twice as long for molecules, which are short
         attention="eager" if device == "cpu" else None,
     )

@@ -70,6 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", nargs="+", default=[], metavar="KEY=VALUE", help="changes, as smiles_config.hidden_dropout=0.1"
     )
     training.add_argument(
+        "--processor", nargs="+", default=[], metavar="KEY=VALUE", help="of the features, as descriptors=true (GROVER)"
+    )
+    training.add_argument(
         "--collator", nargs="+", default=[], metavar="KEY=VALUE", help="of training batches, as smiles_augmentation=0.5"
     )
     parser.add_argument("--keep-checkpoints", action="store_true", help="keep DIR/training when done")
@@ -101,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{output} holds a finished run: nothing to resume.")
         return 0
     config_overrides, collator_options = _nested(args.config), _nested(args.collator)
+    processor_options = _nested(args.processor)
     data = _read(args)
     report_failures(data.failures)
     split = _split(args, data)
@@ -125,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
         **{name: getattr(args, name) for name in (*same, "patience", "truncation", "bf16", "resume")},
         label_units=args.units,
         config_overrides=config_overrides,
+        processor_options=processor_options,
         collator_options=collator_options,
         output_dir=output / "training",
         progress=not args.quiet,

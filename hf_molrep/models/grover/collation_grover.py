@@ -46,11 +46,11 @@ class GroverDataCollator:
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
         first = rows[0]
         if "x" in first:
-            features = [{key: row[key] for key in GRAPH_KEYS} for row in rows]
+            features = [{key: row[key] for key in (*GRAPH_KEYS, "features") if key in row} for row in rows]
         else:
             features = self.processor.featurize([row["smiles"] for row in rows])
         batch = dict(self.processor.pad(features, return_tensors="pt"))
-        for key in ("features", "labels"):
+        for key in ("features", "labels"):  # `features` may stand beside a raw `smiles`, too
             if key in first:
                 batch[key] = torch.from_numpy(np.array([row[key] for row in rows], dtype=np.float32))
         if "labels" in first:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...chem.descriptors import DESCRIPTOR_NAMES
 from .configuration_grover import GroverConfig
 from .feature_extraction_grover import GroverFeatureExtractor
 from .modeling_grover import GroverForPreTraining, GroverForPropertyPrediction, GroverModel
@@ -221,15 +222,22 @@ def convert(source: str | Path, out: str | Path, **options) -> None:
     contexts are not in that file (the original keeps pickles of a class of its own beside it), so further pre-training
     of a converted checkpoint needs them from elsewhere. SMILES are taken as drawn.
 
+    A property model with 200 features gets an extractor that computes the normalised descriptors of the paper, unless
+    the file names another generator; what stood in features that the original read from disk (`--features_path`, as
+    its README has it) a file does not say. Any other number of features has to be given to the model.
+
     Args:
         source: file that the original's `save_checkpoint` or pre-training wrote. out: folder.
         options: see [`convert_model`].
     Raises:
         OSError, ValueError: see [`read_file`] and [`convert_model`].
     """
-    model = convert_model(read_file(source), **options)
+    saved = read_file(source)
+    model = convert_model(saved, **options)
+    generators = vars(saved["args"]).get("features_generator")
+    descriptors = model.config.features_dim == len(DESCRIPTOR_NAMES) and generators in (None, ["rdkit_2d_normalized"])
     model.save_pretrained(out)
-    GroverFeatureExtractor(standardize="none").save_pretrained(out)
+    GroverFeatureExtractor(standardize="none", descriptors=descriptors).save_pretrained(out)
 
 
 __all__ = ["convert", "convert_model", "convert_state", "read_file"]

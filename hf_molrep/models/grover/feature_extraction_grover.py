@@ -1,12 +1,14 @@
-"""GROVER feature extractor: graphs, and the labels of its pre-training."""
+"""GROVER feature extractor: graphs, the labels of its pre-training, the descriptors of its fine-tuning."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from transformers import BatchFeature
 
 from ...chem.context_labels import context_vocabulary, molecule_contexts
-from ...chem.smiles import MoleculeError
+from ...chem.descriptors import DESCRIPTOR_NAMES, normalized_descriptors
+from ...chem.smiles import MoleculeError, standard_mol
 from ...feature_extraction import MolGraphFeatureExtractor
 
 
@@ -19,6 +21,10 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
             see [`~GroverFeatureExtractor.learn`]. None: no labels can be made.
         context_labels: `featurize` gives the labels of pre-training too (see [`~GroverFeatureExtractor.label`]), so
             that they are cached with the graph; they take longer than the graph, so checkpoints have False.
+        descriptors: `featurize` gives `features` too, float32 `[200]`: the normalised RDKit descriptors that the paper
+            gives to the property head (see [`~hf_molrep.chem.descriptors.normalized_descriptors`]), of the standardised
+            molecule without explicit hydrogens. The model then has `features_dim=200`. They take far longer than the
+            graph.
         others: see [`~hf_molrep.feature_extraction.MolGraphFeatureExtractor`].
     """
 
@@ -28,6 +34,7 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
         atom_vocabulary: list[str] | None = None,
         bond_vocabulary: list[str] | None = None,
         context_labels: bool = False,
+        descriptors: bool = False,
         **kwargs,
     ):
         if scheme != "grover":
@@ -36,15 +43,41 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
         self.atom_vocabulary = atom_vocabulary
         self.bond_vocabulary = bond_vocabulary
         self.context_labels = context_labels
+        self.descriptors = descriptors
 
     def featurize(self, smiles: Sequence[str], on_error: str = "raise") -> list[dict | MoleculeError]:
-        """See [`~hf_molrep.feature_extraction.MolGraphFeatureExtractor.featurize`] and `context_labels`."""
+        """See [`~hf_molrep.feature_extraction.MolGraphFeatureExtractor.featurize`], `context_labels`, `descriptors`."""
         found = super().featurize(smiles, on_error)
+        valid = [place for place, feature in enumerate(found) if isinstance(feature, dict)]
         if self.context_labels:
-            valid = [place for place, feature in enumerate(found) if isinstance(feature, dict)]
             for place, labels in zip(valid, self.label([smiles[place] for place in valid]), strict=True):
                 found[place] |= labels
+        if self.descriptors:
+            mols = (standard_mol(smiles[place], self.standardize, self.canonical)[0] for place in valid)
+            for place, row in zip(valid, normalized_descriptors(mols), strict=True):
+                found[place]["features"] = row
         return found
+
+    def pad(self, features: Sequence[dict], return_tensors: str | None = "pt") -> BatchFeature:
+        """
+        See [`~hf_molrep.feature_extraction.MolGraphFeatureExtractor.pad`]; molecules that have `features` give float32
+        `features` `[molecules, 200]` (or as many as they have).
+
+        Raises:
+            ValueError: some have them and some have not, or `descriptors` asks for them and they are not there.
+        """
+        batch = super().pad(features, return_tensors)
+        having = sum("features" in feature for feature in features)
+        if having not in (0, len(features)) or (self.descriptors and not having):
+            raise ValueError(f"{having} of {len(features)} molecules have descriptors ('features')")
+        if having:
+            stacked = np.stack([np.asarray(feature["features"], dtype=np.float32) for feature in features])
+            if return_tensors == "pt":
+                import torch
+
+                stacked = torch.from_numpy(stacked)
+            batch["features"] = stacked
+        return batch
 
     def learn(
         self, smiles: Iterable[str], min_frequency: int = 1, max_size: int | None = None
@@ -72,10 +105,11 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
         return molecule_contexts(smiles, self.standardize, self.canonical, self.explicit_hydrogens, motifs)
 
     def config_fields(self) -> dict[str, int]:
-        """What the configuration of a model takes from here: the sizes of the vocabularies."""
-        if self.atom_vocabulary is None or self.bond_vocabulary is None:
-            return {}
-        return {"atom_vocab_size": len(self.atom_vocabulary), "bond_vocab_size": len(self.bond_vocabulary)}
+        """What the configuration of a model takes from here: the sizes of the vocabularies, the descriptors."""
+        fields = {"features_dim": len(DESCRIPTOR_NAMES)} if self.descriptors else {}
+        if self.atom_vocabulary is not None and self.bond_vocabulary is not None:
+            fields |= {"atom_vocab_size": len(self.atom_vocabulary), "bond_vocab_size": len(self.bond_vocabulary)}
+        return fields
 
     def label(self, smiles: Sequence[str]) -> list[dict]:
         """

@@ -646,7 +646,10 @@ class GroverPropertyHead(PropertyHead):
     ) -> MoleculePropertyOutput:
         given = 0 if features is None else features.shape[-1]
         if given != self.config.features_dim:
-            raise ValueError(f"{given} features per molecule are given, features_dim is {self.config.features_dim}")
+            raise ValueError(
+                f"{given} features per molecule are given, features_dim of this model is {self.config.features_dim} "
+                "(GroverFeatureExtractor(descriptors=True) gives 200, False none)"
+            )
         found = []
         for branch, network in (("atom_from_atom", self.from_atom), ("atom_from_bond", self.from_bond)):
             if self.readout is None:

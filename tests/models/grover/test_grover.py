@@ -1,6 +1,7 @@
 """GROVER: the laws, and what is its own."""
 
 import argparse
+import csv
 import itertools
 import json
 import math
@@ -14,13 +15,24 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub.errors import StrictDataclassClassValidationError
 
-from hf_molrep import GroverConfig, GroverDataCollator, GroverFeatureExtractor, GroverForPreTraining, GroverModel
+from hf_molrep import (
+    GroverConfig,
+    GroverDataCollator,
+    GroverFeatureExtractor,
+    GroverForPreTraining,
+    GroverForPropertyPrediction,
+    GroverModel,
+)
+from hf_molrep.chem import MoleculeError
 from hf_molrep.chem.context_labels import context_vocabulary, molecule_contexts
+from hf_molrep.chem.descriptors import normalized_descriptors
 from hf_molrep.cli import main
+from hf_molrep.finetuning import finetune
 from hf_molrep.models.grover.conversion_grover import convert_model, read_file
 from hf_molrep.models.grover.modeling_grover import BRANCHES, draw_hops, make_graph
+from hf_molrep.property_models import load_finetuned
 from tests.models.common import MethodLaws, draw_weights
-from tests.models.grover.tiny import MOLECULES, tiny_config, tiny_processor
+from tests.models.grover.tiny import MOLECULES, save_tiny_checkpoint, tiny_config, tiny_processor
 from tests.models.laws.hooks import GOLDENS
 from tests.models.laws.two_processes import REPOSITORY
 
@@ -289,6 +301,120 @@ def test_labels_chosen():
     labelled = GroverDataCollator(tiny_processor())([{"smiles": "CCO", "labels": [1.0], "features": [0.5, 2.0]}])
     assert labelled["labels"].tolist() == [[1.0]]
     assert labelled["features"].tolist() == [[0.5, 2.0]]
+
+
+def test_descriptors(tmp_path):
+    """Computed with the graph, saved as an option, stacked by pad; pre-training and embedding pass them over."""
+    processor = tiny_processor(descriptors=True)
+    assert processor.config_fields()["features_dim"] == 200
+    assert "features_dim" not in tiny_processor().config_fields()
+    smiles = ["OCC", "C1CC", "[Na+].[Cl-]", "C"]
+    rows = processor.featurize(smiles, on_error="skip")
+    assert isinstance(rows[1], MoleculeError)
+    rows = [row for row in rows if isinstance(row, dict)]
+    expected = normalized_descriptors(["CCO", "[Na+].[Cl-]", "C"])
+    for kind in ("np", "pt"):
+        features = processor.pad(rows, return_tensors=kind)["features"]
+        np.testing.assert_array_equal(np.asarray(features), expected)
+    plain = tiny_processor().featurize(["CCO"])
+    assert "features" not in plain[0]
+    for mixed in (plain, [*plain, *rows]):
+        with pytest.raises(ValueError, match="molecules have descriptors"):
+            processor.pad(mixed)
+
+    processor.save_pretrained(tmp_path)
+    assert GroverFeatureExtractor.from_pretrained(tmp_path).descriptors
+    path = tmp_path / "preprocessor_config.json"  # as it was written before there were descriptors
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "descriptors"}))
+    assert not GroverFeatureExtractor.from_pretrained(tmp_path).descriptors
+    assert GroverFeatureExtractor.from_pretrained(tmp_path, descriptors=True).descriptors
+
+    batch = processor(["CCO", "CCN"], return_tensors="pt")
+    model = draw_weights(GroverModel(tiny_config())).eval()
+    without = tiny_processor()(["CCO", "CCN"], return_tensors="pt")
+    assert torch.equal(model(**batch).pooler_output, model(**without).pooler_output)
+    pretraining = draw_weights(GroverForPreTraining(tiny_config())).eval()
+    given = [{"smiles": text, "row_id": place} for place, text in enumerate(MOLECULES)]
+    losses = [pretraining(**GroverDataCollator(used)(given)).loss for used in (processor, tiny_processor())]
+    assert torch.equal(*losses)
+    with pytest.raises(ValueError, match="200 features per molecule are given, features_dim of this model is 0"):
+        GroverForPropertyPrediction(tiny_config())(**batch)
+    with pytest.raises(ValueError, match="0 features per molecule are given, features_dim of this model is 200"):
+        GroverForPropertyPrediction(tiny_config(features_dim=200))(**without)
+
+
+def test_finetuning_with_descriptors(tmp_path):
+    """One option of the command; the encoder's weights are loaded, and what is saved predicts by itself."""
+    rings = [f"C1{'C' * size}{atom}1" for size in range(2, 6) for atom in "CN"]
+    smiles = [f"{chain}{ring}" for ring in rings for chain in ("O", "CO", "CCN")]
+    lines = ["smiles,carbons", *(f"{text},{text.count('C')}" for text in smiles)]
+    (tmp_path / "data.csv").write_text("\n".join(lines))
+    checkpoint = save_tiny_checkpoint(tmp_path / "pretrained", pre_training=True)
+    given = [
+        "finetune",
+        tmp_path / "data.csv",
+        "--labels",
+        "carbons",
+        "--model",
+        checkpoint,
+        "--output",
+        tmp_path / "out",
+    ]
+    quick = ["--split", "random", "--epochs", "1", "--batch-size", "8", "--learning-rate", "0", "--quiet"]
+    assert main([*map(str, given), *quick, "--processor", "descriptors=true"]) == 0
+    with open(tmp_path / "out" / "report" / "metrics.json") as file:
+        assert json.load(file)["settings"]["processor_options"] == {"descriptors": True}
+
+    model, processor = load_finetuned(str(tmp_path / "out"), "cpu")
+    assert processor.descriptors
+    assert model.config.features_dim == 200
+    assert model.head.from_atom.layers[0].in_features == 16 + 200
+    encoder = GroverForPreTraining.from_pretrained(checkpoint).grover.state_dict()
+    for name, value in model.grover.state_dict().items():  # trained with a learning rate of 0
+        assert torch.equal(value, encoder[name])
+
+    command = ["predict", tmp_path / "data.csv", tmp_path / "predicted.csv", "--model", tmp_path / "out"]
+    assert main([*map(str, command)]) == 0
+    with open(tmp_path / "predicted.csv", newline="") as file:
+        predicted = [float(row["predicted_carbons"]) for row in csv.DictReader(file)]
+    with torch.no_grad():
+        batch = processor(smiles, return_tensors="pt")
+        expected = model(**batch).predictions[:, 0]
+        changed = model(**{**batch, "features": 1 - batch["features"]}).predictions[:, 0]
+    np.testing.assert_allclose(predicted, expected.numpy(), atol=1e-4)
+    assert (changed - expected).abs().min() > 1e-3
+
+    with pytest.raises(ValueError, match="does not take descriptorz=True"):
+        finetune(
+            checkpoint,
+            smiles,
+            np.zeros((24, 1)),
+            ["x"],
+            "regression",
+            {"train": range(24)},
+            processor_options={"descriptorz": True},
+        )
+
+
+def test_files_of_the_original_with_descriptors(tmp_path):
+    """200 features, as its README has them, are the normalised descriptors; scaled or other ones are not."""
+    saved = original("finetuning")
+    generator = torch.Generator().manual_seed(0)
+    for source in ("atom", "bond"):
+        key = f"mol_atom_from_{source}_ffn.1.weight"
+        kept = saved["state_dict"][key][:, :-2]
+        saved["state_dict"][key] = torch.cat([kept, torch.randn(len(kept), 200, generator=generator) / 20], dim=1)
+    for generators, computed in ((None, True), (["rdkit_2d_normalized"], True), (["rdkit_2d"], False)):
+        args = argparse.Namespace(**{**vars(saved["args"]), "features_dim": 200, "features_generator": generators})
+        torch.save({**saved, "args": args}, tmp_path / "model.pt")
+        assert main(["convert", "grover", str(tmp_path / "model.pt"), str(tmp_path / "out")]) == 0
+        assert GroverFeatureExtractor.from_pretrained(tmp_path / "out").descriptors == computed
+        if computed:
+            model, processor = load_finetuned(str(tmp_path / "out"), "cpu")
+            assert model(**processor(["CCO", "C"], return_tensors="pt")).predictions.shape == (2, 2)
+    scaler = {"means": np.zeros(200), "stds": np.ones(200)}
+    with pytest.raises(ValueError, match="features_scaler"):
+        convert_model({**saved, "features_scaler": scaler})
 
 
 def test_molecules_without_bonds_can_be_trained():
