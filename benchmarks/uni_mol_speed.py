@@ -1,0 +1,222 @@
+"""
+Uni-Mol at the paper's size on one thread, beside unimol_tools: embedding molecules of BBBP with all hydrogens, training
+steps, and the memory that both take.
+
+    pip download unimol_tools==0.1.4.post1 --no-deps && pip install --no-deps --target FOLDER unimol_tools-*.whl
+    python -m benchmarks.uni_mol_speed --peer FOLDER [--molecules 2039]
+
+Its code (MIT) is imported from FOLDER, not copied, with random weights that ours takes over: the embeddings of both are
+compared before anything is timed. Its batches are 16 molecules as they come; ours are the same ones, and those that
+`hf-molrep embed` makes. Conformers are computed before, for both. CPU seconds in one process, one after the other,
+medians of the ratios over the rounds; memory is that of a process of its own, above what it held when the model was
+built.
+"""
+
+import argparse
+import resource
+import statistics
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable
+from contextlib import nullcontext
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.conformers import sample
+from benchmarks.report import RESULTS, markdown_table, write_report
+from hf_molrep.inference import BATCH_TOKENS
+from hf_molrep.models.uni_mol import UniMolFeatureExtractor
+from hf_molrep.models.uni_mol.conversion_uni_mol import convert_model
+from hf_molrep.models.uni_mol.feature_extraction_uni_mol import SYMBOLS, TOKENS
+
+BATCH = 16
+
+
+class _Attributes(dict):
+    __getattr__ = dict.get
+    __setattr__ = dict.__setitem__
+
+
+def load_peer(folder: Path):
+    """The model of unimol_tools with random weights, and its function from atoms to inputs."""
+    with tempfile.TemporaryDirectory() as weights:
+        # without it: the dictionary that it would download, and empty files where it looks for weights
+        Path(weights, "mol.dict.txt").write_text("\n".join(TOKENS[:-1]) + "\n")
+        for kind in ("all", "no"):
+            Path(weights, f"mol_pre_{kind}_h_220816.pt").touch()
+        # imported by it, of no use here
+        for name, attributes in {"addict": {"Dict": _Attributes}, "numba": {"njit": lambda function: function}}.items():
+            module = types.ModuleType(name)
+            module.__dict__.update(attributes)
+            sys.modules.setdefault(name, module)
+        sys.path.insert(0, str(folder))
+        from unimol_tools.data.conformer import coords2unimol
+        from unimol_tools.models import unimol
+
+        unimol.WEIGHT_DIR, Peer = weights, unimol.UniMolModel
+        Peer.load_pretrained_weights = lambda self, path, strict=False: None
+        peer = Peer(output_dim=1, data_type="molecule", remove_hs=False, pooler_dropout=0.0)
+    for module in peer.modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Embedding):
+            torch.nn.init.normal_(module.weight, std=0.02)
+    with torch.no_grad():
+        peer.embed_tokens.weight[0] = 0.0
+        peer.gbf.means.weight.uniform_(0, 3)
+        peer.gbf.stds.weight.uniform_(0.5, 3)
+        peer.gbf.mul.weight.fill_(1.0)
+    return peer.eval(), coords2unimol
+
+
+def build(which: str, folder: Path, features: list[dict]) -> tuple[torch.nn.Module, Callable[[list[dict]], dict]]:
+    """A contender: its model, and what makes a batch of features."""
+    torch.manual_seed(0)
+    peer, coords2unimol = load_peer(folder)
+    if which == "peer":
+
+        def collate(part: list[dict]) -> dict:
+            return peer.batch_collate_fn([(inputs[id(feature)], 0.0) for feature in part])[0]
+
+        inputs = {
+            id(feature): coords2unimol(
+                [SYMBOLS[z] for z in feature["z"]], feature["pos"].reshape(-1, 3), peer.dictionary, remove_hs=False
+            )
+            for feature in features
+        }
+        return peer, collate
+    ours = convert_model(peer.state_dict(), problem_type="regression", label_mean=[0.0], label_std=[1.0])
+    extractor = UniMolFeatureExtractor()
+    return ours, lambda part: dict(extractor.pad(part, return_tensors="pt"))
+
+
+def grouped(features: list[dict]) -> list[list[dict]]:
+    """The batches of `hf_molrep.inference` (one window): largest molecules first, a fixed number of padded tokens."""
+    order = sorted(features, key=lambda feature: -len(feature["input_ids"]))
+    batches, start = [], 0
+    while start < len(order):
+        stop = start + max(1, BATCH_TOKENS // len(order[start]["input_ids"]))
+        batches.append(order[start:stop])
+        start = stop
+    return batches
+
+
+def embed(which: str, model, collate, batches: list[list[dict]], bf16: bool = False) -> torch.Tensor:
+    """Embeddings `[molecules, 512]`, in the order of the batches."""
+    rows = []
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+        for part in batches:
+            batch = collate(part)
+            if which == "peer":
+                rows.append(model(**batch, return_repr=True)["cls_repr"])
+            else:
+                rows.append(model.uni_mol(**batch).pooler_output)
+    return torch.cat([row.float() for row in rows])
+
+
+def step(which: str, model, collate, part: list[dict], optimizer, bf16: bool = False) -> None:
+    """One optimiser step on the squared predictions."""
+    batch = collate(part)
+    with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+        out = model(**batch) if which == "peer" else model(**batch).logits
+    out.float().square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def megabytes(which: str, folder: Path, features: list[dict], training: bool) -> float:
+    """Peak of this process above what it held when the model was built, MB."""
+    torch.set_num_threads(1)
+    model, collate = build(which, folder, features)
+    plain = [features[start : start + BATCH] for start in range(0, len(features), BATCH)]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if training:
+        model.train()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
+        for part in plain[:2]:
+            step(which, model, collate, part, optimizer)
+    else:
+        embed(which, model, collate, grouped(features) if which == "ours" else plain)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--peer", type=Path, required=True, help="folder into which unimol_tools 0.1.4.post1 was put")
+    parser.add_argument("--molecules", type=int, default=256, help="of BBBP, drawn with seed 0")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2, help="training steps in each round")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args(argv)
+    args.threads = 1
+    torch.set_num_threads(1)
+    made = UniMolFeatureExtractor().featurize(sample("moleculenet/bbbp.parquet", args.molecules, 0), on_error="skip")
+    features = [feature for feature in made if isinstance(feature, dict)]
+    np.random.default_rng(0).shuffle(features)
+    plain = [features[start : start + BATCH] for start in range(0, len(features), BATCH)]
+    contenders = {which: build(which, args.peer, features) for which in ("peer", "ours")}
+
+    first = [embed(which, *contenders[which], plain[:1]) for which in contenders]
+    difference = (first[0] - first[1]).abs().max().item()
+    if difference > 1e-4:
+        raise RuntimeError(f"the embeddings differ by {difference}: nothing to compare")
+    ours32, ours16 = (embed("ours", *contenders["ours"], plain[:1], bf16) for bf16 in (False, True))
+    change = ((ours32 - ours16).norm(dim=1) / ours32.norm(dim=1)).max().item()
+
+    optimizers = {which: torch.optim.Adam(model.parameters(), lr=1e-5) for which, (model, _) in contenders.items()}
+
+    def train(which: str, bf16: bool = False) -> None:
+        model, collate = contenders[which]
+        model.train()
+        for part in plain[: args.steps]:
+            step(which, model, collate, part, optimizers[which], bf16)
+        model.eval()
+
+    groups = grouped(features)
+    runs = {
+        ("embedding", "unimol_tools", "16 as they come"): lambda: embed("peer", *contenders["peer"], plain),
+        ("embedding", "ours", "the same"): lambda: embed("ours", *contenders["ours"], plain),
+        ("embedding", "ours", "as embed makes them"): lambda: embed("ours", *contenders["ours"], groups),
+        ("embedding", "ours, bf16", "as embed makes them"): lambda: embed("ours", *contenders["ours"], groups, True),
+        ("training step", "unimol_tools", "16 as they come"): lambda: train("peer"),
+        ("training step", "ours", "the same"): lambda: train("ours"),
+        ("training step", "ours, bf16", "the same"): lambda: train("ours", True),
+    }
+    seconds: dict[tuple, list[float]] = {name: [] for name in runs}
+    for _ in range(args.rounds):
+        for name, run in runs.items():
+            started = time.process_time()
+            run()
+            seconds[name].append(time.process_time() - started)
+    counts = {"embedding": len(features), "training step": BATCH * args.steps}
+    rows = []
+    for name, spent in seconds.items():
+        base = next(values for other, values in seconds.items() if other[:2] == (name[0], "unimol_tools"))
+        times = statistics.median(a / b for a, b in zip(base, spent, strict=True))
+        rows.append([*name, f"{counts[name[0]] / statistics.median(spent):.1f}", f"{times:.2f}"])
+    memory = []
+    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for training in (False, True):
+            for which in ("peer", "ours"):
+                used = pool.apply(megabytes, (which, args.peer, features[: 8 * BATCH], training))
+                memory.append(["training step" if training else "embedding", which, f"{used:.0f}"])
+    atoms = np.array([len(feature["z"]) for feature in features])
+    text = [
+        "# Uni-Mol at the paper's size, one thread\n",
+        f"{len(features)} molecules of BBBP with all hydrogens ({atoms.mean():.0f} atoms on average, at most "
+        f"{atoms.max()}), random weights, the same for both; embeddings agree within {difference:.1e}.\n",
+        markdown_table(["what", "who", "batches", "molecules per CPU second", "times unimol_tools"], rows),
+        f"\nbf16 autocast changes the embedding of a molecule by at most {100 * change:.2f} % of its length (L2).\n",
+        markdown_table(["memory above the model, MB", "who", "peak"], memory),
+        f"\n- {args.rounds} rounds. Embedding in `hf-molrep embed`'s batches: at most {BATCH_TOKENS} padded tokens.",
+    ]
+    raw = {"seconds": {", ".join(name): spent for name, spent in seconds.items()}, "memory": memory}
+    write_report("uni_mol_speed", "\n".join(text), raw, args)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
