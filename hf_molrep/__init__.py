@@ -15,7 +15,12 @@ _NAMES = {
     ".chem.smiles": ["MoleculeError"],
     ".estimators": ["MoleculeEmbedder"],
     ".feature_extraction": ["MolGraphFeatureExtractor"],
-    ".models.auto": ["METHODS", "AutoModelForMoleculeInteractionPrediction", "AutoModelForMoleculePropertyPrediction"],
+    ".models.auto": [
+        "METHODS",
+        "AutoModelForConformerGeneration",
+        "AutoModelForMoleculeInteractionPrediction",
+        "AutoModelForMoleculePropertyPrediction",
+    ],
     ".models.grover": [
         "GroverConfig",
         "GroverDataCollator",
@@ -43,8 +48,10 @@ _NAMES = {
     ],
     ".models.uni_mol": [
         "UniMolConfig",
+        "UniMolConformerCollator",
         "UniMolDataCollator",
         "UniMolFeatureExtractor",
+        "UniMolForConformerGeneration",
         "UniMolForPreTraining",
         "UniMolForPropertyPrediction",
         "UniMolModel",

@@ -97,6 +97,61 @@ def mean_over_processes(total: torch.Tensor, count: int | torch.Tensor) -> torch
     return torch.where(count > 0, total / count.clamp(min=torch.finfo(torch.float32).tiny), total * 0)
 
 
+@torch.no_grad()
+def kabsch_rotation(moving: torch.Tensor, onto: torch.Tensor) -> torch.Tensor:
+    """
+    The proper rotation R that minimises `|moving @ R - onto|` (Kabsch, Acta Cryst. A32, 922 (1976)), `[molecules, 3,
+    3]`, without a gradient. Where several do (atoms on a line, a single atom) it is one of them.
+
+    Args:
+        moving, onto: `[molecules, atoms, 3]`, each centred at the origin; zero where there is no atom.
+    """
+    with torch.autocast(moving.device.type, enabled=False):
+        exact = torch.promote_types(moving.dtype, torch.float32)
+        covariance = moving.to(exact).transpose(1, 2) @ onto.to(exact)
+        # a step that overflows is the gradient scaler's to skip; the decomposition would end the run
+        left, _, right = torch.linalg.svd(torch.nan_to_num(covariance, posinf=0.0, neginf=0.0))
+        reflects = torch.linalg.det(left) * torch.linalg.det(right) < 0
+        sign = torch.ones_like(covariance[:, 0])
+        sign[:, 2] = torch.where(reflects, -1.0, 1.0)  # along the direction that matters least
+        return (left * sign[:, None]) @ right
+
+
+def conformer_losses(
+    coordinates: torch.Tensor,
+    distances: torch.Tensor,
+    target_pos: torch.Tensor,
+    atoms: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    """
+    Conformer generation (Zhou et al. 2023; `unimol/losses/conf_gen.py`): `coordinate`, the mean absolute difference
+    between the centred coordinates and the target brought onto them by [`kabsch_rotation`], along each axis; and
+    `distance`, that of the distances of all ordered pairs of atoms, each with itself included. The means are those over
+    all processes.
+
+    Args:
+        coordinates, target_pos: `[molecules, length, 3]`, angstrom; atom i is the same atom in both.
+        distances: `[molecules, length, length]`, angstrom.
+        atoms: bool `[molecules, length]`, False for special tokens and padding.
+    """
+    exact = torch.promote_types(coordinates.dtype, torch.float32)
+    present = atoms.to(exact)[..., None]
+    count = present.sum(dim=1, keepdim=True).clamp(min=1.0)
+
+    def centred(pos: torch.Tensor) -> torch.Tensor:
+        pos = pos.to(exact) * present
+        return (pos - pos.sum(dim=1, keepdim=True) / count) * present
+
+    predicted, target = centred(coordinates), centred(target_pos)
+    target = target @ kabsch_rotation(target, predicted.detach())
+    pairs = present * present.transpose(1, 2)
+    true_distances = (target[:, :, None] - target[:, None]).square().sum(dim=-1).sqrt()
+    return {
+        "coordinate": mean_over_processes((predicted - target).abs().sum(), 3 * present.sum()),
+        "distance": mean_over_processes(((distances.to(exact) - true_distances).abs() * pairs).sum(), pairs.sum()),
+    }
+
+
 def masked_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """
     Mean cross-entropy of what was masked, over all processes (attribute masking, Hu et al. 2020, section 3.1.2).

@@ -28,6 +28,7 @@ class Method(NamedTuple):
     for_pre_training: type
     for_property_prediction: type
     for_interaction_prediction: type | None = None
+    for_conformer_generation: type | None = None
 
 
 METHODS: dict[str, Method] = {
@@ -63,6 +64,7 @@ METHODS: dict[str, Method] = {
         model=uni_mol.UniMolModel,
         for_pre_training=uni_mol.UniMolForPreTraining,
         for_property_prediction=uni_mol.UniMolForPropertyPrediction,
+        for_conformer_generation=uni_mol.UniMolForConformerGeneration,
     ),
 }
 
@@ -75,12 +77,17 @@ class AutoModelForMoleculeInteractionPrediction(_BaseAutoModelClass):
     _model_mapping = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict())
 
 
+class AutoModelForConformerGeneration(_BaseAutoModelClass):
+    _model_mapping = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict())
+
+
 AutoModelForMoleculePropertyPrediction = auto_class_update(
     AutoModelForMoleculePropertyPrediction, head_doc="molecule property prediction"
 )
 AutoModelForMoleculeInteractionPrediction = auto_class_update(
     AutoModelForMoleculeInteractionPrediction, head_doc="interaction prediction of two molecules"
 )
+AutoModelForConformerGeneration = auto_class_update(AutoModelForConformerGeneration, head_doc="conformer generation")
 
 
 def method_of(config) -> Method:
@@ -112,3 +119,5 @@ def register() -> None:
         AutoModelForSequenceClassification.register(method.config, method.for_property_prediction)
         if method.for_interaction_prediction is not None:
             AutoModelForMoleculeInteractionPrediction.register(method.config, method.for_interaction_prediction)
+        if method.for_conformer_generation is not None:
+            AutoModelForConformerGeneration.register(method.config, method.for_conformer_generation)

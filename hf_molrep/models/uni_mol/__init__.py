@@ -3,4 +3,5 @@
 from .collation_uni_mol import *
 from .configuration_uni_mol import *
 from .feature_extraction_uni_mol import *
+from .generation_uni_mol import *
 from .modeling_uni_mol import *

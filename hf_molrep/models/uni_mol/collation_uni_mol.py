@@ -1,4 +1,4 @@
-"""Uni-Mol batches: masked and moved atoms for pre-training, molecules with labels for fine-tuning."""
+"""Uni-Mol batches: masked and moved atoms for pre-training, molecules with labels, pairs of conformers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,4 +111,58 @@ class UniMolDataCollator:
         return batch
 
 
-__all__ = ["UniMolDataCollator"]
+@dataclass
+class UniMolConformerCollator:
+    """
+    Rows to a batch for [`UniMolForConformerGeneration`]. A row holds one molecule as
+    [`UniMolFeatureExtractor.featurize`] gives it, `pos` being its `n` starting conformers, and also `target_pos`
+    `[m * atoms * 3]`, its `m` reference conformers, `rmsd` `[m * n]`, angstrom, between them
+    ([`hf_molrep.data.conformer_pairs`] prepares all that), and `row_id`.
+
+    Of each molecule a reference is drawn, all alike, then one of the `nearest` starting conformers, with weights
+    `1 / (rmsd ** power + smooth)` (`ConformerSampleConfGV2Dataset` of the original, with the options of its README).
+
+    Args:
+        processor: the feature extractor of the checkpoint.
+        seed, epoch: each molecule draws from `default_rng([seed, epoch, row_id])`; a trainer sets `epoch`.
+    """
+
+    processor: UniMolFeatureExtractor
+    nearest: int = 20
+    power: float = 4.0
+    smooth: float = 0.1
+    seed: int = 0
+    epoch: int = 0
+
+    def __post_init__(self):
+        if self.nearest < 1 or self.smooth <= 0:
+            raise ValueError("nearest is 1 or more and smooth more than 0")
+
+    def drawn(self, row: dict, rng: np.random.Generator) -> tuple[dict, dict]:
+        """The starting and the reference conformer of a molecule, both centred, as features to be padded."""
+        width = 3 * (len(row["input_ids"]) - 2)
+        starts = np.asarray(row["pos"], dtype=np.float32).reshape(-1, width)
+        targets = np.asarray(row["target_pos"], dtype=np.float32).reshape(-1, width)
+        rmsd = np.asarray(row["rmsd"], dtype=np.float64)
+        if rmsd.size != len(starts) * len(targets):
+            raise ValueError(f"{rmsd.size} values of rmsd for {len(starts)} starting and {len(targets)} references")
+        target = rng.integers(len(targets))
+        distance = rmsd.reshape(len(targets), len(starts))[target]
+        near = np.argsort(distance, kind="stable")[: self.nearest]
+        weights = 1.0 / (distance[near] ** self.power + self.smooth)
+        start = rng.choice(near, p=weights / weights.sum())
+        reference = targets[target].reshape(-1, 3)
+        reference = reference - reference.mean(axis=0)
+        ids = row["input_ids"]
+        return {"input_ids": ids, "pos": starts[start]}, {"input_ids": ids, "pos": reference.ravel()}
+
+    def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
+        if "row_id" not in rows[0]:
+            raise ValueError("random steps need the column 'row_id': each molecule draws its own random numbers")
+        pairs = [self.drawn(row, np.random.default_rng([self.seed, self.epoch, int(row["row_id"])])) for row in rows]
+        batch = dict(self.processor.pad([start for start, _ in pairs], return_tensors="pt"))
+        batch["target_pos"] = self.processor.pad([target for _, target in pairs], return_tensors="pt")["pos"]
+        return batch
+
+
+__all__ = ["UniMolConformerCollator", "UniMolDataCollator"]

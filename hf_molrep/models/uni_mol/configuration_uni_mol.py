@@ -28,6 +28,10 @@ class UniMolConfig(RemoteCodeMixin, PreTrainedConfig):
         distance_mean, distance_std: the distance head predicts `(distance - mean) / std`, angstrom.
         token_loss_weight, coordinate_loss_weight, distance_loss_weight, hidden_norm_loss_weight,
             pair_norm_loss_weight: of the five terms of the pre-training loss.
+        num_recycles: how often states and pairs pass through the encoder before conformers are predicted (the paper's
+            recipe; the default of the original's command line is 1).
+        conformer_coordinate_loss_weight, conformer_distance_loss_weight: of the two terms of the loss of conformer
+            generation.
         head_type: property head: `"tanh"` (the paper: dropout, linear, tanh, dropout, linear) or `"linear"`
             (unimol_tools: dropout, linear).
         classifier_dropout: of the property head.
@@ -68,6 +72,9 @@ class UniMolConfig(RemoteCodeMixin, PreTrainedConfig):
     distance_loss_weight: float | int = 10.0
     hidden_norm_loss_weight: float | int = 0.01
     pair_norm_loss_weight: float | int = 0.01
+    num_recycles: int = 4
+    conformer_coordinate_loss_weight: float | int = 1.0
+    conformer_distance_loss_weight: float | int = 1.0
     head_type: Literal["tanh", "linear"] = "tanh"
     classifier_dropout: float | int = 0.0
     label_mean: list[float] | None = None
@@ -83,11 +90,14 @@ class UniMolConfig(RemoteCodeMixin, PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
-        """The hidden width must be divisible by the heads."""
+        """The hidden width must be divisible by the heads; states pass through the encoder at least once."""
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
+
+        if self.num_recycles < 1:
+            raise ValueError(f"num_recycles must be 1 or more, not {self.num_recycles}")
 
     def validate_labels(self):
         """Label scales must stand for every task."""

@@ -11,6 +11,7 @@ import torch
 from .configuration_uni_mol import UniMolConfig
 from .feature_extraction_uni_mol import TOKENS, UniMolFeatureExtractor
 from .modeling_uni_mol import (
+    UniMolForConformerGeneration,
     UniMolForPreTraining,
     UniMolForPropertyPrediction,
     UniMolModel,
@@ -42,12 +43,18 @@ NAMES = {
     r"dist_head\.out_proj\.": "distance_head.out_proj.",
     r"(?:classification_head|classification_heads\.[^.]+)\.(dense|out_proj)\.": r"head.\1.",
 }
+CONFORMERS = "unimol."  # what names begin with in files fine-tuned to generate conformers
 OTHER_KERNEL = "gbf.w_edge.weight"  # of the crystal and OLED models
+
+
+def of_conformers(state: Mapping[str, torch.Tensor]) -> bool:
+    """Whether these are the weights of a model fine-tuned to generate conformers, by their names in the original."""
+    return bool(state) and all(key.startswith(CONFORMERS) for key in state)
 
 
 def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    A `state_dict` of the original under our names.
+    A `state_dict` of the original under our names. Those of conformer generation all begin with `unimol.`.
 
     Raises:
         ValueError: a name that the original's molecular models do not have, or two heads for properties.
@@ -55,6 +62,8 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     if OTHER_KERNEL in state:
         raise ValueError("this is a crystal or OLED model of Uni-Mol: its distance features are not the molecular ones")
     converted: dict[str, torch.Tensor] = {}
+    if of_conformers(state):
+        state = {key.removeprefix(CONFORMERS): value for key, value in state.items()}
     for key, value in state.items():
         ours = next((re.sub(old, new, key, count=1) for old, new in NAMES.items() if re.match(old, key)), None)
         if ours is None:
@@ -96,8 +105,9 @@ def config_of(converted: Mapping[str, torch.Tensor], **options) -> UniMolConfig:
 
 def convert_model(state: Mapping[str, torch.Tensor], **options) -> UniMolPreTrainedModel:
     """
-    The model in evaluation mode with the weights of the original: [`UniMolForPropertyPrediction`] where the file has
-    a property head, [`UniMolForPreTraining`] where it has those of pre-training, else [`UniMolModel`].
+    The model in evaluation mode with the weights of the original: [`UniMolForConformerGeneration`] where the file was
+    fine-tuned for that, [`UniMolForPropertyPrediction`] where it has a property head, [`UniMolForPreTraining`] where it
+    has those of pre-training, else [`UniMolModel`].
 
     Args:
         options: fields of [`UniMolConfig`].
@@ -106,8 +116,8 @@ def convert_model(state: Mapping[str, torch.Tensor], **options) -> UniMolPreTrai
     """
     converted = convert_state(state)
     config = config_of(converted, **options)
-    if "head.out_proj.weight" in converted:
-        model = UniMolForPropertyPrediction(config)
+    if of_conformers(state) or "head.out_proj.weight" in converted:
+        model = (UniMolForConformerGeneration if of_conformers(state) else UniMolForPropertyPrediction)(config)
         # fine-tuned files may carry what pre-training left
         unused = tuple(pattern.replace("\\", "") for pattern in model._keys_to_ignore_on_load_unexpected)
         converted = {name: value for name, value in converted.items() if not name.startswith(unused)}
@@ -156,12 +166,13 @@ def convert(
     task_names: Sequence[str] | None = None,
 ) -> Path:
     """
-    `mol_pre_all_h_220816.pt`, `mol_pre_no_h_220816.pt` or a fine-tuned model to a folder with weights, configuration
-    and feature extractor.
+    `mol_pre_all_h_220816.pt`, `mol_pre_no_h_220816.pt` or a fine-tuned model (of conformers `qm9_220908.pt`,
+    `drugs_220908.pt`) to a folder with weights, configuration and feature extractor.
 
     Args:
         source: the file of weights.
-        hydrogens: `"all"` or `"none"`, what the weights have seen; None: told by `all_h` or `no_h` in the file's name.
+        hydrogens: `"all"` or `"none"`, what the weights have seen; None: told by `all_h` or `no_h` in the file's name,
+            and `"none"` for conformer generation, as in the original.
         problem_type: `"regression"` or `"multi_label_classification"`; needed where there is a property head.
         label_mean, label_std: how its labels were scaled. unimol_tools keeps that in another file (a pickle).
         task_names: of its outputs.
@@ -171,12 +182,14 @@ def convert(
         OSError: no such file.
         ValueError: as [`read_state`] and [`convert_model`]; what the file does not tell was not said.
     """
+    state = read_state(source)
+    if hydrogens is None and of_conformers(state):
+        hydrogens = "none"
     if hydrogens is None:
         told = {kind for kind, text in (("all", "all_h"), ("none", "no_h")) if text in Path(source).name}
         if len(told) != 1:
             raise ValueError("the name of the file does not tell whether its weights saw hydrogens: say hydrogens")
         (hydrogens,) = told
-    state = read_state(source)
     options: dict = {}
     if any(key.startswith("classification_head") for key in state):
         if problem_type not in ("regression", "multi_label_classification"):

@@ -11,7 +11,8 @@ reflection of the conformer leave every embedding; predicted coordinates turn wi
 Differences from the original: pairs that contain padding get the most negative finite logit instead of minus infinity
 (attention to them is exactly zero either way); the pre-training heads are evaluated only where the loss looks (chosen
 atoms); a batch without padding works; a batch without any chosen atom has loss terms 0 instead of NaN; under
-`torch.distributed` means over atoms and pairs are those of the joined batch.
+`torch.distributed` means over atoms and pairs are those of the joined batch. Those of conformer generation
+(`unimol/models/conf_gen.py`, `unimol/losses/conf_gen.py`) stand at [`UniMolForConformerGeneration`].
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from ...compat import (
     GradientCheckpointingLayer,
@@ -29,7 +31,7 @@ from ...compat import (
     merge_with_config_defaults,
 )
 from ...hub import RemoteCodeMixin
-from ...losses import mean_over_processes
+from ...losses import conformer_losses, mean_over_processes
 from ...modeling_outputs import MoleculeModelOutput, MoleculePreTrainingOutput, MoleculePropertyOutput
 from ...nn.heads import PropertyHead
 from .configuration_uni_mol import UniMolConfig
@@ -65,6 +67,25 @@ class UniMolPreTrainingOutput(MoleculePreTrainingOutput):
     """
 
     token_logits: torch.FloatTensor | None = None
+    coordinates: torch.FloatTensor | None = None
+    distances: torch.FloatTensor | None = None
+
+
+@dataclass
+class UniMolConformerOutput(ModelOutput):
+    """
+    Output of [`UniMolForConformerGeneration`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`): the weighted sum of `losses`, where there are targets.
+        losses (`dict[str, torch.FloatTensor]`): `coordinate` and `distance`, angstrom, before weighting.
+        coordinates (`torch.FloatTensor` of shape `(molecules, length, 3)`): predicted, angstrom; 0 where padded.
+        distances (`torch.FloatTensor` of shape `(molecules, length, length)`): predicted by a head of their own (they
+            are not those of `coordinates`), angstrom; 0 where padded.
+    """
+
+    loss: torch.FloatTensor | None = None
+    losses: dict[str, torch.FloatTensor] | None = None
     coordinates: torch.FloatTensor | None = None
     distances: torch.FloatTensor | None = None
 
@@ -194,13 +215,15 @@ class UniMolTokenHead(nn.Module):
 class UniMolCoordinateHead(nn.Module):
     """
     Coordinates from the change of the pair representation through the layers:
-    `x_i + sum_j (x_j - x_i) c_ij / n`, with j over all n tokens of the molecule, special ones included.
+    `x_i + sum_j (x_j - x_i) c_ij / n`, with j over all n tokens of the molecule, special ones included. For conformers
+    (`of_conformers`) the change is not normalised and the sum is divided by n - 1, as in the original.
     """
 
-    def __init__(self, config: UniMolConfig):
+    def __init__(self, config: UniMolConfig, of_conformers: bool = False):
         super().__init__()
         width = config.num_attention_heads
-        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.norm = None if of_conformers else nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.left_out = 1 if of_conformers else 0
         self.dense = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, 1)
 
@@ -213,9 +236,11 @@ class UniMolCoordinateHead(nn.Module):
         Returns:
             new coordinates `[rows, 3]`.
         """
-        factors = self.out_proj(F.gelu(self.dense(self.norm(delta))))[..., 0]
+        if self.norm is not None:
+            delta = self.norm(delta)
+        factors = self.out_proj(F.gelu(self.dense(delta)))[..., 0]
         real = real.to(own.dtype)
-        factors = factors.to(own.dtype) * real / real.sum(dim=-1, keepdim=True)
+        factors = factors.to(own.dtype) * real / (real.sum(dim=-1, keepdim=True) - self.left_out)
         return own + (factors[:, None] @ (others - own[:, None]))[:, 0]
 
 
@@ -324,25 +349,30 @@ class UniMolModel(UniMolPreTrainedModel):
         pos: torch.FloatTensor,
         attention_mask: torch.Tensor | None = None,
         keep_initial_pair: bool = False,
+        passes: int = 1,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """
         States before the final norm `[molecules, length, hidden]`, pair representation of the last layer and (on
         request) of the first, `[molecules, heads, length, length]`; very negative where the second token is padding.
+        With several `passes`, what the last layer gives goes through the norm of the embeddings and all layers again.
         """
         length = input_ids.shape[1]
         if length > self.config.max_length:
             raise ValueError(f"{length} tokens are more than max_length ({self.config.max_length})")
-        hidden_states = self.dropout(self.embedding_norm(self.token_embeddings(input_ids)))
+        hidden_states = self.token_embeddings(input_ids)
         pair = self.pair_embedding(input_ids, pos)
         if attention_mask is not None:
-            hidden_states = hidden_states * attention_mask[..., None].to(hidden_states.dtype)
             # finite, so that differences of pair representations are; sums with it stay in range
             pair = pair.masked_fill_(attention_mask[:, None, None] == 0, torch.finfo(pair.dtype).min / 2)
         first = None
         if keep_initial_pair:
             first = pair if torch.is_grad_enabled() else pair.clone()  # without gradient the layers work in place
-        for layer in self.layers:
-            hidden_states, pair = layer(hidden_states, pair)
+        for _ in range(passes):
+            hidden_states = self.dropout(self.embedding_norm(hidden_states))
+            if attention_mask is not None:
+                hidden_states = hidden_states * attention_mask[..., None].to(hidden_states.dtype)
+            for layer in self.layers:
+                hidden_states, pair = layer(hidden_states, pair)
         return hidden_states, pair, first
 
     @merge_with_config_defaults
@@ -480,6 +510,83 @@ class UniMolForPreTraining(UniMolPreTrainedModel):
         return UniMolPreTrainingOutput(loss=loss, losses=losses, embeddings=embeddings)
 
 
+class UniMolForConformerGeneration(UniMolPreTrainedModel):
+    """
+    One conformer to another one: coordinates of RDKit to those of a better method.
+
+    The states and pairs of the last layer go through the whole encoder again, `num_recycles` times in all and with
+    gradients through all of them; distances are not computed anew, and the coordinates change once, at the end, by the
+    difference of the last and the first pair representation.
+
+    As in the original, what a loss is taken of is not what [`UniMolForPreTraining`] predicts: distances are those of
+    all atoms and unscaled, the target is rotated onto the prediction, both losses are absolute differences, special
+    tokens do not count, the coordinate head has no norm and divides by one token less. Different here: padding does not
+    move the atoms (in the original each token of padding pulls all atoms to the origin or pushes them away, by the bias
+    of the coordinate head), and the rotation is found on the device, for the whole batch.
+    """
+
+    # of pre-training: the head of tokens, and the norm that this coordinate head does without
+    _keys_to_ignore_on_load_unexpected = [r"token_head\.", r"coordinate_head\.norm\."]
+
+    def __init__(self, config: UniMolConfig):
+        super().__init__(config)
+        self.uni_mol = UniMolModel(config)
+        self.coordinate_head = UniMolCoordinateHead(config, of_conformers=True)
+        self.distance_head = UniMolDistanceHead(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        pos: torch.FloatTensor,
+        attention_mask: torch.Tensor | None = None,
+        target_pos: torch.FloatTensor | None = None,
+        return_loss: bool = True,
+        **kwargs,
+    ) -> UniMolConformerOutput:
+        """
+        Args:
+            input_ids, pos, attention_mask: as in [`UniMolModel`], one conformer per row.
+            target_pos: `[molecules, length, 3]`, a reference conformer of each molecule, angstrom, its atoms in the
+                same order, placed and turned in any way ([`UniMolConformerCollator`] draws both).
+        Returns:
+            `coordinates`, `distances`; with a target `losses` ([`~hf_molrep.losses.conformer_losses`]) and `loss`.
+        Raises:
+            ValueError: more tokens than `max_length`; several conformers in a row.
+        """
+        if pos.dim() != 3:
+            raise ValueError("each row is one conformer: give pos [molecules, length, 3], a molecule in several rows")
+        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        hidden_states, pair, first = self.uni_mol.encode(
+            input_ids, pos, attention_mask, keep_initial_pair=True, passes=self.config.num_recycles
+        )
+        molecules, length = input_ids.shape
+        delta = (pair - first).permute(0, 2, 3, 1)  # where the second token is padding the head does not look
+        others = pos[:, None].expand(-1, length, -1, -1)
+        coordinates = self.coordinate_head(
+            delta.flatten(0, 1),
+            pos.flatten(0, 1),
+            others.flatten(0, 1),
+            real.repeat_interleave(length, dim=0),
+        ).view(molecules, length, 3)
+        pairs = (real[:, :, None] * real[:, None]) != 0
+        distances = self.distance_head(pair.masked_fill(~pairs[:, None], 0.0).permute(0, 2, 3, 1))
+        distances = (0.5 * (distances + distances.transpose(1, 2))).masked_fill(~pairs, 0.0)
+        coordinates = coordinates.masked_fill((real == 0)[..., None], 0.0)
+        output = UniMolConformerOutput(coordinates=coordinates, distances=distances)
+        if target_pos is None or not return_loss:
+            return output
+        special = (input_ids == self.config.bos_token_id) | (input_ids == self.config.eos_token_id)
+        losses = conformer_losses(coordinates, distances, target_pos, (real != 0) & ~special)
+        loss = sum(getattr(self.config, f"conformer_{name}_loss_weight") * value for name, value in losses.items())
+        # The last states say nothing about the coordinates. What makes them has a gradient of zero rather than none:
+        # distributed training then need not search for it.
+        output.loss = loss + 0.0 * self.uni_mol.final_norm(hidden_states).float().mean()
+        output.losses = losses
+        return output
+
+
 class UniMolPropertyHead(PropertyHead):
     """[`~hf_molrep.nn.heads.PropertyHead`], or with `head_type="linear"` its last layer alone."""
 
@@ -532,6 +639,8 @@ class UniMolForPropertyPrediction(UniMolPreTrainedModel):
 
 
 __all__ = [
+    "UniMolConformerOutput",
+    "UniMolForConformerGeneration",
     "UniMolForPreTraining",
     "UniMolForPropertyPrediction",
     "UniMolModel",

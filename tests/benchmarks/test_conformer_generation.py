@@ -1,0 +1,49 @@
+"""The example trains a model of conformers, and the benchmark measures it, on what it has not seen."""
+
+import json
+import runpy
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import conformer_generation
+from tests.data.test_conformer_pairs import write_table
+
+
+def test_example_and_benchmark(repository, tmp_path, monkeypatch, capsys):
+    table, output, cache = tmp_path / "table.parquet", tmp_path / "model", tmp_path / "cache"
+    write_table(table, {f"molecule {size}": f"OCC1{'C' * (size - 2)}N1" for size in range(3, 13)})
+    command = ["finetune_conformers.py", "--data", table, "--output", output, "--cache", cache, "--pool", 2]
+    command += ["--hidden_size", 16, "--layers", 1, "--heads", 4, "--recycles", 2, "--epochs", 1]
+    monkeypatch.setattr(sys, "argv", list(map(str, command)))
+    runpy.run_path(str(repository / "examples" / "finetune_conformers.py"), run_name="__main__")
+    assert "8 molecules (0 without" in capsys.readouterr().out
+    seen = json.loads((output / "conformer_training.json").read_text())["names"]
+    assert len(seen) == 8
+
+    arguments = ["--data", table, "--cache", cache, "--pool_per_conformer", 1, "--results", tmp_path, "--threads", 1]
+    arguments = [*map(str, arguments), "--thresholds", "0.01", "100", "--model", str(output)]
+    assert conformer_generation.main(arguments) == 0
+    found = json.loads((tmp_path / "conformer_generation.json").read_text())
+    molecules = found["molecules"]
+    assert list(molecules) == ["RDKit, minimised", "RDKit + clustering", "RDKit + clustering + model"]
+    for scores in molecules.values():
+        (score,) = scores
+        assert score["name"] not in seen
+        assert score["cov_recall"][1] == score["cov_precision"][1] == 1.0
+        assert 0 < score["mat_recall"] < 2
+    before, after = (molecules[name][0]["mat_recall"] for name in list(molecules)[1:])
+    assert found["change"]["recall"][0] == pytest.approx(after - before)
+    page = (tmp_path / "conformer_generation.md").read_text()
+    assert "1 of 1 molecules of the test part (scaffold split of 10 molecules)" in page
+
+    with pytest.raises(SystemExit, match="was trained on 8 of the molecules"):
+        conformer_generation.main([*arguments, "--part", "train"])
+
+
+def test_interval():
+    low, high = conformer_generation.bootstrap_interval(np.full(5, 0.3), draws=10)
+    assert low == high == pytest.approx(0.3)
+    low, high = conformer_generation.bootstrap_interval(np.random.default_rng(0).standard_normal(400), draws=500)
+    assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.2)
