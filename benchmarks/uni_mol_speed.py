@@ -13,7 +13,6 @@ built.
 """
 
 import argparse
-import resource
 import statistics
 import sys
 import tempfile
@@ -29,7 +28,6 @@ import torch
 
 from benchmarks.conformers import sample
 from benchmarks.report import RESULTS, markdown_table, write_report
-from hf_molrep.inference import BATCH_TOKENS
 from hf_molrep.models.uni_mol import UniMolFeatureExtractor
 from hf_molrep.models.uni_mol.conversion_uni_mol import convert_model
 from hf_molrep.models.uni_mol.feature_extraction_uni_mol import SYMBOLS, TOKENS
@@ -98,7 +96,7 @@ def grouped(features: list[dict]) -> list[list[dict]]:
     order = sorted(features, key=lambda feature: -len(feature["input_ids"]))
     batches, start = [], 0
     while start < len(order):
-        stop = start + max(1, BATCH_TOKENS // len(order[start]["input_ids"]))
+        stop = start + max(1, UniMolFeatureExtractor.cpu_batch_tokens // len(order[start]["input_ids"]))
         batches.append(order[start:stop])
         start = stop
     return batches
@@ -127,12 +125,19 @@ def step(which: str, model, collate, part: list[dict], optimizer, bf16: bool = F
     optimizer.zero_grad()
 
 
+def _kilobytes(field: str) -> int:
+    """Of this process, as Linux counts it: `VmRSS` (now) or `VmHWM` (peak)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
 def megabytes(which: str, folder: Path, features: list[dict], training: bool) -> float:
     """Peak of this process above what it held when the model was built, MB."""
     torch.set_num_threads(1)
     model, collate = build(which, folder, features)
     plain = [features[start : start + BATCH] for start in range(0, len(features), BATCH)]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    before = _kilobytes("VmRSS")
     if training:
         model.train()
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
@@ -140,7 +145,7 @@ def megabytes(which: str, folder: Path, features: list[dict], training: bool) ->
             step(which, model, collate, part, optimizer)
     else:
         embed(which, model, collate, grouped(features) if which == "ours" else plain)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (_kilobytes("VmHWM") - before) / 1024
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -211,7 +216,8 @@ def main(argv: list[str] | None = None) -> int:
         markdown_table(["what", "who", "batches", "molecules per CPU second", "times unimol_tools"], rows),
         f"\nbf16 autocast changes the embedding of a molecule by at most {100 * change:.2f} % of its length (L2).\n",
         markdown_table(["memory above the model, MB", "who", "peak"], memory),
-        f"\n- {args.rounds} rounds. Embedding in `hf-molrep embed`'s batches: at most {BATCH_TOKENS} padded tokens.",
+        f"\n- {args.rounds} rounds. Embedding in `hf-molrep embed`'s batches: at most "
+        f"{UniMolFeatureExtractor.cpu_batch_tokens} padded tokens.",
     ]
     raw = {"seconds": {", ".join(name): spent for name, spent in seconds.items()}, "memory": memory}
     write_report("uni_mol_speed", "\n".join(text), raw, args)

@@ -77,7 +77,7 @@ def infer(
     read_output: Callable[[Any], torch.Tensor],
     *,
     kind: Kind = "smiles",
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -91,6 +91,7 @@ def infer(
     tokens (or atoms) and run. What a window gives depends on nothing outside it.
 
     Args:
+        batch_tokens: by default 4,096; on a CPU what the processor's `cpu_batch_tokens` says, where it has one.
         molecules: SMILES or names. A `MoleculeError` among them stands for one that could not even be read.
         read_output: takes a `[molecules, ...]` tensor out of what the model returns.
         kind: what `molecules` holds: `"smiles"`, `"iupac"` names (MM-Deacon), or `"mol_block"`: records of an SDF,
@@ -113,6 +114,9 @@ def infer(
         raise ValueError(f"kind is 'smiles', 'iupac' or 'mol_block', not {kind!r}")
     if not reads(processor, kind):
         raise ValueError(f"{type(processor).__name__} does not read kind={kind!r}")
+    on_cpu = torch.device(device or next(model.parameters()).device).type == "cpu"
+    if batch_tokens is None:
+        batch_tokens = getattr(processor, "cpu_batch_tokens", BATCH_TOKENS) if on_cpu else BATCH_TOKENS
     for name, value, least in (
         ("batch_tokens", batch_tokens, 1),
         ("window", window, 1),
