@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_molrep.chem.conformers import ConformerGenerator, Conformers, ConformerSettings, Hydrogens
+from hf_molrep.chem.coordinates import with_conformers
 from hf_molrep.chem.smiles import MoleculeError, OnError, _quiet, parse
 
 if TYPE_CHECKING:
@@ -158,7 +159,6 @@ def mol_with_conformers(smiles: str, conformers: Conformers, pos: np.ndarray | N
         MoleculeError: not every atom has coordinates (polar hydrogens alone, or hydrogens written as atoms left out).
     """
     from rdkit import Chem
-    from rdkit.Geometry import Point3D
 
     mol = parse(smiles)
     if (conformers.index < 0).any():
@@ -166,11 +166,4 @@ def mol_with_conformers(smiles: str, conformers: Conformers, pos: np.ndarray | N
             mol = Chem.AddHs(mol)
     if [atom.GetAtomicNum() for atom in mol.GetAtoms()] != conformers.z.tolist():
         raise MoleculeError(smiles, "not every atom has coordinates")
-    mol.RemoveAllConformers()
-    for places in np.asarray(conformers.pos if pos is None else pos, dtype=np.float64).tolist():
-        conformer = Chem.Conformer(len(places))
-        for atom, place in enumerate(places):
-            conformer.SetAtomPosition(atom, Point3D(*place))
-        conformer.Set3D(True)
-        mol.AddConformer(conformer, assignId=True)
-    return mol
+    return with_conformers(mol, conformers.pos if pos is None else pos)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hf_molrep.chem.coordinates import with_conformers
+
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
@@ -44,21 +46,9 @@ def in_the_order_of(mol: Mol, pos: np.ndarray, starts: np.ndarray) -> np.ndarray
     Returns:
         `pos`, atoms reordered.
     """
-    from rdkit import Chem
     from rdkit.Chem.rdMolAlign import GetBestAlignmentTransform
-    from rdkit.Geometry import Point3D
 
-    def positioned(coordinates: np.ndarray) -> Mol:
-        copy = Chem.Mol(mol)
-        copy.RemoveAllConformers()
-        for places in np.asarray(coordinates, dtype=np.float64).tolist():
-            conformer = Chem.Conformer(len(places))
-            for atom, place in enumerate(places):
-                conformer.SetAtomPosition(atom, Point3D(*place))
-            copy.AddConformer(conformer, assignId=True)
-        return copy
-
-    own, others = positioned(pos), positioned(starts)
+    own, others = with_conformers(mol, pos), with_conformers(mol, starts)
     ordered = np.empty_like(pos)
     for number in range(len(pos)):
         candidates = (

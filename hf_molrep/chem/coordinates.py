@@ -122,7 +122,7 @@ def stereo_from_coordinates(smiles: str, z: np.ndarray | Sequence, pos: np.ndarr
 
     given = given_conformers(z, pos, smiles)  # in the order of the molecule, hydrogens too
     with _quiet:
-        mol = _with_positions(Chem.AddHs(parse(smiles)), given.pos[0])
+        mol = with_conformers(Chem.AddHs(parse(smiles)), given.pos[:1])
         Chem.AssignStereochemistryFrom3D(mol)
         return Chem.MolToSmiles(Chem.RemoveHs(mol))
 
@@ -234,17 +234,19 @@ def _formula(z: np.ndarray) -> str:
     )
 
 
-def _with_positions(mol: Mol, conformer: np.ndarray) -> Mol:
+def with_conformers(mol: Mol, pos: np.ndarray) -> Mol:
+    """A copy of an RDKit molecule with these conformers and no others: `[conformers, atoms, 3]`, angstrom, 3D."""
     from rdkit import Chem
     from rdkit.Geometry import Point3D
 
     mol = Chem.Mol(mol)
     mol.RemoveAllConformers()
-    positions = Chem.Conformer(mol.GetNumAtoms())
-    for atom, place in enumerate(conformer.tolist()):
-        positions.SetAtomPosition(atom, Point3D(*place))
-    positions.Set3D(True)
-    mol.AddConformer(positions, assignId=True)
+    for places in np.asarray(pos, dtype=np.float64).tolist():
+        conformer = Chem.Conformer(len(places))
+        for atom, place in enumerate(places):
+            conformer.SetAtomPosition(atom, Point3D(*place))
+        conformer.Set3D(True)
+        mol.AddConformer(conformer, assignId=True)
     return mol
 
 
@@ -263,7 +265,7 @@ def _problem(mol: Mol, z: np.ndarray, pos: np.ndarray, flat: bool) -> str:
                 first, second = bonds[worst].tolist()
                 return f"atoms {first} and {second} are bonded, but {lengths[worst]:.2f} angstrom apart"
     with _quiet:
-        if not all(keeps_stereo(_with_positions(mol, conformer), 0) for conformer in pos):
+        if not all(keeps_stereo(with_conformers(mol, conformer[None]), 0) for conformer in pos):
             return "their stereo is another one"
     return ""
 
@@ -328,7 +330,7 @@ def _add_hydrogens(mol: Mol, pos: np.ndarray, flat: bool) -> np.ndarray:
     placed = []
     with _quiet:
         for conformer in pos:
-            positioned = _with_positions(mol, conformer)
+            positioned = with_conformers(mol, conformer[None])
             positioned.GetConformer().Set3D(not flat)
             placed.append(Chem.AddHs(positioned, addCoords=True).GetConformer().GetPositions())
     return np.stack(placed).astype(np.float32)

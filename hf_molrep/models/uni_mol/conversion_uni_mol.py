@@ -119,8 +119,8 @@ def convert_model(state: Mapping[str, torch.Tensor], **options) -> UniMolPreTrai
     if of_conformers(state) or "head.out_proj.weight" in converted:
         model = (UniMolForConformerGeneration if of_conformers(state) else UniMolForPropertyPrediction)(config)
         # fine-tuned files may carry what pre-training left
-        unused = tuple(pattern.replace("\\", "") for pattern in model._keys_to_ignore_on_load_unexpected)
-        converted = {name: value for name, value in converted.items() if not name.startswith(unused)}
+        heads, wanted = ("token_head.", "coordinate_head.", "distance_head."), model.state_dict().keys()
+        converted = {name: value for name, value in converted.items() if name in wanted or not name.startswith(heads)}
     elif "token_head.weight" in converted:
         model = UniMolForPreTraining(config)
     else:

@@ -266,6 +266,8 @@ class UniMolPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     accepts_loss_kwargs = False  # every loss here is a mean
     _no_split_modules = ["UniMolLayer"]
     _can_record_outputs = {"hidden_states": UniMolLayer, "attentions": UniMolAttention}
+    # heads of pre-training, where a model has none
+    _keys_to_ignore_on_load_unexpected = [r"token_head\.", r"coordinate_head\.", r"distance_head\."]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -601,9 +603,6 @@ class UniMolPropertyHead(PropertyHead):
 
 class UniMolForPropertyPrediction(UniMolPreTrainedModel):
     """Molecular properties from the state of the first special token."""
-
-    # heads of pre-training are not needed here
-    _keys_to_ignore_on_load_unexpected = [r"token_head\.", r"coordinate_head\.", r"distance_head\."]
 
     def __init__(self, config: UniMolConfig):
         super().__init__(config)

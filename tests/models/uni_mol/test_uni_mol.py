@@ -601,7 +601,9 @@ def test_an_sdf_gives_its_coordinates(tmp_path, capsys):
     rdDepictor.Compute2DCoords(drawing)
     blocks = [Chem.MolToMolBlock(mol, confId=0), Chem.MolToMolBlock(mol, confId=1), Chem.MolToMolBlock(drawing)]
     (tmp_path / "in.sdf").write_text("".join(block + "$$$$\n" for block in [*blocks, "broken\n\n\nnothing\n"]))
-    UniMolForPreTraining(tiny_config()).save_pretrained(tmp_path / "tiny")
+    torch.manual_seed(0)
+    config = tiny_config(kernel_init="uniform", initializer_range=0.3)  # random weights that see distances
+    UniMolForPreTraining(config).save_pretrained(tmp_path / "tiny")
     extractor = UniMolFeatureExtractor()
     extractor.save_pretrained(tmp_path / "tiny")
     arguments = [str(tmp_path / "in.sdf"), str(tmp_path / "out.parquet"), "--model", str(tmp_path / "tiny"), "--quiet"]
@@ -617,5 +619,5 @@ def test_an_sdf_gives_its_coordinates(tmp_path, capsys):
         given = model(**extractor(z=z, pos=pos, return_tensors="pt")).pooler_output
         computed = model(**extractor(["OCCCO"], return_tensors="pt")).pooler_output
     # blocks have four decimals
-    np.testing.assert_allclose(embedded, torch.cat([given, computed]).numpy(), atol=3e-5)
-    assert np.abs(embedded[0] - embedded[1]).max() > 2e-4
+    np.testing.assert_allclose(embedded, torch.cat([given, computed]).numpy(), atol=1e-3)
+    assert np.abs(embedded[0] - embedded[1]).max() > 2e-2
