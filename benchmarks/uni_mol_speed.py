@@ -19,7 +19,7 @@ import tempfile
 import time
 import types
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import chdir, nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -42,7 +42,8 @@ class _Attributes(dict):
 
 def load_peer(folder: Path):
     """The model of unimol_tools with random weights, and its function from atoms to inputs."""
-    with tempfile.TemporaryDirectory() as weights:
+    folder = folder.absolute()
+    with tempfile.TemporaryDirectory() as weights, chdir(weights):  # it writes a log where it is imported
         # without it: the dictionary that it would download, and empty files where it looks for weights
         Path(weights, "mol.dict.txt").write_text("\n".join(TOKENS[:-1]) + "\n")
         for kind in ("all", "no"):
