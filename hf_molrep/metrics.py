@@ -32,10 +32,11 @@ class TaskScores(NamedTuple):
 
 
 def roc_auc(labels: np.ndarray, scores: np.ndarray) -> TaskScores:
-    """Area under the ROC curve of each task; tasks whose labels are all of one class are skipped."""
-    from sklearn.metrics import roc_auc_score
-
-    return _by_task(labels, scores, lambda y, p: roc_auc_score(y, p), _two_classes)
+    """
+    Area under the ROC curve of each task; tasks whose labels are all of one class are skipped. By ranks (Mann-Whitney):
+    the number that scikit-learn gives, many times faster, which a bootstrap over many tasks needs.
+    """
+    return _by_task(labels, scores, _area_by_ranks, _two_classes)
 
 
 def pr_auc(labels: np.ndarray, scores: np.ndarray) -> TaskScores:
@@ -302,6 +303,15 @@ def paired_bootstrap(
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
+
+
+def _area_by_ranks(labels: np.ndarray, scores: np.ndarray) -> float:
+    from scipy.stats import rankdata
+
+    active = labels == 1
+    positives = int(active.sum())
+    above = rankdata(scores)[active].sum() - positives * (positives + 1) / 2
+    return float(above / (positives * (len(labels) - positives)))
 
 
 def _two_classes(labels: np.ndarray) -> bool:

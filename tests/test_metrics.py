@@ -152,3 +152,13 @@ def test_paired_bootstrap():
         metrics.paired_bootstrap(metrics.roc_auc, np.ones(5), good[:5], bad[:5], greater_is_better=True)
     with pytest.raises(ValueError, match="must be as many"):
         metrics.paired_bootstrap(metrics.rmse, labels[:5], good, bad, **error)
+
+
+def test_roc_auc_is_that_of_scikit_learn():
+    rng = np.random.default_rng(3)
+    labels = rng.integers(2, size=(60, 4)).astype(float)
+    labels[rng.random(labels.shape) < 0.2] = np.nan
+    scores = rng.integers(8, size=(60, 4)) / 8  # with ties
+    known = ~np.isnan(labels)
+    expected = [roc_auc_score(labels[known[:, task], task], scores[known[:, task], task]) for task in range(4)]
+    assert metrics.roc_auc(labels, scores).mean == pytest.approx(np.mean(expected), abs=1e-12)

@@ -177,7 +177,7 @@ def test_shipped_checkpoints(shipped):
     assert not [path for pattern in PICKLES for path in shipped.rglob(pattern)]
     assert sum((shipped / name).stat().st_size for name in files if name.endswith(".safetensors")) <= LIMIT
     with safe_open(shipped / "model.safetensors", "pt") as weights:
-        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}  # noqa: SIM118
+        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} - {"I64"} == {"BF16"}  # noqa: SIM118
     assert json.loads((shipped / "config.json").read_text())["dtype"] == "float32"
     model = AutoModel.from_pretrained(shipped)
     assert model.dtype == torch.float32
