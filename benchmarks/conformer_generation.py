@@ -22,6 +22,7 @@ from hf_molrep.chem.conformers import Conformers
 from hf_molrep.chem.smiles import MoleculeError
 from hf_molrep.data.conformer_pairs import Ensemble, read_ensembles, read_molecules
 from hf_molrep.data.splits import PARTS, scaffold_split
+from hf_molrep.metrics import paired_bootstrap
 
 MINIMISED, CLUSTERED, MOVED = "RDKit, minimised", "RDKit + clustering", "RDKit + clustering + model"
 
@@ -65,11 +66,9 @@ def scores_of(
     return scores
 
 
-def bootstrap_interval(values: np.ndarray, seed: int = 0, draws: int = 10_000) -> tuple[float, float]:
-    """95 % interval of the mean over molecules, by drawing molecules with replacement."""
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(draws)]
-    return tuple(np.quantile(means, [0.025, 0.975]).tolist())
+def mean_of(_: np.ndarray, values: np.ndarray) -> float:
+    """What a bootstrap resamples here: the mean over molecules of values that need no labels."""
+    return float(values.mean())
 
 
 def table_row(name: str, scores: Sequence[dict], kind: str) -> list:
@@ -159,8 +158,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if MOVED in scores:
         for kind in ("recall", "precision"):
             before, after = (np.array([s[f"mat_{kind}"] for s in scores[m]]) for m in (CLUSTERED, MOVED))
-            low, high = bootstrap_interval(after - before)
-            intervals[kind] = [float((after - before).mean()), low, high]
+            found = paired_bootstrap(mean_of, before, after, before, greater_is_better=False, resamples=10_000)
+            intervals[kind] = [found.difference, found.low, found.high]
+            low, high = found.low, found.high
             text.append(
                 f"- What the model changes in MAT ({kind}), mean over molecules: {intervals[kind][0]:+.4f} Å, 95 % "
                 f"interval {low:+.4f} ... {high:+.4f} (molecules drawn anew)."

@@ -43,18 +43,16 @@ def prepared_batches(
     processor, smiles: list[str], window: int, batch_tokens: int, device: str
 ) -> tuple[list, int, int]:
     """The batches that `embed()` makes, on the device; their tokens without and with padding."""
+    from hf_molrep.inference import token_batches
+
     batches, tokens, padded = [], 0, 0
     for first in range(0, len(smiles), window):
         features = processor.featurize(smiles[first : first + window])
         lengths = np.array([len(feature["input_ids"]) for feature in features])
-        order = np.argsort(-lengths, kind="stable")
-        start = 0
-        while start < len(order):
-            stop = start + max(1, batch_tokens // int(lengths[order[start]]))
-            batch = processor.pad([features[index] for index in order[start:stop]])
+        for part in token_batches(lengths, batch_tokens):
+            batch = processor.pad([features[index] for index in part])
             batches.append({name: value.to(device) for name, value in batch.items()})
-            tokens, padded = tokens + int(lengths[order[start:stop]].sum()), padded + batch["input_ids"].numel()
-            start = stop
+            tokens, padded = tokens + int(lengths[part].sum()), padded + batch["input_ids"].numel()
     return batches, tokens, padded
 
 

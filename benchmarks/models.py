@@ -19,7 +19,7 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,11 +31,11 @@ from benchmarks.report import RESULTS, data_folder, markdown_table, write_report
 Run = Callable[[], object]
 
 
-def measure(contenders: dict[str, Run], rounds: int) -> dict[str, list[float]]:
+def measure(contenders: dict[Hashable, Run], rounds: int) -> dict[Hashable, list[float]]:
     """CPU seconds of each contender in each round, after one run that does not count."""
     for run in contenders.values():
         run()
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    seconds: dict[Hashable, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
             start = time.process_time()
@@ -44,7 +44,7 @@ def measure(contenders: dict[str, Run], rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
-def ratio(seconds: dict[str, list[float]], one: str, other: str) -> float:
+def ratio(seconds: dict[Hashable, list[float]], one: Hashable, other: Hashable) -> float:
     """How many times as fast as `one` is `other`."""
     return statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
 

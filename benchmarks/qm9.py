@@ -30,7 +30,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from benchmarks.fingerprints import descriptors
-from benchmarks.moleculenet import NEURAL, SETTINGS, Cache, fit_baseline
+from benchmarks.moleculenet import NEURAL, SETTINGS, Cache, epochs, fit_baseline
 from benchmarks.report import RESULTS, SPLITS, argument_parser, data_folder, fingerprint, markdown_table, write_report
 from hf_molrep.chem.conformers import generate_conformers
 from hf_molrep.chem.coordinates import stereo_from_coordinates
@@ -164,7 +164,7 @@ def errors(column: str, setting: dict, task: Task, source: str, seed: int, check
             "regression",
             task.split,
             from_scratch=column == "random weights",
-            epochs=epochs(task, args),
+            epochs=epochs(task.split, args),
             batch_size=args.batch_size,
             seed=seed,
             features=features,
@@ -180,10 +180,6 @@ def errors(column: str, setting: dict, task: Task, source: str, seed: int, check
         "valid": float(np.nanmean(difference)),
         "errors": [[None if math.isnan(value) else float(f"{value:.5g}") for value in row] for row in wrong],
     }
-
-
-def epochs(task: Task, args) -> int:
-    return max(args.epochs, math.ceil(args.updates / math.ceil(len(task.split["train"]) / args.batch_size)))
 
 
 def improvement(own: np.ndarray, other: np.ndarray, resamples: int, seed: int = 0) -> tuple[float, float, float]:
@@ -249,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     identity |= {
                         "source": source,
                         "checkpoint": fingerprint(checkpoint, column != "random weights"),
-                        "epochs": epochs(task, args),
+                        "epochs": epochs(task.split, args),
                         "batch_size": args.batch_size,
                     }
                 elif column == "Morgan + RF":

@@ -16,7 +16,6 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
 import types
 from collections.abc import Callable
 from contextlib import chdir, nullcontext
@@ -27,7 +26,9 @@ import numpy as np
 import torch
 
 from benchmarks.conformers import sample
+from benchmarks.models import measure, ratio
 from benchmarks.report import RESULTS, markdown_table, write_report
+from hf_molrep.inference import token_batches
 from hf_molrep.models.uni_mol import UniMolFeatureExtractor
 from hf_molrep.models.uni_mol.conversion_uni_mol import convert_model
 from hf_molrep.models.uni_mol.feature_extraction_uni_mol import SYMBOLS, TOKENS
@@ -94,13 +95,9 @@ def build(which: str, folder: Path, features: list[dict]) -> tuple[torch.nn.Modu
 
 def grouped(features: list[dict]) -> list[list[dict]]:
     """The batches of `hf_molrep.inference` (one window): largest molecules first, a fixed number of padded tokens."""
-    order = sorted(features, key=lambda feature: -len(feature["input_ids"]))
-    batches, start = [], 0
-    while start < len(order):
-        stop = start + max(1, UniMolFeatureExtractor.cpu_batch_tokens // len(order[start]["input_ids"]))
-        batches.append(order[start:stop])
-        start = stop
-    return batches
+    lengths = np.array([len(feature["input_ids"]) for feature in features])
+    parts = token_batches(lengths, UniMolFeatureExtractor.cpu_batch_tokens)
+    return [[features[index] for index in part] for part in parts]
 
 
 def embed(which: str, model, collate, batches: list[list[dict]], bf16: bool = False) -> torch.Tensor:
@@ -191,17 +188,11 @@ def main(argv: list[str] | None = None) -> int:
         ("training step", "ours", "the same"): lambda: train("ours"),
         ("training step", "ours, bf16", "the same"): lambda: train("ours", True),
     }
-    seconds: dict[tuple, list[float]] = {name: [] for name in runs}
-    for _ in range(args.rounds):
-        for name, run in runs.items():
-            started = time.process_time()
-            run()
-            seconds[name].append(time.process_time() - started)
+    seconds = measure(runs, args.rounds)
     counts = {"embedding": len(features), "training step": BATCH * args.steps}
     rows = []
     for name, spent in seconds.items():
-        base = next(values for other, values in seconds.items() if other[:2] == (name[0], "unimol_tools"))
-        times = statistics.median(a / b for a, b in zip(base, spent, strict=True))
+        times = ratio(seconds, (name[0], "unimol_tools", "16 as they come"), name)
         rows.append([*name, f"{counts[name[0]] / statistics.median(spent):.1f}", f"{times:.2f}"])
     memory = []
     with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:

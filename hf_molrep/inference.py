@@ -70,6 +70,17 @@ def reads(processor: Any, kind: Kind) -> bool:
     return kind in signature(processor.featurize).parameters
 
 
+def token_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Molecules, the longest first, in batches of at most `batch_tokens` padded tokens (or of one longer molecule)."""
+    order = np.argsort(-lengths, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        stop = start + max(1, batch_tokens // int(lengths[order[start]]))
+        batches.append(order[start:stop])
+        start = stop
+    return batches
+
+
 def infer(
     model: torch.nn.Module,
     processor: Any,
@@ -229,12 +240,9 @@ def _launch(model, processor, features, read_output, batch_tokens, autocast_to, 
     if not places:
         return np.empty(0, dtype=np.int64), None
     lengths = np.array([processor.size(features[place]) for place in places])
-    order = np.argsort(-lengths, kind="stable")
-    batches, start = [], 0
-    while start < len(order):
-        stop = start + max(1, batch_tokens // int(lengths[order[start]]))
-        batches.append([features[places[index]] for index in order[start:stop]])
-        start = stop
+    parts = token_batches(lengths, batch_tokens)
+    order = np.concatenate(parts)
+    batches = [[features[places[index]] for index in part] for part in parts]
     device = next(model.parameters()).device
     outputs: list[torch.Tensor | None] = [None] * len(batches)
     todo = deque(enumerate(batches))

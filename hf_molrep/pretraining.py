@@ -18,10 +18,9 @@ from .metrics import retrieval_compute_metrics
 from .models.auto import METHODS, Method
 from .training import MoleculeTrainer, bf16_is_fast
 
-GEOMETRY = {
-    "atomic_numbers": "z",
-    "coordinates": "pos",
-}  # columns of a source with conformers -> what featurize calls them
+# Columns of a source with conformers, and what `featurize` calls them.
+GEOMETRY = {"atomic_numbers": "z", "coordinates": "pos"}
+# A row that stands in the place of refused ones.
 METHANE = {"smiles": "C", "iupac": "methane", "z": [6], "pos": [0.0, 0.0, 0.0]}
 
 

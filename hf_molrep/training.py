@@ -78,10 +78,8 @@ class MoleculeTrainer(Trainer):
         self._loss_sums: dict[str, torch.Tensor] = {}
         self._loss_counts = 0
         super().__init__(*args, **kwargs)
-        if not self.label_names:
-            self.can_return_loss = (
-                True  # else evaluation would leave out the loss of models that make their own targets
-            )
+        if not self.label_names:  # else evaluation would leave out the loss of models that make their own targets
+            self.can_return_loss = True
         self.eval_data_collator = eval_data_collator
         if self.args.dataloader_persistent_workers and hasattr(self.data_collator, "epoch"):
             raise ValueError("dataloader_persistent_workers would freeze the collator's epoch: set it to False")

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", choices=("smiles", "iupac"), default="smiles", help="what it holds (%(default)s)")
     parser.add_argument("--input-format", help="csv, tsv, smi, sdf or parquet (default: from the ending; csv for -)")
     parser.add_argument(
-        "--batch-tokens", type=int, help="padded tokens per batch (default: 4096, Uni-Mol on a CPU 512)"
+        "--batch-tokens", type=int, help="padded tokens per batch (default: 4096, or what suits the method)"
     )
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="(%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")

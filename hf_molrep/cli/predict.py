@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prefix", default="predicted_", help="of the names of the new columns (%(default)s)")
     parser.add_argument("--input-format", help="csv, tsv, smi, sdf or parquet (default: from the ending; csv for -)")
     parser.add_argument(
-        "--batch-tokens", type=int, help="padded tokens per batch (default: 4096, Uni-Mol on a CPU 512)"
+        "--batch-tokens", type=int, help="padded tokens per batch (default: 4096, or what suits the method)"
     )
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="(%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")

@@ -4,7 +4,6 @@ import json
 import runpy
 import sys
 
-import numpy as np
 import pytest
 
 from benchmarks import conformer_generation
@@ -40,10 +39,3 @@ def test_example_and_benchmark(repository, tmp_path, monkeypatch, capsys):
 
     with pytest.raises(SystemExit, match="was trained on 8 of the molecules"):
         conformer_generation.main([*arguments, "--part", "train"])
-
-
-def test_interval():
-    low, high = conformer_generation.bootstrap_interval(np.full(5, 0.3), draws=10)
-    assert low == high == pytest.approx(0.3)
-    low, high = conformer_generation.bootstrap_interval(np.random.default_rng(0).standard_normal(400), draws=500)
-    assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.2)

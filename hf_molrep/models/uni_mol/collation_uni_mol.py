@@ -10,6 +10,13 @@ import torch
 from .feature_extraction_uni_mol import ELEMENTS, MASK, UNKNOWN, UniMolFeatureExtractor
 
 
+def generators_of(rows: Sequence[dict], seed: int, epoch: int) -> list[np.random.Generator]:
+    """Random numbers of each row's own; ValueError where rows have no `row_id`."""
+    if "row_id" not in rows[0]:
+        raise ValueError("random steps need the column 'row_id': each molecule draws its own random numbers")
+    return [np.random.default_rng([seed, epoch, int(row["row_id"])]) for row in rows]
+
+
 @dataclass
 class UniMolDataCollator:
     """
@@ -79,18 +86,13 @@ class UniMolDataCollator:
         pos = np.asarray(feature["pos"], dtype=np.float32).reshape(-1, 3 * (len(feature["input_ids"]) - 2))
         return {"input_ids": feature["input_ids"], "pos": pos[0 if rng is None else rng.integers(len(pos))]}
 
-    def _generators(self, rows: Sequence[dict]) -> list[np.random.Generator]:
-        if "row_id" not in rows[0]:
-            raise ValueError("random steps need the column 'row_id': each molecule draws its own random numbers")
-        return [np.random.default_rng([self.seed, self.epoch, int(row["row_id"])]) for row in rows]
-
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
         features = list(rows)
         if "input_ids" not in rows[0]:
             features = self.processor.featurize(z=[row["z"] for row in rows], pos=[row["pos"] for row in rows])
         labelled = "labels" in rows[0]
         conformers = self.conformers or ("all" if labelled else "random")
-        generators = None if labelled and conformers != "random" else self._generators(rows)
+        generators = None if labelled and conformers != "random" else generators_of(rows, self.seed, self.epoch)
         if conformers != "all":
             drawing = generators if conformers == "random" else [None] * len(rows)
             features = [self._chosen_conformer(each, rng) for each, rng in zip(features, drawing, strict=True)]
@@ -157,9 +159,8 @@ class UniMolConformerCollator:
         return {"input_ids": ids, "pos": starts[start]}, {"input_ids": ids, "pos": reference.ravel()}
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
-        if "row_id" not in rows[0]:
-            raise ValueError("random steps need the column 'row_id': each molecule draws its own random numbers")
-        pairs = [self.drawn(row, np.random.default_rng([self.seed, self.epoch, int(row["row_id"])])) for row in rows]
+        generators = generators_of(rows, self.seed, self.epoch)
+        pairs = [self.drawn(row, rng) for row, rng in zip(rows, generators, strict=True)]
         batch = dict(self.processor.pad([start for start, _ in pairs], return_tensors="pt"))
         batch["target_pos"] = self.processor.pad([target for _, target in pairs], return_tensors="pt")["pos"]
         return batch

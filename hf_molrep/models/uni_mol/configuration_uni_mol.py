@@ -95,7 +95,6 @@ class UniMolConfig(RemoteCodeMixin, PreTrainedConfig):
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
-
         if self.num_recycles < 1:
             raise ValueError(f"num_recycles must be 1 or more, not {self.num_recycles}")
 
