@@ -27,6 +27,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from .chem.smiles import MoleculeError
+from .inference import reads
 from .metrics import GREATER_IS_BETTER, METRICS, property_metrics
 from .models.auto import method_of
 from .property_models import label_scale, load_model_for_finetuning, quiet
@@ -266,6 +267,8 @@ def finetune(
     patience: int | None = None,
     label_units: Sequence[str] | None = None,
     truncation: bool = False,
+    z: Sequence | None = None,
+    pos: Sequence | None = None,
     features: Sequence[dict | MoleculeError] | None = None,
     config_overrides: Mapping[str, Any] | None = None,
     processor_options: Mapping[str, Any] | None = None,
@@ -294,6 +297,7 @@ def finetune(
             ROC-AUC for classification, RMSE for one task of regression, loss for several (their units differ).
         patience: stop after so many epochs without improvement; None runs all epochs.
         truncation: shorten SMILES with more tokens than the model takes instead of leaving them out (sequence methods).
+        z, pos: atomic numbers and coordinates of each molecule, for methods that read them, instead of computed ones.
         features: what `processor.featurize(smiles, on_error="skip")` gave, where it is already known.
         config_overrides: see [`~hf_molrep.property_models.load_model_for_finetuning`].
         processor_options: options of the processor to change, for instance `{"descriptors": True}` of GROVER; what the
@@ -315,8 +319,12 @@ def finetune(
         raise ValueError("resume needs the output_dir of the run that is to be continued")
 
     processor = _load_processor(checkpoint, processor_options or {})
+    geometry = {} if z is None and pos is None else {"z": z, "pos": pos}
+    if geometry and not reads(processor, "geometry"):
+        raise ValueError(f"{type(processor).__name__} does not read coordinates")
     if features is None:
-        features = processor.featurize(smiles, on_error="skip", **({"truncation": True} if truncation else {}))
+        shorten = {"truncation": True} if truncation else {}
+        features = processor.featurize(smiles, on_error="skip", **geometry, **shorten)
     failures = {index: value for index, value in enumerate(features) if isinstance(value, MoleculeError)}
     usable = {part: np.array([i for i in indices if i not in failures], np.int64) for part, indices in parts.items()}
     has_label = ~np.isnan(labels)
@@ -331,7 +339,7 @@ def finetune(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     settings = {
         "checkpoint": str(checkpoint),
-        "data": _digest(smiles, labels, parts),
+        "data": _digest(smiles, labels, parts, geometry),
         "task_names": task_names,
         "problem_type": problem_type,
         "from_scratch": from_scratch,
@@ -442,9 +450,12 @@ def finetune(
     )
 
 
-def _digest(smiles: Sequence[str], labels: np.ndarray, parts: Mapping[str, np.ndarray]) -> str:
+def _digest(
+    smiles: Sequence[str], labels: np.ndarray, parts: Mapping[str, np.ndarray], geometry: Mapping[str, Sequence]
+) -> str:
     """A fingerprint of the data, by which a continued run recognises them."""
     digest = hashlib.sha256(json.dumps(list(smiles), default=str).encode())
-    for array in (labels, *parts.values()):
+    rows = [np.asarray(row, dtype=np.float64) for column in geometry.values() for row in column]
+    for array in (labels, *parts.values(), *rows):
         digest.update(np.ascontiguousarray(array).tobytes() + b"|")
     return digest.hexdigest()[:16]

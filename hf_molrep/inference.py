@@ -9,14 +9,15 @@ from inspect import signature
 from itertools import islice
 from multiprocessing import get_context
 from threading import Barrier
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 
 from .chem.smiles import MoleculeError
+from .data.files import Geometry
 
-Kind = Literal["smiles", "iupac", "mol_block"]
+Kind = Literal["smiles", "iupac", "mol_block", "geometry"]
 
 WINDOW = 8192  # molecules sorted together
 BATCH_TOKENS = 4096  # with this window 2 % of the tokens of ZINC molecules are padding, with 8,192 they are 6 %
@@ -67,7 +68,7 @@ def resolve_checkpoint(name: str) -> str:
 
 def reads(processor: Any, kind: Kind) -> bool:
     """Whether a processor makes features of molecules that are given in this way."""
-    return kind in signature(processor.featurize).parameters
+    return set(Geometry._fields if kind == "geometry" else [kind]) <= set(signature(processor.featurize).parameters)
 
 
 def token_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
@@ -84,7 +85,7 @@ def token_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
 def infer(
     model: torch.nn.Module,
     processor: Any,
-    molecules: Iterable[str | MoleculeError],
+    molecules: Iterable[str | Geometry | MoleculeError],
     read_output: Callable[[Any], torch.Tensor],
     *,
     kind: Kind = "smiles",
@@ -106,7 +107,7 @@ def infer(
         molecules: SMILES or names. A `MoleculeError` among them stands for one that could not even be read.
         read_output: takes a `[molecules, ...]` tensor out of what the model returns.
         kind: what `molecules` holds: `"smiles"`, `"iupac"` names (MM-Deacon), or `"mol_block"`: records of an SDF,
-            whose coordinates are used (3D methods).
+            whose coordinates are used (3D methods), or `"geometry"`: [`~hf_molrep.data.files.Geometry`], likewise.
         on_error: `"raise"` the first failure, with its index, when its turn comes; or `"skip"`: yield the error in the
             molecule's place.
         device: the model is moved there; by default it stays where it is.
@@ -121,8 +122,8 @@ def infer(
         raise ValueError("molecules is one string; give a list of strings")
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
-    if kind not in ("smiles", "iupac", "mol_block"):
-        raise ValueError(f"kind is 'smiles', 'iupac' or 'mol_block', not {kind!r}")
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind is one of {', '.join(map(repr, get_args(Kind)))}, not {kind!r}")
     if not reads(processor, kind):
         raise ValueError(f"{type(processor).__name__} does not read kind={kind!r}")
     on_cpu = torch.device(device or next(model.parameters()).device).type == "cpu"
@@ -173,7 +174,12 @@ def _featurize(processor, kind: str, molecules: list) -> list[dict | MoleculeErr
     results = list(molecules)
     places = [place for place, molecule in enumerate(molecules) if not isinstance(molecule, MoleculeError)]
     if places:
-        features = processor.featurize(**{kind: [molecules[place] for place in places]}, on_error="skip")
+        usable = [molecules[place] for place in places]
+        if kind == "geometry":
+            given = dict(zip(Geometry._fields, map(list, zip(*usable, strict=True)), strict=True))
+        else:
+            given = {kind: usable}
+        features = processor.featurize(**given, on_error="skip")
         for place, feature in zip(places, features, strict=True):
             results[place] = feature
     return results

@@ -14,12 +14,12 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from .data.files import GEOMETRY_COLUMNS
+from .inference import reads
 from .metrics import retrieval_compute_metrics
 from .models.auto import METHODS, Method
 from .training import MoleculeTrainer, bf16_is_fast
 
-# Columns of a source with conformers, and what `featurize` calls them.
-GEOMETRY = {"atomic_numbers": "z", "coordinates": "pos"}
 # A row that stands in the place of refused ones.
 METHANE = {"smiles": "C", "iupac": "methane", "z": [6], "pos": [0.0, 0.0, 0.0]}
 
@@ -76,8 +76,8 @@ def prepare(source: str, processor, arguments: PreTrainingDataArguments, name: s
         columns["iupac_name"] = "iupac"
         if "iupac_name" not in dataset.column_names:
             raise ValueError(f"{source} has no column 'iupac_name'; there are {', '.join(dataset.column_names)}")
-    if {"z", "pos"} <= set(allowed) and set(GEOMETRY) <= set(dataset.column_names):
-        columns |= GEOMETRY
+    if reads(processor, "geometry") and set(GEOMETRY_COLUMNS) <= set(dataset.column_names):
+        columns |= GEOMETRY_COLUMNS
     if arguments.max_length is not None and "max_length" not in allowed:
         raise ValueError(f"max_length: {type(processor).__name__} has no tokens to count")
     shorten = {"truncation": True, "max_length": arguments.max_length} if "max_length" in allowed else {}

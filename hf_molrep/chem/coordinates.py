@@ -15,6 +15,7 @@ import numpy as np
 
 from hf_molrep.chem.conformers import POLAR_NEIGHBORS, Conformers, Hydrogens, keeps_stereo
 from hf_molrep.chem.diagnosis import chemistry_problem
+from hf_molrep.chem.elements import formula
 from hf_molrep.chem.smiles import MoleculeError, _quiet, parse
 
 if TYPE_CHECKING:
@@ -188,10 +189,10 @@ def _of_molecule(z: np.ndarray, pos: np.ndarray, molecule: str | Mol, hydrogens:
     elif len(z) == own or Counter(z.tolist()) == Counter(full_z[:own].tolist()):
         reference = bare
     else:
-        raise MoleculeError(text, f"coordinates of {_formula(z)}, but the molecule is {_formula(full_z)}")
+        raise MoleculeError(text, f"coordinates of {formula(z)}, but the molecule is {formula(full_z)}")
     reference_z = full_z[: reference.GetNumAtoms()]
     if Counter(z.tolist()) != Counter(reference_z.tolist()):
-        raise MoleculeError(text, f"coordinates of {_formula(z)}, but the molecule is {_formula(reference_z)}")
+        raise MoleculeError(text, f"coordinates of {formula(z)}, but the molecule is {formula(reference_z)}")
 
     problem = "the elements are in another order, and this is a drawing"
     if np.array_equal(z, reference_z):
@@ -221,16 +222,6 @@ def _of_molecule(z: np.ndarray, pos: np.ndarray, molecule: str | Mol, hydrogens:
         smiles = Chem.MolToSmiles(Chem.RemoveHs(bare))
     return Conformers(
         full_z[:count][keep], pos[:, keep], index[keep], smiles, "2d" if flat else "3d", tuple(flags), None
-    )
-
-
-def _formula(z: np.ndarray) -> str:
-    from rdkit.Chem import GetPeriodicTable
-
-    table, counts = GetPeriodicTable(), Counter(z.tolist())
-    order = sorted(counts, key=lambda number: (number not in (6, 1), number != 6, table.GetElementSymbol(number)))
-    return "".join(
-        table.GetElementSymbol(number) + (str(counts[number]) if counts[number] > 1 else "") for number in order
     )
 
 

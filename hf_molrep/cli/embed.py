@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +26,14 @@ SHOWN_FAILURES = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `embed`."""
-    from ..data.files import FORMATS
+    from ..data.files import FORMATS, IN_SPACE
     from ..inference import WINDOW
 
     endings = ", ".join(FORMATS)
     parser.epilog = (
         "OUT has all columns of IN, then smiles_used (the SMILES that the model saw), error (why a molecule failed, "
-        "else empty) and embedding (Parquet: list of float32; CSV: JSON). A killed run is taken up again with --resume "
-        "and gives the same file. The status is 0 unless every molecule failed."
+        f"else empty) and embedding (Parquet: list of float32; CSV: JSON). {IN_SPACE} A killed run is taken up again "
+        "with --resume and gives the same file. The status is 0 unless every molecule failed."
     )
     parser.add_argument("input", metavar="IN", help=f"{endings}, also with .gz; - is standard input")
     parser.add_argument(
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         from ..inference import load_checkpoint, reads
 
         model, processor = load_checkpoint(AutoModel, args.model, args.device)
-        reader.blocks = reader.format == "sdf" and reader.column is None and reads(processor, "mol_block")
+        reader.in_space(partial(reads, processor))
         schema = _schema(reader, args, model, processor)
         if args.output == "-":
             return _stream(args, reader, model, processor, schema)
@@ -146,7 +147,7 @@ def _settings(args: argparse.Namespace, reader: MoleculeReader, model: Any, proc
     return {
         "model": args.model,
         "checkpoint": digest.hexdigest(),
-        "kind": "mol_block" if reader.blocks else args.kind,
+        "kind": reader.kind,
         "column": reader.column,
         "columns": reader.schema.names,
         "dtype": args.dtype,
@@ -238,8 +239,7 @@ def _embedded(
         on_gpu = next(model.parameters()).device.type == "cuda"
         workers = min(8, (os.cpu_count() or 1) - 1) if on_gpu else 0
     # pieces are as long as windows, so that what a piece gives does not depend on those before it
-    kind = "mol_block" if reader.blocks else args.kind
-    options = {"kind": kind, "batch_tokens": args.batch_tokens, "dtype": args.dtype, "window": args.window}
+    options = {"kind": reader.kind, "batch_tokens": args.batch_tokens, "dtype": args.dtype, "window": args.window}
     with bar:
         results = infer(model, processor, molecules(), pooled, on_error="skip", num_workers=workers, **options)
         for first in results:

@@ -26,11 +26,14 @@ PART_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "val": 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `finetune`."""
+    from ..data.files import GEOMETRY_COLUMNS
+
     parser.epilog = (
         "DIR then holds the model and its processor, ready for `hf-molrep predict --model DIR` and from_pretrained, "
         "and DIR/report: metrics.json, learning_curve.png, roc.png or parity.png, split.json, predictions.csv (of the "
         "test part), skipped.csv. Molecules that cannot be read are skipped and reported; a label that is no number, "
-        "or no class, is an error."
+        "or no class, is an error. 3D methods take the coordinates in columns "
+        f"{' and '.join(GEOMETRY_COLUMNS)} where the data have them, instead of computing conformers."
     )
     parser.add_argument("data", metavar="DATA", help=".csv, .tsv (also .gz) or .parquet, a folder, or a Hub dataset")
     parser.add_argument("--labels", nargs="+", required=True, metavar="COLUMN", help="to be predicted; empty = missing")
@@ -96,6 +99,15 @@ class _Data(NamedTuple):
     labels: np.ndarray
     failures: dict[int, MoleculeError]
 
+    def geometry(self) -> dict[str, list]:
+        """`z` and `pos` of the usable rows, where the data have them."""
+        from ..data.files import GEOMETRY_COLUMNS
+
+        if not set(GEOMETRY_COLUMNS) <= set(self.dataset.column_names):
+            return {}
+        usable = self.dataset.select(self.rows)
+        return {name: usable[column][:] for column, name in GEOMETRY_COLUMNS.items()}
+
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
@@ -112,21 +124,27 @@ def run(args: argparse.Namespace) -> int:
         f"{data.problem_type}, {len(data.rows):,} molecules, {len(data.failures):,} skipped; {sizes(split.parts)}",
         file=sys.stderr,
     )
+    from transformers import AutoProcessor
+
     from ..finetuning import finetune
     from ..hub import save_checkpoint
-    from ..inference import resolve_checkpoint
+    from ..inference import reads, resolve_checkpoint
     from ..property_models import quiet
+
+    checkpoint = resolve_checkpoint(args.model)
+    geometry = data.geometry() if reads(AutoProcessor.from_pretrained(checkpoint), "geometry") else {}
 
     same = ("from_scratch", "epochs", "learning_rate", "batch_size", "weight_decay", "warmup", "seed", "metric")
     started = time.monotonic()
     result = finetune(
-        resolve_checkpoint(args.model),
+        checkpoint,
         data.smiles,
         data.labels,
         args.labels,
         data.problem_type,
         split.parts,
         **{name: getattr(args, name) for name in (*same, "patience", "truncation", "bf16", "resume")},
+        **geometry,
         label_units=args.units,
         config_overrides=config_overrides,
         processor_options=processor_options,

@@ -5,6 +5,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `predict`."""
-    from ..data.files import FORMATS
+    from ..data.files import FORMATS, IN_SPACE
 
     parser.epilog = (
         "OUT has all columns of IN, then smiles_used (the SMILES that the model saw), one column per task (values in "
-        "the units of the labels, or probabilities; empty where a molecule failed) and error (why it failed). The "
-        "status is 0 unless every molecule failed."
+        "the units of the labels, or probabilities; empty where a molecule failed) and error (why it failed). "
+        f"{IN_SPACE} The status is 0 unless every molecule failed."
     )
     parser.add_argument("input", metavar="IN", help=f"{', '.join(FORMATS)}, also with .gz; - is standard input")
     parser.add_argument("output", metavar="OUT", help=".parquet, .csv, .tsv (these two also .gz); - is standard output")
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         from ..property_models import load_finetuned
 
         model, processor = load_finetuned(args.model, args.device)
-        reader.blocks = reader.format == "sdf" and reader.column is None and reads(processor, "mol_block")
+        reader.in_space(partial(reads, processor))
         units = task_units(model.config)
         schema = _schema(reader.schema, [args.prefix + task for task in units], list(units.values()), args.input)
         failures: dict[int, str] = {}
@@ -100,7 +101,7 @@ def _predicted(
             yield from piece.molecules
 
     options = {"batch_tokens": args.batch_tokens, "dtype": args.dtype, "on_error": "skip", "window": WINDOW}
-    options["kind"] = "mol_block" if reader.blocks else "smiles"
+    options["kind"] = reader.kind
     results: list = []
     with tqdm(total=reader.total, unit=" molecules", disable=args.quiet, mininterval=0.5) as bar:
         for result in infer(model, processor, molecules(), predictions, **options):

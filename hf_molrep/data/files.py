@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -47,8 +47,26 @@ COLUMN_NAMES = {
 }
 """Names, by rank and in any case, under which molecules are looked for when no column is named."""
 
+GEOMETRY_COLUMNS = {"atomic_numbers": "z", "coordinates": "pos"}
+"""Parquet columns with the atoms of a molecule in space, and what `featurize` calls them: a list of atomic numbers, and
+of coordinates in angstrom (flat; several conformers one after the other)."""
+
+IN_SPACE = (
+    f"3D methods use the coordinates of an SDF, or those in the columns {' and '.join(GEOMETRY_COLUMNS)} of a Parquet "
+    "file, instead of computing conformers."
+)
+"""What commands say of it."""
+
 _SMI_HEADERS = COLUMN_NAMES["smiles"]
 _LONGEST_CELL = 100_000_000  # characters; csv's own limit of 131,072 would end a file at one absurd SMILES
+
+
+class Geometry(NamedTuple):
+    """A molecule with its atoms in space: atomic numbers `[atoms]`, and coordinates in angstrom."""
+
+    smiles: str
+    z: Sequence[int]
+    pos: Sequence[float]
 
 
 class Piece(NamedTuple):
@@ -116,7 +134,7 @@ class MoleculeReader:
     Attributes:
         format, column, schema: the last is the `pyarrow.Schema` of the columns.
         total: number of rows where the file says so without being read, else None.
-        blocks: set it, and the molecules of an SDF are mol blocks, with their coordinates, instead of SMILES.
+        kind: what the molecules of a piece are given as; other than asked for after [`~MoleculeReader.in_space`].
 
     SMI files have the columns `smiles` and `name` (the rest of the line); empty lines are no rows. SDF have `title`
     (`sdf_title` where a field is called `title`) and one text column per data field of any record, so they are read
@@ -133,7 +151,7 @@ class MoleculeReader:
         self.where = "standard input" if self.path == "-" else self.path
         self.format = file_format(self.path, format)
         self.total: int | None = None
-        self.blocks = False
+        self.kind = kind
         self._close: list[Callable[[], Any]] = []
         try:
             self._raw = self._open()
@@ -153,6 +171,16 @@ class MoleculeReader:
         """Close the file."""
         while self._close:
             self._close.pop()()
+
+    def in_space(self, reads: Callable[[str], bool]) -> None:
+        """
+        Molecules with the coordinates that the file holds, where it does and `reads` says that they can be used: as
+        `kind="mol_block"` those of an SDF, as `kind="geometry"` those of a Parquet file with [`GEOMETRY_COLUMNS`].
+        """
+        if self.format == "sdf" and self.column is None and reads("mol_block"):
+            self.kind = "mol_block"
+        elif self.kind == "smiles" and set(GEOMETRY_COLUMNS) <= set(self.schema.names) and reads("geometry"):
+            self.kind = "geometry"
 
     def fraction(self) -> float | None:
         """How much of the file has been read, 0 to 1; None where it has no size."""
@@ -297,7 +325,7 @@ class MoleculeReader:
             while chunk := list(islice(records, rows)):
                 cells = [[record.title for record in chunk]]
                 cells += [[record.properties.get(field) for record in chunk] for field in fields]
-                if column is None and self.blocks:
+                if self.kind == "mol_block":
                     molecules = [record.block for record in chunk]
                 elif column is None:
                     molecules = [_smiles_or_error(record) for record in chunk]
@@ -339,7 +367,11 @@ class MoleculeReader:
         import pyarrow as pa
 
         table = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-        return Piece(table, table.column(column).to_pylist())
+        molecules = table.column(column).to_pylist()
+        if self.kind == "geometry":
+            atoms = (table.column(name).to_pylist() for name in GEOMETRY_COLUMNS)
+            molecules = list(map(Geometry, molecules, *atoms))
+        return Piece(table, molecules)
 
 
 def _smi_row(line: str) -> tuple[str, str]:

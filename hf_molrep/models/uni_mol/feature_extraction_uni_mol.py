@@ -1,6 +1,5 @@
 """SMILES, or atoms with coordinates, to the tokens and coordinates that Uni-Mol reads; saved with the weights."""
 
-import re
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from transformers import BatchFeature, FeatureExtractionMixin
 
 from ...chem.conformers import ConformerGenerator, ConformerSettings
 from ...chem.coordinates import conformers_of_mol_block, given_conformers
+from ...chem.elements import SYMBOLS, formula
 from ...chem.smiles import STANDARDIZE_MODES, MoleculeError, standard_mol
 from ...data.batching import pad_tokens
 from ...hub import RemoteCodeMixin
@@ -23,20 +23,8 @@ ELEMENTS = {
 }
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *ELEMENTS, "[MASK]"]
 MASK = len(TOKENS) - 1
-SYMBOLS = re.findall(
-    "[*A-Z][a-z]?",
-    "*HHeLiBeBCNOFNeNaMgAlSiPSClArKCaScTiVCrMnFeCoNiCuZnGaGeAsSeBrKrRbSrYZrNbMoTcRuRhPdAgCdInSnSbTeIXeCsBaLaCePrNdPmSm"
-    "EuGdTbDyHoErTmYbLuHfTaWReOsIrPtAuHgTlPbBiPoAtRnFrRaAcThPaUNpPuAmCmBkCfEsFmMdNoLrRfDbSgBhHsMtDsRgCnNhFlMcLvTsOg",
-)
 TOKEN_OF = np.full(len(SYMBOLS), UNKNOWN, dtype=np.uint8)
 TOKEN_OF[list(ELEMENTS.values())] = np.arange(len(ELEMENTS)) + UNKNOWN + 1
-
-
-def _formula(z: np.ndarray) -> str:
-    """How an error names a molecule that came without a SMILES, for example `C2H6O`."""
-    counts = {SYMBOLS[number]: count for number, count in zip(*np.unique(z, return_counts=True), strict=True)}
-    order = sorted(counts, key=lambda symbol: (symbol not in ("C", "H") or "C" not in counts, symbol))
-    return "".join(symbol + (str(counts[symbol]) if counts[symbol] > 1 else "") for symbol in order)
 
 
 class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
@@ -160,7 +148,7 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
 
         def refuse(reason: str) -> MoleculeError:
             known = z.ndim == 1 and z.size and z.dtype.kind in "iu" and z.min() >= 0 and z.max() < len(SYMBOLS)
-            return MoleculeError(name or (_formula(z) if known else ""), reason, "SMILES" if name else "molecule")
+            return MoleculeError(name or (formula(z) if known else ""), reason, "SMILES" if name else "molecule")
 
         if z.ndim != 1 or not len(z):
             raise refuse("it has no atoms")
@@ -183,7 +171,7 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
             if not heavy.any():
                 raise refuse("nothing is left of it without hydrogens")
             z, pos = z[heavy], pos[:, heavy]
-        return self._tokens(z, pos, name or _formula(z), "SMILES" if name else "molecule")
+        return self._tokens(z, pos, name or formula(z), "SMILES" if name else "molecule")
 
     def _tokens(self, z: np.ndarray, pos: np.ndarray, name: str, notation: str) -> dict:
         """The feature of the atoms that are wanted; pos: `[conformers, atoms, 3]`."""

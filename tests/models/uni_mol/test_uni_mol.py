@@ -587,6 +587,15 @@ def test_parity_at_full_size():
         np.testing.assert_allclose(given, golden[f"mol{row}_atom_repr"], atol=1e-5, rtol=0)
 
 
+def save_seeing_distances(folder) -> UniMolFeatureExtractor:
+    """A tiny checkpoint whose random weights see distances."""
+    torch.manual_seed(0)
+    UniMolForPreTraining(tiny_config(kernel_init="uniform", initializer_range=0.3)).save_pretrained(folder)
+    extractor = UniMolFeatureExtractor()
+    extractor.save_pretrained(folder)
+    return extractor
+
+
 def test_an_sdf_gives_its_coordinates(tmp_path, capsys):
     """`embed` of an SDF: each record by its own conformer, a drawing by a computed one, the broken one reported."""
     import pyarrow.parquet as pq
@@ -601,11 +610,7 @@ def test_an_sdf_gives_its_coordinates(tmp_path, capsys):
     rdDepictor.Compute2DCoords(drawing)
     blocks = [Chem.MolToMolBlock(mol, confId=0), Chem.MolToMolBlock(mol, confId=1), Chem.MolToMolBlock(drawing)]
     (tmp_path / "in.sdf").write_text("".join(block + "$$$$\n" for block in [*blocks, "broken\n\n\nnothing\n"]))
-    torch.manual_seed(0)
-    config = tiny_config(kernel_init="uniform", initializer_range=0.3)  # random weights that see distances
-    UniMolForPreTraining(config).save_pretrained(tmp_path / "tiny")
-    extractor = UniMolFeatureExtractor()
-    extractor.save_pretrained(tmp_path / "tiny")
+    extractor = save_seeing_distances(tmp_path / "tiny")
     arguments = [str(tmp_path / "in.sdf"), str(tmp_path / "out.parquet"), "--model", str(tmp_path / "tiny"), "--quiet"]
     assert main(["embed", *arguments]) == 0
     table = pq.read_table(tmp_path / "out.parquet")
@@ -621,3 +626,49 @@ def test_an_sdf_gives_its_coordinates(tmp_path, capsys):
     # blocks have four decimals
     np.testing.assert_allclose(embedded, torch.cat([given, computed]).numpy(), atol=1e-3)
     assert np.abs(embedded[0] - embedded[1]).max() > 2e-2
+
+
+def test_columns_give_their_coordinates(tmp_path):
+    """`embed`, `finetune` and `predict` of a Parquet file with atoms in space; a row without any is reported."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from hf_molrep.cli import main
+    from hf_molrep.finetuning import finetune
+
+    extractor = save_seeing_distances(tmp_path / "tiny")
+    # a chain of n atoms, straight, at two spacings: the same SMILES, told apart by its coordinates alone
+    z = [[6] * n for n in range(2, 6) for _ in range(2)] + [None]
+    pos = [
+        [1.2 * (1 + row % 2) * k if axis == 0 else 0.0 for k in range(len(atoms)) for axis in range(3)]
+        for row, atoms in enumerate(z[:-1])
+    ] + [None]
+    columns = {"smiles": ["C" * (row // 2 + 2) for row in range(9)], "atomic_numbers": z, "coordinates": pos}
+    columns |= {"stretched": [row % 2 for row in range(9)], "part": ["train"] * 6 + ["valid", "valid", "test"]}
+    data, model = tmp_path / "in.parquet", str(tmp_path / "tiny")
+    pq.write_table(pa.table(columns), data)
+
+    assert main(["embed", str(data), str(tmp_path / "out.parquet"), "--model", model, "--quiet"]) == 0
+    table = pq.read_table(tmp_path / "out.parquet")
+    errors = table["error"].to_pylist()
+    assert errors[:8] == [None] * 8
+    assert "no atoms" in errors[8]
+    embedded = np.array(table["embedding"].to_pylist()[:8])
+    with torch.no_grad():
+        batch = extractor(z=z[:8], pos=pos[:8], return_tensors="pt")
+        expected = UniMolModel.from_pretrained(model).eval()(**batch).pooler_output
+    np.testing.assert_allclose(embedded, expected.numpy(), atol=1e-5)
+    assert np.abs(embedded[0] - embedded[1]).max() > 1e-3
+
+    tuned = str(tmp_path / "tuned")
+    options = ["--labels", "stretched", "--split", "column:part", "--epochs", "1", "--batch-size", "2", "--quiet"]
+    assert main(["finetune", str(data), "--output", tuned, "--model", model, *options]) == 0
+    assert "no atoms" in (tmp_path / "tuned" / "report" / "skipped.csv").read_text()
+    assert main(["predict", str(data), str(tmp_path / "said.parquet"), "--model", tuned, "--quiet"]) == 0
+    said = pq.read_table(tmp_path / "said.parquet")["predicted_stretched"].to_pylist()
+    assert said[0] != said[1]
+    assert said[8] is None
+
+    labels = np.array([[0.0], [1.0]])
+    with pytest.raises(ValueError, match="different numbers"):
+        finetune(model, ["CC", "CC"], labels, ["x"], "regression", {"train": [0, 1]}, z=z[:1], pos=pos[:1])
