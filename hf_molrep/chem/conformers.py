@@ -9,7 +9,9 @@ The steps, each of which is reported:
 1. The fragment. Of a salt or mixture the largest fragment is embedded, organic ones (with a carbon) before all others
    (`fragment`); distance geometry knows no distances between molecules.
 2. ETKDGv3 (Wang et al., J. Chem. Inf. Model. 60, 2044 (2020)) with all hydrogens, conformer k from the seed
-   `seed + k`; where that finds nothing, once more from random coordinates (`random_coordinates`).
+   `seed + k`; where that finds nothing, once more from random coordinates (`random_coordinates`), and then without
+   RDKit's checks of chirality (`chirality_unenforced`), which refuse some fused three- and four-membered rings in any
+   stereo (5 % of QM9): of several attempts those are kept that have the stereo written.
 3. MMFF94 (Halgren, J. Comput. Chem. 17, 490 (1996)) to its minimum, or `max_iterations`. Where it lacks parameters the
    coordinates stay as embedded (`force_field_missing`), and where it turns stereo over, which it does with Z azo
    compounds (`force_field_undone`).
@@ -41,12 +43,14 @@ from hf_molrep.chem.workers import Stopped, WorkerPool
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-RECIPE = 1  # goes up when the same settings give other coordinates
+RECIPE = 2  # goes up when the same settings give other coordinates
+UNENFORCED_ATTEMPTS = 10  # for each conformer
 MAX_EMBEDDED_ATOMS = 1_000  # hydrogens included; memory grows with the square, time with the cube
 FLAGS = {
     "fragment": "a salt or mixture: only its largest (organic) fragment has coordinates",
     "stereo_unspecified": "a stereo centre or double bond is not specified: this is one of the stereoisomers",
     "random_coordinates": "embedded from random coordinates, as the first attempt found none",
+    "chirality_unenforced": "embedded without RDKit's checks of chirality; the stereo written was checked afterwards",
     "force_field_missing": "the force field lacks parameters: coordinates as embedded",
     "force_field_undone": "the force field turned stereo over: such conformers stay as embedded, their energy is NaN",
     "not_converged": "the force field stopped at its limit of iterations, for at least one conformer",
@@ -332,10 +336,17 @@ def _compute_conformers(smiles: str, num_conformers: int, seed: int, force_field
         z = _atomic_numbers(mol)
         if len(z) == 1:
             return Record(z, np.zeros((num_conformers, 1, 3), dtype=np.float32), np.zeros(0), tuple(flags))
-        ids, problem = _embed(mol, num_conformers, seed, random=False)
+        ids, problem = _embed(mol, num_conformers, seed)
         if not ids:
-            ids, problem = _embed(mol, num_conformers, seed, random=True)
+            ids, problem = _embed(mol, num_conformers, seed, useRandomCoords=True)
             flags.append("random_coordinates")
+        if not ids:
+            attempts, _ = _embed(mol, UNENFORCED_ATTEMPTS * num_conformers, seed, enforceChirality=False)
+            sound = _sound(mol, attempts) if attempts else []
+            ids = [k for k, kept in zip(attempts, sound, strict=True) if kept][:num_conformers]
+            for k in set(attempts) - set(ids):
+                mol.RemoveConformer(k)
+            flags[-1] = "chirality_unenforced"
         if not ids:
             nothing = np.zeros((0, len(z), 3), dtype=np.float32)
             return Record(z, nothing, np.zeros(0), (), f"no 3D coordinates found{problem}")
@@ -370,16 +381,17 @@ def _sound(mol: Mol, ids: Sequence[int]) -> np.ndarray:
     return np.isfinite(_coordinates(mol, ids)).all(axis=(1, 2)) & [keeps_stereo(mol, k) for k in ids]
 
 
-def _embed(mol: Mol, count: int, seed: int, random: bool) -> tuple[list[int], str]:
-    """Conformers' ids, and what was in the way if there are none."""
+def _embed(mol: Mol, count: int, seed: int, **changes: bool) -> tuple[list[int], str]:
+    """Conformers' ids, and what was in the way if there are none. changes: of ETKDG's parameters."""
     from rdkit.Chem import rdDistGeom
 
     parameters = rdDistGeom.ETKDGv3()
     parameters.randomSeed = seed
     parameters.enableSequentialRandomSeeds = True  # conformer k: seed + k (else (k + 1) * seed: 0 gives all the same)
-    parameters.useRandomCoords = random
     parameters.numThreads = 1
     parameters.trackFailures = True
+    for name, value in changes.items():
+        setattr(parameters, name, value)
     try:
         ids = list(rdDistGeom.EmbedMultipleConfs(mol, count, parameters))
     except (RuntimeError, ValueError) as error:

@@ -108,8 +108,16 @@ def test_shapes_types_and_geometry():
 
 
 def test_every_flag_is_explained():
-    used = {"fragment", "stereo_unspecified", "random_coordinates", "force_field_missing", "force_field_undone"}
-    used |= {"not_converged", "fewer_conformers", "layout", "given", "hydrogens_added", "reordered"}
+    used = {"fragment", "stereo_unspecified", "random_coordinates", "chirality_unenforced", "force_field_missing"}
+    used |= {
+        "force_field_undone",
+        "not_converged",
+        "fewer_conformers",
+        "layout",
+        "given",
+        "hydrogens_added",
+        "reordered",
+    }
     assert used == set(FLAGS)
 
 
@@ -276,11 +284,23 @@ def test_a_force_field_that_turns_stereo_over_is_undone():
 
 def test_random_coordinates_are_the_second_attempt(monkeypatch):
     embed = module._embed
-    monkeypatch.setattr(
-        module, "_embed", lambda mol, n, seed, random: embed(mol, n, seed, random) if random else ([], "")
-    )
+
+    def second(mol, count, seed, **changes):
+        return embed(mol, count, seed, **changes) if changes else ([], "")
+
+    monkeypatch.setattr(module, "_embed", second)
     result = compute("CCO")
     assert (result.status, result.flags) == ("3d", ("random_coordinates",))
+
+
+@pytest.mark.parametrize("smiles", ["C[C@H]1CO[C@]12[C@@H]1OC[C@@H]12", "N#C[C@H](O)[C@H]1[C@H]2CO[C@H]21"])
+def test_strained_rings_are_embedded_without_rdkit_checks_but_with_their_stereo(smiles):
+    """RDKit's own checks refuse these molecules of QM9 altogether."""
+    assert not module._embed(Chem.AddHs(parse(smiles)), 1, 42)[0]
+    result = compute(smiles, num_conformers=2)
+    assert (result.status, result.flags) == ("3d", ("chirality_unenforced",))
+    assert result.pos.shape[0] == 2
+    assert stereo_smiles(smiles, result) == Chem.CanonSmiles(smiles)
 
 
 def test_what_fails_says_why_and_gives_no_coordinates(monkeypatch):
@@ -300,7 +320,7 @@ def test_what_fails_says_why_and_gives_no_coordinates(monkeypatch):
 
 
 def test_rdkits_cause_is_told():
-    (result,) = generator()(["C1[C@@H]2[C@H]1C2"], on_error="skip")  # two fused rings of three, joined trans
+    (result,) = generator()(["O=C1[C@@H]2[C@@H](O)[C@H]3[C@@H]2N13"], on_error="skip")  # of QM9
     assert result.reason.startswith("no 3D coordinates found (ETKDG's attempts ended mostly at ")
 
 
