@@ -280,8 +280,10 @@ class ConformerCache:
                 self._connection = None
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):
+        try:  # noqa: SIM105 - when the interpreter ends, modules such as contextlib may be gone
             self.close()
+        except Exception:
+            pass
 
 
 _abandoned: list[sqlite3.Connection] = []  # connections of a parent process
