@@ -28,7 +28,7 @@ import torch
 from benchmarks.conformers import sample
 from benchmarks.models import measure, ratio
 from benchmarks.report import RESULTS, markdown_table, write_report
-from hf_molrep.inference import token_batches
+from hf_molrep.inference import BATCH_TOKENS, token_batches
 from hf_molrep.models.uni_mol import UniMolFeatureExtractor
 from hf_molrep.models.uni_mol.conversion_uni_mol import convert_model
 from hf_molrep.models.uni_mol.feature_extraction_uni_mol import SYMBOLS, TOKENS
@@ -96,7 +96,7 @@ def build(which: str, folder: Path, features: list[dict]) -> tuple[torch.nn.Modu
 def grouped(features: list[dict]) -> list[list[dict]]:
     """The batches of `hf_molrep.inference` (one window): largest molecules first, a fixed number of padded tokens."""
     lengths = np.array([len(feature["input_ids"]) for feature in features])
-    parts = token_batches(lengths, UniMolFeatureExtractor.cpu_batch_tokens)
+    parts = token_batches(lengths, BATCH_TOKENS)
     return [[features[index] for index in part] for part in parts]
 
 
@@ -208,8 +208,7 @@ def main(argv: list[str] | None = None) -> int:
         markdown_table(["what", "who", "batches", "molecules per CPU second", "times unimol_tools"], rows),
         f"\nbf16 autocast changes the embedding of a molecule by at most {100 * change:.2f} % of its length (L2).\n",
         markdown_table(["memory above the model, MB", "who", "peak"], memory),
-        f"\n- {args.rounds} rounds. Embedding in `hf-molrep embed`'s batches: at most "
-        f"{UniMolFeatureExtractor.cpu_batch_tokens} padded tokens.",
+        f"\n- {args.rounds} rounds. Embedding in `hf-molrep embed`'s batches: at most {BATCH_TOKENS} padded tokens.",
     ]
     raw = {"seconds": {", ".join(name): spent for name, spent in seconds.items()}, "memory": memory}
     write_report("uni_mol_speed", "\n".join(text), raw, args)

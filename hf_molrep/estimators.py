@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .chem.smiles import MoleculeError
 from .embedding import embed
-from .inference import load_checkpoint
+from .inference import BATCH_TOKENS, load_checkpoint
 
 
 class MoleculeEmbedder(TransformerMixin, BaseEstimator):
@@ -39,7 +39,7 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         *,
         kind: str = "smiles",
         on_error: str = "raise",
-        batch_tokens: int | None = None,
+        batch_tokens: int = BATCH_TOKENS,
         dtype: Any = None,
         device: Any = None,
     ):

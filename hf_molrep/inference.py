@@ -89,7 +89,7 @@ def infer(
     read_output: Callable[[Any], torch.Tensor],
     *,
     kind: Kind = "smiles",
-    batch_tokens: int | None = None,
+    batch_tokens: int = BATCH_TOKENS,
     on_error: Literal["raise", "skip"] = "raise",
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -103,7 +103,6 @@ def infer(
     tokens (or atoms) and run. What a window gives depends on nothing outside it.
 
     Args:
-        batch_tokens: by default 4,096; on a CPU what the processor's `cpu_batch_tokens` says, where it has one.
         molecules: SMILES or names. A `MoleculeError` among them stands for one that could not even be read.
         read_output: takes a `[molecules, ...]` tensor out of what the model returns.
         kind: what `molecules` holds: `"smiles"`, `"iupac"` names (MM-Deacon), or `"mol_block"`: records of an SDF,
@@ -126,9 +125,6 @@ def infer(
         raise ValueError(f"kind is one of {', '.join(map(repr, get_args(Kind)))}, not {kind!r}")
     if not reads(processor, kind):
         raise ValueError(f"{type(processor).__name__} does not read kind={kind!r}")
-    on_cpu = torch.device(device or next(model.parameters()).device).type == "cpu"
-    if batch_tokens is None:
-        batch_tokens = getattr(processor, "cpu_batch_tokens", BATCH_TOKENS) if on_cpu else BATCH_TOKENS
     for name, value, least in (
         ("batch_tokens", batch_tokens, 1),
         ("window", window, 1),

@@ -27,7 +27,7 @@ SHOWN_FAILURES = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `embed`."""
     from ..data.files import FORMATS, IN_SPACE
-    from ..inference import WINDOW
+    from ..inference import BATCH_TOKENS, WINDOW
 
     endings = ", ".join(FORMATS)
     parser.epilog = (
@@ -45,9 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", help="with the molecules (default: found by its name)")
     parser.add_argument("--kind", choices=("smiles", "iupac"), default="smiles", help="what it holds (%(default)s)")
     parser.add_argument("--input-format", help="csv, tsv, smi, sdf or parquet (default: from the ending; csv for -)")
-    parser.add_argument(
-        "--batch-tokens", type=int, help="padded tokens per batch (default: 4096, or what suits the method)"
-    )
+    parser.add_argument("--batch-tokens", type=int, default=BATCH_TOKENS, help="padded tokens per batch (%(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="(%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     parser.add_argument("--workers", type=int, help="processes that prepare molecules (default: 0, with a GPU up to 8)")
@@ -70,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         if os.path.abspath(args.input) == os.path.abspath(args.output):
             raise ValueError("IN and OUT are the same file")
-    if args.window < 1 or (args.batch_tokens is not None and args.batch_tokens < 1):
+    if args.window < 1 or args.batch_tokens < 1:
         raise ValueError("--window and --batch-tokens are at least 1")
 
     with MoleculeReader(args.input, args.column, args.kind, args.input_format) as reader:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `predict`."""
     from ..data.files import FORMATS, IN_SPACE
+    from ..inference import BATCH_TOKENS
 
     parser.epilog = (
         "OUT has all columns of IN, then smiles_used (the SMILES that the model saw), one column per task (values in "
@@ -33,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", help="with the SMILES (default: found by its name)")
     parser.add_argument("--prefix", default="predicted_", help="of the names of the new columns (%(default)s)")
     parser.add_argument("--input-format", help="csv, tsv, smi, sdf or parquet (default: from the ending; csv for -)")
-    parser.add_argument(
-        "--batch-tokens", type=int, help="padded tokens per batch (default: 4096, or what suits the method)"
-    )
+    parser.add_argument("--batch-tokens", type=int, default=BATCH_TOKENS, help="padded tokens per batch (%(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="(%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT")

@@ -263,7 +263,6 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
             warnings.warn(f"no token for {names}: [UNK] in {count} of {len(results)} molecules", stacklevel=3)
 
     pads = True  # batches of one size waste less
-    cpu_batch_tokens = 512  # pair representations of more do not stay in cache, and take up to twice as long
 
     def size(self, feature: dict) -> int:
         """Tokens of a molecule: by this number molecules are grouped into batches."""

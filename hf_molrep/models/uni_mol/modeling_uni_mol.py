@@ -15,6 +15,7 @@ atoms); a batch without padding works; a batch without any chosen atom has loss 
 (`unimol/models/conf_gen.py`, `unimol/losses/conf_gen.py`) stand at [`UniMolForConformerGeneration`].
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,8 @@ from ...nn.heads import PropertyHead
 from .configuration_uni_mol import UniMolConfig
 
 PI = 3.14159  # as the original writes it: the released weights were trained with it
+CPU_TOKENS = 256  # padding counted; see `by_parts`
+RECORDED = ("output_hidden_states", "output_attentions")  # of whole batches
 CHUNK_OF_PAIRS = 4096  # of the Gaussian kernel without gradient on a CPU: features of so many pairs stay in cache
 
 
@@ -325,6 +328,45 @@ def mean_by_molecule(values: torch.Tensor, molecule: torch.Tensor, molecules: in
     return total / counts.view(-1, *[1] * (values.dim() - 1))
 
 
+def by_parts(
+    run: Callable[..., Sequence[torch.Tensor]],
+    lengths: Sequence[int],
+    input_ids: torch.Tensor,
+    pos: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *more: torch.Tensor,
+) -> list[torch.Tensor]:
+    """
+    `run(input_ids, pos, attention_mask, *more)`; on a CPU for few molecules of similar length at a time (`CPU_TOKENS`):
+    what belongs to pairs of tokens then stays in cache, also in the backward pass, and little of it is padding.
+
+    Args:
+        run: gives tensors `[molecules, ...]`; after the first dimension each has `lengths` of the batch's length.
+    """
+    tensors = (input_ids, pos, attention_mask, *more)
+    molecules, length = input_ids.shape
+    if input_ids.device.type != "cpu" or input_ids.numel() <= CPU_TOKENS or torch.compiler.is_compiling():
+        return list(run(*tensors))
+    longest = torch.full((molecules,), length)
+    if attention_mask is not None:
+        longest = (attention_mask.bool() * torch.arange(1, length + 1)).amax(dim=1)
+    longest, order = longest.sort(descending=True, stable=True)
+    parts: list[list[torch.Tensor]] = []
+    start = 0
+    while start < molecules:
+        size = max(1, int(longest[start]))
+        rows = order[start : start + max(1, CPU_TOKENS // size)]
+        results = run(*(None if each is None else each[rows, :size] for each in tensors))
+        padded = [
+            F.pad(result, [0, 0] * (result.dim() - 1 - count) + [0, length - size] * count)
+            for result, count in zip(results, lengths, strict=True)
+        ]
+        parts.append(padded)
+        start += len(rows)
+    back = order.argsort()
+    return [torch.cat(each)[back] for each in zip(*parts, strict=True)]
+
+
 class UniMolModel(UniMolPreTrainedModel):
     """Tokens and coordinates to states of the atoms and of the molecule."""
 
@@ -408,7 +450,10 @@ class UniMolModel(UniMolPreTrainedModel):
             input_ids, pos, attention_mask, molecule = as_single_conformers(
                 input_ids, pos, attention_mask, conformer_mask
             )
-        hidden_states, pair, first = self.encode(input_ids, pos, attention_mask, output_pair)
+        if output_pair or any(kwargs.get(name, getattr(self.config, name)) for name in RECORDED):
+            hidden_states, pair, first = self.encode(input_ids, pos, attention_mask, output_pair)
+        else:
+            (hidden_states,) = by_parts(lambda *part: self.encode(*part)[:1], (1,), input_ids, pos, attention_mask)
         hidden_states = self.final_norm(hidden_states)
         if molecule is not None:
             hidden_states = mean_by_molecule(hidden_states, molecule, molecules)
@@ -471,45 +516,77 @@ class UniMolForPreTraining(UniMolPreTrainedModel):
             pairs of a molecule, then over molecules); `loss`: their sum with the weights of the configuration;
             `embeddings`: `molecule`. Without targets the predictions for all tokens.
         """
+        if target_ids is not None and target_pos is not None and return_loss:
+            # here where it is compiled: their number is not known to a compiler, and it has nothing to interrupt yet
+            chosen = (target_ids != -100).nonzero(as_tuple=True) if torch.compiler.is_compiling() else None
+            return self._learn(chosen, input_ids, pos, attention_mask, target_ids, target_pos)
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        learning = target_ids is not None and target_pos is not None and return_loss
-        # first of all: their number is not known to a compiler, which here has nothing to interrupt yet
-        rows, columns = ((target_ids != -100) if learning else (real != 0)).nonzero(as_tuple=True)
+        rows, columns = (real != 0).nonzero(as_tuple=True)
+        hidden_states, pair, first = self.uni_mol.encode(input_ids, pos, attention_mask, keep_initial_pair=True)
+        states = self.uni_mol.final_norm(hidden_states)
+        logits, coordinates, distances = self._predict(states, pair, pair - first, pos, real, rows, columns)
+        distances = (distances * self.config.distance_std + self.config.distance_mean) * real[rows]
+        scattered = [
+            values.new_zeros(*input_ids.shape, values.shape[-1]).index_put((rows, columns), values)
+            for values in (logits, coordinates, distances)
+        ]
+        return UniMolPreTrainingOutput(
+            embeddings={"molecule": states[:, 0]},
+            token_logits=scattered[0],
+            coordinates=scattered[1],
+            distances=scattered[2],
+        )
+
+    def _learn(self, chosen: tuple | None, *batch: torch.Tensor | None) -> UniMolPreTrainingOutput:
+        """Losses of a batch: the arguments of [`~UniMolForPreTraining.forward`]; chosen: see `_terms`."""
+        embeddings, sums, counts, norms = by_parts(
+            lambda *part: self._terms(*part, chosen=chosen), (0, 0, 0, 0), *batch
+        )
+        count, pairs = counts.sum(dim=0)
+        token, coordinate, distance = sums.sum(dim=0)
+        losses = {
+            "token": mean_over_processes(token, count),
+            "coordinate": mean_over_processes(coordinate, 3 * count),
+            "distance": mean_over_processes(distance, pairs),
+            **dict(zip(("hidden_norm", "pair_norm"), norms.mean(dim=0), strict=True)),
+        }
+        loss = sum(getattr(self.config, f"{name}_loss_weight") * value for name, value in losses.items())
+        return UniMolPreTrainingOutput(loss=loss, losses=losses, embeddings={"molecule": embeddings})
+
+    def _terms(self, input_ids, pos, attention_mask, target_ids, target_pos, chosen=None) -> tuple[torch.Tensor, ...]:
+        """
+        Of each molecule: its embedding; sums of the losses of tokens, coordinates and distances `[molecules, 3]`;
+        numbers of chosen atoms and of their distances `[molecules, 2]`; the two norms `[molecules, 2]`. chosen: rows
+        and columns of the chosen atoms, where they are known.
+        """
+        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        rows, columns = chosen or (target_ids != -100).nonzero(as_tuple=True)
         hidden_states, pair, first = self.uni_mol.encode(input_ids, pos, attention_mask, keep_initial_pair=True)
         states = self.uni_mol.final_norm(hidden_states)
         delta = pair - first  # exactly 0 where the second token is padding
-        embeddings = {"molecule": states[:, 0]}
         logits, coordinates, distances = self._predict(states, pair, delta, pos, real, rows, columns)
-        if not learning:
-            distances = (distances * self.config.distance_std + self.config.distance_mean) * real[rows]
-            scattered = [
-                values.new_zeros(*input_ids.shape, values.shape[-1]).index_put((rows, columns), values)
-                for values in (logits, coordinates, distances)
-            ]
-            return UniMolPreTrainingOutput(
-                embeddings=embeddings, token_logits=scattered[0], coordinates=scattered[1], distances=scattered[2]
-            )
         true_pos, others = target_pos[rows, columns].float(), target_pos[rows].float()
         true_distances = (others - true_pos[:, None]).square().sum(dim=-1).sqrt()
         true_distances = (true_distances - self.config.distance_mean) / self.config.distance_std
         columns_real = real[rows].float()
         distance = F.smooth_l1_loss(distances, true_distances, reduction="none") * columns_real
+        of_atoms = [
+            F.cross_entropy(logits, target_ids[rows, columns], reduction="none"),
+            F.smooth_l1_loss(coordinates.float(), true_pos, reduction="none").sum(dim=-1),
+            distance.sum(dim=-1),
+            torch.ones_like(columns_real[:, 0]),
+            columns_real.sum(dim=-1),
+        ]
+        sums = states.new_zeros(len(real), 5, dtype=torch.float32).index_add(0, rows, torch.stack(of_atoms, dim=1))
         real = real.float()
         tokens, (heads, hidden) = real.sum(dim=1), (delta.shape[1], states.shape[-1])
         hidden_norm = norm_excess(hidden_states.float().square().sum(dim=-1), hidden)
         pair_norm = norm_excess(delta.float().square().sum(dim=1), heads)
-        count = rows.new_tensor(len(rows))
-        losses = {
-            "token": mean_over_processes(F.cross_entropy(logits, target_ids[rows, columns], reduction="sum"), count),
-            "coordinate": mean_over_processes(
-                F.smooth_l1_loss(coordinates.float(), true_pos, reduction="sum"), 3 * count
-            ),
-            "distance": mean_over_processes(distance.sum(), columns_real.sum()),
-            "hidden_norm": ((hidden_norm * real).sum(dim=1) / tokens).mean(),
-            "pair_norm": ((pair_norm * real[:, None] * real[:, :, None]).sum(dim=(1, 2)) / tokens.square()).mean(),
-        }
-        loss = sum(getattr(self.config, f"{name}_loss_weight") * value for name, value in losses.items())
-        return UniMolPreTrainingOutput(loss=loss, losses=losses, embeddings=embeddings)
+        norms = [
+            (hidden_norm * real).sum(dim=1) / tokens,
+            (pair_norm * real[:, None] * real[:, :, None]).sum(dim=(1, 2)) / tokens.square(),
+        ]
+        return states[:, 0], sums[:, :3], sums[:, 3:], torch.stack(norms, dim=1)
 
 
 class UniMolForConformerGeneration(UniMolPreTrainedModel):
@@ -560,6 +637,22 @@ class UniMolForConformerGeneration(UniMolPreTrainedModel):
         if pos.dim() != 3:
             raise ValueError("each row is one conformer: give pos [molecules, length, 3], a molecule in several rows")
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        coordinates, distances, states = by_parts(self._move, (1, 2, 1), input_ids, pos, attention_mask)
+        output = UniMolConformerOutput(coordinates=coordinates, distances=distances)
+        if target_pos is None or not return_loss:
+            return output
+        special = (input_ids == self.config.bos_token_id) | (input_ids == self.config.eos_token_id)
+        losses = conformer_losses(coordinates, distances, target_pos, (real != 0) & ~special)
+        loss = sum(getattr(self.config, f"conformer_{name}_loss_weight") * value for name, value in losses.items())
+        # The last states say nothing about the coordinates. What makes them has a gradient of zero rather than none:
+        # distributed training then need not search for it.
+        output.loss = loss + 0.0 * self.uni_mol.final_norm(states).float().mean()
+        output.losses = losses
+        return output
+
+    def _move(self, input_ids, pos, attention_mask) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """New coordinates, distances, and the states before the final norm."""
+        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         hidden_states, pair, first = self.uni_mol.encode(
             input_ids, pos, attention_mask, keep_initial_pair=True, passes=self.config.num_recycles
         )
@@ -575,18 +668,7 @@ class UniMolForConformerGeneration(UniMolPreTrainedModel):
         pairs = (real[:, :, None] * real[:, None]) != 0
         distances = self.distance_head(pair.masked_fill(~pairs[:, None], 0.0).permute(0, 2, 3, 1))
         distances = (0.5 * (distances + distances.transpose(1, 2))).masked_fill(~pairs, 0.0)
-        coordinates = coordinates.masked_fill((real == 0)[..., None], 0.0)
-        output = UniMolConformerOutput(coordinates=coordinates, distances=distances)
-        if target_pos is None or not return_loss:
-            return output
-        special = (input_ids == self.config.bos_token_id) | (input_ids == self.config.eos_token_id)
-        losses = conformer_losses(coordinates, distances, target_pos, (real != 0) & ~special)
-        loss = sum(getattr(self.config, f"conformer_{name}_loss_weight") * value for name, value in losses.items())
-        # The last states say nothing about the coordinates. What makes them has a gradient of zero rather than none:
-        # distributed training then need not search for it.
-        output.loss = loss + 0.0 * self.uni_mol.final_norm(hidden_states).float().mean()
-        output.losses = losses
-        return output
+        return coordinates.masked_fill((real == 0)[..., None], 0.0), distances, hidden_states
 
 
 class UniMolPropertyHead(PropertyHead):
