@@ -233,7 +233,7 @@ def tanimoto_distances(first: Sequence[str], second: Sequence[str], chirality: b
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argument_parser(__doc__)
+    parser = argument_parser(__doc__, "distinguish")
     parser.add_argument("--pairs", type=Path, default=SPLITS / "distinguish_pairs.csv")
     parser.add_argument("--rewrite-pairs", action="store_true", help="make the pairs again and overwrite their file")
     parser.add_argument("--each", type=int, default=100, help="pairs of each kind, when they are made")
@@ -282,7 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"\n- Mean ± standard deviation over the pairs; the processor standardises with `{processor.standardize}`.",
     ]
     raw = {kind: {name: column.tolist() for name, column in values.items()} for kind, values in found.items()}
-    write_report("distinguish", "\n".join(text), raw, args, folder)
+    write_report(args.name, "\n".join(text), raw, args, folder)
     return 0
 
 

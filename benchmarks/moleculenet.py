@@ -288,8 +288,7 @@ def compare(data: Data, found: dict, resamples: int) -> dict[str, dict]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argument_parser(__doc__)
-    parser.add_argument("--name", default="moleculenet", help="of the files written: one table per checkpoint")
+    parser = argument_parser(__doc__, "moleculenet")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(MOLECULENET))
     parser.add_argument("--variants", nargs="+", default=["raw", "cleaned"], choices=["raw", "cleaned"])
     parser.add_argument("--split-names", nargs="+", default=list(SPLIT_NAMES), choices=list(SPLIT_NAMES))
@@ -357,7 +356,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"\n- Mean ± standard deviation over the splits {', '.join(args.split_names)} (scaffolds without chirality) "
         f"and seeds {args.seeds}; ROC-AUC and PR-AUC: higher is better, RMSE and MAE: lower.",
         "- against: wins / ties / losses of the pre-trained column, one paired bootstrap for each split and seed.",
-        f"- {args.trials} settings per column, chosen on validation; {args.epochs} epochs and at least {args.updates} "
+        f"- Settings per column: {args.trials}, chosen on validation; {args.epochs} epochs and at least {args.updates} "
         "updates for both neural columns.",
         *(f"- {task}: not counted, {reason}." for task, reason in NOT_COUNTED.items() if task in args.tasks),
         *(f"- {note}." for note in notes),

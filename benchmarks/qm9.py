@@ -198,7 +198,7 @@ def improvement(own: np.ndarray, other: np.ndarray, resamples: int, seed: int = 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argument_parser(__doc__)
+    parser = argument_parser(__doc__, "qm9")
     parser.set_defaults(model="uni-mol-mini")
     parser.add_argument("--write-pretraining", type=Path, metavar="FOLDER", help="only write the part for pre-training")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 5000], help="molecules of the training part")
@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     checkpoint = resolve_checkpoint(args.model)
     cache = Cache(args.cache)
-    rows, gains, raw = [], [], []
+    rows, gains, raw, left_out = [], [], [], {}
     for size in args.sizes:
         task = Task(table, size, args)
         for source in args.sources:
@@ -264,6 +264,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 chosen = min(settings, key=lambda setting: result(setting, args.seeds[0])["valid"])
                 wrong = np.array([result(chosen, seed)["errors"] for seed in args.seeds], dtype=np.float64)
                 found[column] = wrong
+                if absent := int(np.isnan(wrong[0]).all(axis=1).sum()):
+                    left_out[size, source] = absent
                 means = np.nanmean(wrong, axis=1)  # [seeds, targets]
                 spread = means.std(axis=0, ddof=1) if len(means) > 1 else np.full(len(TARGETS), np.nan)
                 cells = [f"{mean:.1f} ± {sd:.1f}" for mean, sd in zip(means.mean(axis=0), spread, strict=True)]
@@ -287,11 +289,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             markdown_table(["training molecules", "coordinates", "target", "improvement", "interval"], gains),
         ]
     text += [
-        f"\n- {args.trials} settings per column, chosen on {args.valid} validation molecules; both neural columns have "
-        f"{args.epochs} epochs and at least {args.updates} updates.",
+        f"\n- Settings per column: {args.trials}, chosen on {args.valid} validation molecules; both neural columns "
+        f"have {args.epochs} epochs and at least {args.updates} updates.",
+        *(
+            f"- {size} training molecules, {source}: {absent} test molecules have no conformer and are left out."
+            for (size, source), absent in left_out.items()
+        ),
         "- `rdkit` coordinates are computed from SMILES, `dft` are QM9's own; the same in training and test.",
     ]
-    write_report("qm9", "\n".join(text), {"results": raw}, args, checkpoint)
+    write_report(args.name, "\n".join(text), {"results": raw}, args, checkpoint)
     return 0
 
 
