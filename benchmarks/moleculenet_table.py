@@ -1,9 +1,9 @@
 """All checkpoints in one table: joins what `benchmarks.moleculenet` found for each of them.
 
-    python -m benchmarks.moleculenet_table moleculenet moleculenet_molclr moleculenet_grover
+    python -m benchmarks.moleculenet_table moleculenet moleculenet_molclr moleculenet_grover moleculenet_uni_mol
 
-Nothing is measured here: the numbers are those of `benchmarks/results/<name>.json`, one per checkpoint. Columns that
-see no checkpoint (the baselines) stand once, from the file that has most runs of them.
+Nothing is measured here: the numbers are those of `benchmarks/results/<name>.json`, one or more files per checkpoint.
+Columns that see no checkpoint (the baselines) stand once, from the file that has most runs of them.
 """
 
 import json
@@ -22,11 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in args.names:
         report = json.loads((args.results / f"{name}.json").read_text(encoding="utf-8"))
         asked = report["settings"]["arguments"]
-        models.append(asked["model"])
+        if asked["model"] not in models:
+            models.append(asked["model"])
         protocols.append(
-            f"- {asked['model']} ({report['settings']['checkpoint']}): splits {', '.join(asked['split_names'])}, seeds "
-            f"{asked['seeds']}, {asked['trials']} settings per column, {asked['epochs']} epochs and at least "
-            f"{asked['updates']} updates."
+            f"- {asked['model']} ({report['settings']['checkpoint']}) on {', '.join(asked['tasks'])}: splits "
+            f"{', '.join(asked['split_names'])}, seeds {asked['seeds']}, settings per column: {asked['trials']}, "
+            f"{asked['epochs']} epochs and at least {asked['updates']} updates."
         )
         found: dict[tuple[str, str], dict[str, list[float]]] = {}
         for entry in report["results"]:

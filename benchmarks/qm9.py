@@ -269,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 means = np.nanmean(wrong, axis=1)  # [seeds, targets]
                 spread = means.std(axis=0, ddof=1) if len(means) > 1 else np.full(len(TARGETS), np.nan)
                 cells = [f"{mean:.1f} ± {sd:.1f}" for mean, sd in zip(means.mean(axis=0), spread, strict=True)]
-                rows.append([size, source if neural else "none", column, *cells])
+                rows.append([size, source if neural else "not used", column, *cells])
                 raw.append({**identity, "setting": chosen, "seeds": args.seeds, "mae_mev": means.tolist()})
             if set(NEURAL) <= set(found):
                 kept = ~np.isnan(found[NEURAL[0]]).any(axis=(0, 2)) & ~np.isnan(found[NEURAL[1]]).any(axis=(0, 2))
