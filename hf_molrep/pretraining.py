@@ -14,7 +14,6 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from .data.files import GEOMETRY_COLUMNS
 from .inference import reads
 from .metrics import retrieval_compute_metrics
 from .models.auto import METHODS, Method
@@ -67,7 +66,7 @@ def prepare(source: str, processor, arguments: PreTrainingDataArguments, name: s
     `row_id`, `length` and, on request, `group`. Rows that the processor refuses are left out and counted by reason on
     standard error.
     """
-    from .data.datasets import load_molecules
+    from .data.datasets import geometry_columns, load_molecules
 
     dataset = load_molecules(source)
     allowed = signature(processor.featurize).parameters
@@ -76,8 +75,8 @@ def prepare(source: str, processor, arguments: PreTrainingDataArguments, name: s
         columns["iupac_name"] = "iupac"
         if "iupac_name" not in dataset.column_names:
             raise ValueError(f"{source} has no column 'iupac_name'; there are {', '.join(dataset.column_names)}")
-    if reads(processor, "geometry") and set(GEOMETRY_COLUMNS) <= set(dataset.column_names):
-        columns |= GEOMETRY_COLUMNS
+    if reads(processor, "geometry"):
+        columns |= geometry_columns(dataset)
     if arguments.max_length is not None and "max_length" not in allowed:
         raise ValueError(f"max_length: {type(processor).__name__} has no tokens to count")
     shorten = {"truncation": True, "max_length": arguments.max_length} if "max_length" in allowed else {}

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "and DIR/report: metrics.json, learning_curve.png, roc.png or parity.png, split.json, predictions.csv (of the "
         "test part), skipped.csv. Molecules that cannot be read are skipped and reported; a label that is no number, "
         "or no class, is an error. 3D methods take the coordinates in columns "
-        f"{' and '.join(GEOMETRY_COLUMNS)} where the data have them, instead of computing conformers."
+        f"{' and '.join(GEOMETRY_COLUMNS)} of Parquet data, instead of computing conformers."
     )
     parser.add_argument("data", metavar="DATA", help=".csv, .tsv (also .gz) or .parquet, a folder, or a Hub dataset")
     parser.add_argument("--labels", nargs="+", required=True, metavar="COLUMN", help="to be predicted; empty = missing")
@@ -101,12 +101,10 @@ class _Data(NamedTuple):
 
     def geometry(self) -> dict[str, list]:
         """`z` and `pos` of the usable rows, where the data have them."""
-        from ..data.files import GEOMETRY_COLUMNS
+        from ..data.datasets import geometry_columns
 
-        if not set(GEOMETRY_COLUMNS) <= set(self.dataset.column_names):
-            return {}
         usable = self.dataset.select(self.rows)
-        return {name: usable[column][:] for column, name in GEOMETRY_COLUMNS.items()}
+        return {name: usable[column][:] for column, name in geometry_columns(self.dataset).items()}
 
 
 def run(args: argparse.Namespace) -> int:

@@ -179,7 +179,8 @@ class MoleculeReader:
         """
         if self.format == "sdf" and self.column is None and reads("mol_block"):
             self.kind = "mol_block"
-        elif self.kind == "smiles" and set(GEOMETRY_COLUMNS) <= set(self.schema.names) and reads("geometry"):
+        in_columns = self.format == "parquet" and set(GEOMETRY_COLUMNS) <= set(self.schema.names)
+        if in_columns and self.kind == "smiles" and reads("geometry"):
             self.kind = "geometry"
 
     def fraction(self) -> float | None:

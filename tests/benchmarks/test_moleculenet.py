@@ -139,10 +139,10 @@ def test_the_command_runs_all_columns_and_continues(tmp_path, data, monkeypatch)
 
 
 def test_tables_are_joined(tmp_path, capsys):
-    def report(name: str, model: str, seeds: list[int], scores: dict[str, float]) -> None:
+    def report(name: str, model: str, seeds: list[int], scores: dict[str, float], task: str = "esol") -> None:
         entries = [
             {
-                "task": "esol",
+                "task": task,
                 "variant": "cleaned",
                 "column": column,
                 "split": "scaffold",
@@ -153,15 +153,22 @@ def test_tables_are_joined(tmp_path, capsys):
             for seed in seeds
         ]
         asked = {"model": model, "seeds": seeds, "split_names": ["scaffold"], "trials": 2, "epochs": 1, "updates": 1}
+        asked["tasks"] = [task]
         settings = {"arguments": asked, "checkpoint": "0" * 12}
         (tmp_path / f"{name}.json").write_text(json.dumps({"settings": settings, "results": entries}))
 
     report("one", "a", [0, 1], {"pre-trained": 1.0, "random weights": 2.0, "Morgan + RF": 3.0})
     report("two", "b", [0], {"pre-trained": 4.0, "Morgan + RF": 3.0})
-    assert moleculenet_table.main(["one", "two", "--results", str(tmp_path)]) == 0
-    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| esol")]
-    cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells == [
+    report("three", "a", [0], {"pre-trained": 5.0}, task="lipophilicity")  # more of the first one
+    assert moleculenet_table.main(["one", "two", "three", "--results", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    esol, lipophilicity = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in lines
+        if line.startswith(("| esol", "| lipophilicity"))
+    )
+    assert lipophilicity[2:5] == ["5.000", "not run", "not run"]
+    assert esol == [
         "esol",
         "cleaned",
         "1.500 ± 0.707",

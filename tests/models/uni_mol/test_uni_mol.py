@@ -669,6 +669,11 @@ def test_columns_give_their_coordinates(tmp_path):
     assert said[0] != said[1]
     assert said[8] is None
 
+    # as text they are columns like any others: conformers are computed
+    (tmp_path / "in.csv").write_text('smiles,atomic_numbers,coordinates\nCO,"[6, 8]","[0, 0, 0, 9, 9, 9]"\n')
+    assert main(["embed", str(tmp_path / "in.csv"), str(tmp_path / "text.parquet"), "--model", model, "--quiet"]) == 0
+    assert pq.read_table(tmp_path / "text.parquet")["error"].to_pylist() == [None]
+
     labels = np.array([[0.0], [1.0]])
     with pytest.raises(ValueError, match="different numbers"):
         finetune(model, ["CC", "CC"], labels, ["x"], "regression", {"train": [0, 1]}, z=z[:1], pos=pos[:1])
