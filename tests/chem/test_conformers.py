@@ -16,6 +16,7 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
+from hf_molrep.chem import conformer_embedding
 from hf_molrep.chem import conformers as module
 from hf_molrep.chem.conformer_cache import ConformerCache, Record, default_path
 from hf_molrep.chem.conformers import (
@@ -47,7 +48,7 @@ class InProcess:
 
     def run(self, function, *args, limit):
         self.calls.append((function.partition(":")[2], *args))
-        return getattr(module, function.partition(":")[2])(*args)
+        return getattr(conformer_embedding, function.partition(":")[2])(*args)
 
     def stop(self):
         pass
@@ -283,12 +284,12 @@ def test_a_force_field_that_turns_stereo_over_is_undone():
 
 
 def test_random_coordinates_are_the_second_attempt(monkeypatch):
-    embed = module._embed
+    embed = conformer_embedding._embed
 
     def second(mol, count, seed, **changes):
         return embed(mol, count, seed, **changes) if changes else ([], "")
 
-    monkeypatch.setattr(module, "_embed", second)
+    monkeypatch.setattr(conformer_embedding, "_embed", second)
     result = compute("CCO")
     assert (result.status, result.flags) == ("3d", ("random_coordinates",))
 
@@ -296,7 +297,7 @@ def test_random_coordinates_are_the_second_attempt(monkeypatch):
 @pytest.mark.parametrize("smiles", ["C[C@H]1CO[C@]12[C@@H]1OC[C@@H]12", "N#C[C@H](O)[C@H]1[C@H]2CO[C@H]21"])
 def test_strained_rings_are_embedded_without_rdkit_checks_but_with_their_stereo(smiles):
     """RDKit's own checks refuse these molecules of QM9 altogether."""
-    assert not module._embed(Chem.AddHs(parse(smiles)), 1, 42)[0]
+    assert not conformer_embedding._embed(Chem.AddHs(parse(smiles)), 1, 42)[0]
     result = compute(smiles, num_conformers=2)
     assert (result.status, result.flags) == ("3d", ("chirality_unenforced",))
     assert result.pos.shape[0] == 2
@@ -304,7 +305,7 @@ def test_strained_rings_are_embedded_without_rdkit_checks_but_with_their_stereo(
 
 
 def test_what_fails_says_why_and_gives_no_coordinates(monkeypatch):
-    monkeypatch.setattr(module, "_embed", lambda *_, **__: ([], " (for a test)"))
+    monkeypatch.setattr(conformer_embedding, "_embed", lambda *_, **__: ([], " (for a test)"))
     with pytest.raises(MoleculeError) as caught:
         compute("CCO")
     assert caught.value.reason == "no 3D coordinates found (for a test)"
@@ -601,7 +602,7 @@ def test_one_molecule_is_computed_once(tmp_path):
 
 def test_failures_are_kept_too(tmp_path, monkeypatch):
     generate = generator(tmp_path / "c.sqlite")
-    monkeypatch.setattr(module, "_embed", lambda *_, **__: ([], ""))
+    monkeypatch.setattr(conformer_embedding, "_embed", lambda *_, **__: ([], ""))
     reasons = [generate(["CCO"], on_error="skip")[0].reason for _ in range(2)]
     assert reasons == ["no 3D coordinates found"] * 2
     assert len(generate._pool.calls) == 1
@@ -640,7 +641,7 @@ def test_other_settings_do_not_collide(tmp_path, monkeypatch):
 
 def test_a_fallback_that_nobody_asked_for_is_not_taken_from_the_cache(tmp_path, monkeypatch):
     cache = tmp_path / "c.sqlite"
-    monkeypatch.setattr(module, "_embed", lambda *_, **__: ([], ""))
+    monkeypatch.setattr(conformer_embedding, "_embed", lambda *_, **__: ([], ""))
     assert generator(cache, dimensions="3d or 2d")(["CCO"])[0].status == "2d"
     with pytest.raises(MoleculeError, match="no 3D coordinates"):
         generator(cache)(["CCO"])
