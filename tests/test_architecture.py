@@ -31,7 +31,7 @@ LAYERS = [
     {"models"},
     {"feature_extraction"},
     {"data"},
-    {"chem", "nn", "tokenization"},
+    {"chem", "configuration", "nn", "tokenization"},
     {"losses", "modeling_outputs", "compat", "hub", "metrics"},
 ]
 RANK = {area: rank for rank, areas in enumerate(LAYERS) for area in areas}

@@ -3,16 +3,16 @@
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
 
-from ...hub import RemoteCodeMixin
+from ...configuration import MoleculeConfig
 
 
 @strict
-class GroverConfig(RemoteCodeMixin, PreTrainedConfig):
+class GroverConfig(MoleculeConfig):
     r"""
     Configuration of the GROVER models (Rong et al., NeurIPS 2020). Defaults are the paper's base size; the large one
-    has `embedding_dim=1200`.
+    has `embedding_dim=1200`. Scaling of labels:
+    [`~hf_molrep.configuration.MoleculeConfig`].
 
     Args:
         atom_features, bond_features: columns of `x` and `edge_attr` (feature scheme `grover`).
@@ -39,7 +39,6 @@ class GroverConfig(RemoteCodeMixin, PreTrainedConfig):
         features_dim: further features of each molecule given to the property head (`features`), 0: none.
         ffn_layers, ffn_dim: of the two networks of the property head; `ffn_dim` None: `embedding_dim`.
         classifier_dropout: of the property head; None: `dropout`.
-        label_mean, label_std, label_units: one per task of a regression; predictions come back in these units.
     """
 
     model_type = "grover"
@@ -69,14 +68,6 @@ class GroverConfig(RemoteCodeMixin, PreTrainedConfig):
     ffn_layers: int = 2
     ffn_dim: int | None = None
     classifier_dropout: float | int | None = None
-    label_mean: list[float] | None = None
-    label_std: list[float] | None = None
-    label_units: list[str] | None = None
-
-    def __post_init__(self, **kwargs):
-        if self.problem_type is None:
-            self.problem_type = "regression"
-        super().__post_init__(**kwargs)
 
     @property
     def hidden_size(self) -> int:
@@ -92,13 +83,6 @@ class GroverConfig(RemoteCodeMixin, PreTrainedConfig):
             )
         if self.depth < 2 or self.num_blocks < 1 or self.ffn_layers < 1:
             raise ValueError("depth is at least 2, num_blocks and ffn_layers at least 1")
-
-    def validate_labels(self):
-        """Label scales must stand for every task."""
-        for name in ("label_mean", "label_std", "label_units"):
-            value = getattr(self, name)
-            if value is not None and len(value) != self.num_labels:
-                raise ValueError(f"{name} has {len(value)} entries for {self.num_labels} tasks")
 
 
 __all__ = ["GroverConfig"]

@@ -6,7 +6,7 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from ...hub import RemoteCodeMixin
+from ...configuration import MoleculeConfig
 
 
 @strict
@@ -66,9 +66,10 @@ class MMDeaconIupacConfig(MMDeaconTowerConfig):
 
 
 @strict
-class MMDeaconConfig(RemoteCodeMixin, PreTrainedConfig):
+class MMDeaconConfig(MoleculeConfig):
     r"""
-    Configuration of the MM-Deacon models (Guo et al., ACL 2022, arXiv 2109.08830).
+    Configuration of the MM-Deacon models (Guo et al., ACL 2022, arXiv 2109.08830). Scaling of labels:
+    [`~hf_molrep.configuration.MoleculeConfig`].
 
     Args:
         smiles_config, iupac_config: the two towers ([`MMDeaconSmilesConfig`], [`MMDeaconIupacConfig`], or dicts).
@@ -80,7 +81,6 @@ class MMDeaconConfig(RemoteCodeMixin, PreTrainedConfig):
             length and right-padded only to the longest of the chunk; 0: the whole batch. The result is the same; on
             CPU, where a chunk's activations stay in cache, 32 to 64 train over twice as fast as all 256.
         classifier_dropout: dropout of the property and interaction heads.
-        label_mean, label_std, label_units: one per task of a regression; predictions come back in these units.
         interaction_hidden_size: width of the hidden layer of the drug-drug interaction head.
         interaction_symmetric: average the interaction logits over both orders of the two molecules.
         freeze_encoder: keep the towers fixed under the interaction head (the paper's "MM-Deacon fingerprint").
@@ -98,9 +98,6 @@ class MMDeaconConfig(RemoteCodeMixin, PreTrainedConfig):
     loss_reduction: Literal["mean", "sum"] = "mean"
     encoder_chunk_size: int = 0
     classifier_dropout: float | int = 0.1
-    label_mean: list[float] | None = None
-    label_std: list[float] | None = None
-    label_units: list[str] | None = None
     interaction_hidden_size: int = 512
     interaction_symmetric: bool = False
     freeze_encoder: bool = False
@@ -113,21 +110,12 @@ class MMDeaconConfig(RemoteCodeMixin, PreTrainedConfig):
                 setattr(self, name, config_class())
             elif isinstance(value, dict):
                 setattr(self, name, config_class(**value))
-        if self.problem_type is None:
-            self.problem_type = "regression"
         super().__post_init__(**kwargs)
 
     @property
     def hidden_size(self) -> int:
         """Width of `pooler_output`."""
         return self.projection_dim
-
-    def validate_labels(self):
-        """Label scales must stand for every task."""
-        for name in ("label_mean", "label_std", "label_units"):
-            value = getattr(self, name)
-            if value is not None and len(value) != self.num_labels:
-                raise ValueError(f"{name} has {len(value)} entries for {self.num_labels} tasks")
 
 
 __all__ = ["MMDeaconConfig", "MMDeaconIupacConfig", "MMDeaconSmilesConfig"]

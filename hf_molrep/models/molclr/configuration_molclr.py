@@ -3,16 +3,16 @@
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
 
-from ...hub import RemoteCodeMixin
+from ...configuration import MoleculeConfig
 
 
 @strict
-class MolCLRConfig(RemoteCodeMixin, PreTrainedConfig):
+class MolCLRConfig(MoleculeConfig):
     r"""
     Configuration of the MolCLR models (Wang et al., Nature Machine Intelligence 2022). Defaults are those of the
-    original's `config.yaml` and `config_finetune.yaml`.
+    original's `config.yaml` and `config_finetune.yaml`. Scaling of labels:
+    [`~hf_molrep.configuration.MoleculeConfig`].
 
     Args:
         gnn_type: MolCLR's `"gin"` or `"gcn"`; or a layer of pretrain-gnns (Hu et al., ICLR 2020), whose released
@@ -39,7 +39,6 @@ class MolCLRConfig(RemoteCodeMixin, PreTrainedConfig):
         finetuning_dropout: the same under the property head.
         head_layers: hidden layers (width `hidden_size // 2`, softplus) of the property head; None: the original's, two
             over `"gin"`, one over the others.
-        label_mean, label_std, label_units: one per task of a regression; predictions come back in these units.
     """
 
     model_type = "molclr"
@@ -66,13 +65,8 @@ class MolCLRConfig(RemoteCodeMixin, PreTrainedConfig):
     dropout: float | int = 0.0
     finetuning_dropout: float | int = 0.3
     head_layers: int | None = None
-    label_mean: list[float] | None = None
-    label_std: list[float] | None = None
-    label_units: list[str] | None = None
 
     def __post_init__(self, **kwargs):
-        if self.problem_type is None:
-            self.problem_type = "regression"
         if self.context_inner_hops is None:
             self.context_inner_hops = self.num_layers - 1
         super().__post_init__(**kwargs)
@@ -102,13 +96,6 @@ class MolCLRConfig(RemoteCodeMixin, PreTrainedConfig):
             raise ValueError(f"context_inner_hops {self.context_inner_hops} is not below num_layers {self.num_layers}")
         if self.objective != "contrastive" and self.feature_dim is not None:
             raise ValueError(f"objective {self.objective!r} trains the states of atoms: set feature_dim to None")
-
-    def validate_labels(self):
-        """Label scales must stand for every task."""
-        for name in ("label_mean", "label_std", "label_units"):
-            value = getattr(self, name)
-            if value is not None and len(value) != self.num_labels:
-                raise ValueError(f"{name} has {len(value)} entries for {self.num_labels} tasks")
 
 
 __all__ = ["MolCLRConfig"]

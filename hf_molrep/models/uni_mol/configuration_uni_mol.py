@@ -3,16 +3,16 @@
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
 
-from ...hub import RemoteCodeMixin
+from ...configuration import MoleculeConfig
 
 
 @strict
-class UniMolConfig(RemoteCodeMixin, PreTrainedConfig):
+class UniMolConfig(MoleculeConfig):
     r"""
     Configuration of the Uni-Mol models (Zhou et al., ICLR 2023). The defaults are those of the released molecular
-    models: 47.6 million parameters with all pre-training heads.
+    models: 47.6 million parameters with all pre-training heads. Scaling of labels:
+    [`~hf_molrep.configuration.MoleculeConfig`].
 
     Args:
         vocab_size: tokens: padding, beginning, end, unknown element, 26 elements, mask. Pairs of tokens have
@@ -35,7 +35,6 @@ class UniMolConfig(RemoteCodeMixin, PreTrainedConfig):
         head_type: property head: `"tanh"` (the paper: dropout, linear, tanh, dropout, linear) or `"linear"`
             (unimol_tools: dropout, linear).
         classifier_dropout: of the property head.
-        label_mean, label_std, label_units: one per task of a regression; predictions come back in these units.
     """
 
     model_type = "uni_mol"
@@ -77,17 +76,9 @@ class UniMolConfig(RemoteCodeMixin, PreTrainedConfig):
     conformer_distance_loss_weight: float | int = 1.0
     head_type: Literal["tanh", "linear"] = "tanh"
     classifier_dropout: float | int = 0.0
-    label_mean: list[float] | None = None
-    label_std: list[float] | None = None
-    label_units: list[str] | None = None
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
-
-    def __post_init__(self, **kwargs):
-        if self.problem_type is None:
-            self.problem_type = "regression"
-        super().__post_init__(**kwargs)
 
     def validate_architecture(self):
         """The hidden width must be divisible by the heads; states pass through the encoder at least once."""
@@ -97,13 +88,6 @@ class UniMolConfig(RemoteCodeMixin, PreTrainedConfig):
             )
         if self.num_recycles < 1:
             raise ValueError(f"num_recycles must be 1 or more, not {self.num_recycles}")
-
-    def validate_labels(self):
-        """Label scales must stand for every task."""
-        for name in ("label_mean", "label_std", "label_units"):
-            value = getattr(self, name)
-            if value is not None and len(value) != self.num_labels:
-                raise ValueError(f"{name} has {len(value)} entries for {self.num_labels} tasks")
 
 
 __all__ = ["UniMolConfig"]
