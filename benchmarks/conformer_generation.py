@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks.report import argument_parser, data_folder, markdown_table, write_report
 from hf_molrep.chem.conformer_clustering import cluster_conformers, conformer_pools, mol_with_conformers
+from hf_molrep.chem.conformer_embedding import keeps_stereo
 from hf_molrep.chem.conformer_metrics import best_rmsd, coverage_and_matching
 from hf_molrep.chem.conformers import Conformers
 from hf_molrep.chem.smiles import MoleculeError
@@ -64,6 +65,24 @@ def scores_of(
         rmsd = best_rmsd(own, mol_with_conformers(ensemble.smiles, ensemble.conformers))
         scores.append({"name": ensemble.name, **coverage_and_matching(rmsd, thresholds)})
     return scores
+
+
+def stereo_lost(
+    ensembles: Sequence[Ensemble],
+    starts: Sequence[Conformers | MoleculeError],
+    moved: Sequence[Conformers | MoleculeError],
+) -> tuple[int, int]:
+    """How many conformers have the stereo that is written before the model moves them, and how many of these no longer
+    after it. A stereo centre with a hydrogen that has no coordinates, of an ammonium, cannot be judged."""
+    before = after = 0
+    for ensemble, start, end in zip(ensembles, starts, moved, strict=True):
+        if isinstance(start, MoleculeError):
+            continue
+        mols = [mol_with_conformers(ensemble.smiles, conformers) for conformers in (start, end)]
+        sound = [k for k in range(len(start.pos)) if keeps_stereo(mols[0], k)]
+        before += len(sound)
+        after += sum(not keeps_stereo(mols[1], k) for k in sound)
+    return before, after
 
 
 def mean_of(_: np.ndarray, values: np.ndarray) -> float:
@@ -165,6 +184,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"- What the model changes in MAT ({kind}), mean over molecules: {intervals[kind][0]:+.4f} Å, 95 % "
                 f"interval {low:+.4f} ... {high:+.4f} (molecules drawn anew)."
             )
+        before, lost = stereo_lost(ensembles, generated[CLUSTERED], generated[MOVED])
+        text.append(f"- The model turned over the stereo of {lost:,} of {before:,} conformers.")
     text += [
         f"- {len(scores[CLUSTERED])} of {total} molecules of the {args.part} part (scaffold split of {len(names)} "
         f"molecules), {count} reference conformers, {args.ratio} generated for each. Means over molecules; MAT in "

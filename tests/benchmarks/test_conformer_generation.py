@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from benchmarks import conformer_generation
+from hf_molrep.chem.conformers import generate_conformers
+from hf_molrep.data.conformer_pairs import Ensemble
 from tests.data.test_conformer_pairs import write_table
 
 
@@ -36,6 +38,17 @@ def test_example_and_benchmark(repository, tmp_path, monkeypatch, capsys):
     assert found["change"]["recall"][0] == pytest.approx(after - before)
     page = (tmp_path / "conformer_generation.md").read_text()
     assert "1 of 1 molecules of the test part (scaffold split of 10 molecules)" in page
+    assert "The model turned over the stereo of 0 of 4 conformers." in page
 
     with pytest.raises(SystemExit, match="was trained on 8 of the molecules"):
         conformer_generation.main([*arguments, "--part", "train"])
+
+
+def test_stereo_that_a_model_turns_over_is_counted():
+    smiles = ["C[C@H](N)C(=O)O", "CCO"]
+    starts = generate_conformers(smiles, num_conformers=3, hydrogens="none", cache=None)
+    mirrored = [start._replace(pos=start.pos * [-1, 1, 1]) for start in starts]
+    ensembles = [Ensemble(text, text, start) for text, start in zip(smiles, starts, strict=True)]
+    assert conformer_generation.stereo_lost(ensembles, starts, starts) == (6, 0)
+    assert conformer_generation.stereo_lost(ensembles, starts, mirrored) == (6, 3)
+    assert conformer_generation.stereo_lost(ensembles, mirrored, starts) == (3, 0)
