@@ -74,15 +74,15 @@ def stereo_lost(
 ) -> tuple[int, int]:
     """How many conformers have the stereo that is written before the model moves them, and how many of these no longer
     after it. A stereo centre with a hydrogen that has no coordinates, of an ammonium, cannot be judged."""
-    before = after = 0
+    before = lost = 0
     for ensemble, start, end in zip(ensembles, starts, moved, strict=True):
         if isinstance(start, MoleculeError):
             continue
         mols = [mol_with_conformers(ensemble.smiles, conformers) for conformers in (start, end)]
         sound = [k for k in range(len(start.pos)) if keeps_stereo(mols[0], k)]
         before += len(sound)
-        after += sum(not keeps_stereo(mols[1], k) for k in sound)
-    return before, after
+        lost += sum(not keeps_stereo(mols[1], k) for k in sound)
+    return before, lost
 
 
 def mean_of(_: np.ndarray, values: np.ndarray) -> float:

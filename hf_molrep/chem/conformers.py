@@ -514,14 +514,10 @@ class _Work:
     def _compute(self, smiles: str, layout: bool) -> Record:
         """Runs in a thread, which waits for a process."""
         settings, limit = self.generator.settings, self.generator.time_limit
-        function, arguments = (
-            (compute_layout, ())
-            if layout
-            else (
-                compute_conformers,
-                (settings.num_conformers, settings.seed, settings.force_field, settings.max_iterations),
-            )
-        )
+        function, arguments = compute_layout, ()
+        if not layout:
+            function = compute_conformers
+            arguments = (settings.num_conformers, settings.seed, settings.force_field, settings.max_iterations)
         nothing = Record(np.zeros(0, np.uint8), np.zeros((0, 0, 3), np.float32), np.zeros(0))
         try:
             name = f"{function.__module__}:{function.__name__}"

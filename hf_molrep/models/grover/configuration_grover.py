@@ -11,8 +11,7 @@ from ...configuration import MoleculeConfig
 class GroverConfig(MoleculeConfig):
     r"""
     Configuration of the GROVER models (Rong et al., NeurIPS 2020). Defaults are the paper's base size; the large one
-    has `embedding_dim=1200`. Scaling of labels:
-    [`~hf_molrep.configuration.MoleculeConfig`].
+    has `embedding_dim=1200`. Scaling of labels: [`~hf_molrep.configuration.MoleculeConfig`].
 
     Args:
         atom_features, bond_features: columns of `x` and `edge_attr` (feature scheme `grover`).
