@@ -8,11 +8,12 @@ The protocol:
   two balanced scaffold splits (seeds 0 and 1), scaffolds without chirality. Every column is trained with each of
   `--seeds` on each split.
 - **Columns**: `pre-trained` (the checkpoint, fine-tuned), `random weights` (the same, from scratch), `Morgan + RF`
-  (radius 2, 2,048 bits), `descriptors + GB` (RDKit's 2D descriptors, histogram gradient boosting).
+  (radius 2, 2,048 bits), `descriptors + GB` (RDKit's 2D descriptors, histogram gradient boosting), and where
+  `--columns` asks for it `chemprop` (its D-MPNN, see `chemprop_baseline.py`), which has to be installed.
 - **Selection** on the validation part only. Every column has `--trials` settings to choose from, tried with the first
-  seed on each split; the best one is then used for all seeds. Both neural columns have the same epochs, hence the same
+  seed on each split; the best one is then used for all seeds. All neural columns have the same epochs, hence the same
   updates: `--epochs`, or more where a task is so small that these are not `--updates`. The epoch is chosen on
-  validation too.
+  validation too (chemprop's by its loss, as it does by default).
 - **Raw** as in the papers, and **cleaned**: parent molecules, neutralised, one row per InChIKey, contradicting labels
   dropped or averaged.
 - Mean ± standard deviation over splits and seeds, and win / tie / loss of the checkpoint against each column: paired
@@ -27,11 +28,14 @@ Results of the baselines do not depend on the checkpoint: with the cache of anot
 import json
 import math
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from rdkit import Chem
 
 from benchmarks import frozen
+from benchmarks.chemprop_baseline import fit_chemprop
 from benchmarks.fingerprints import descriptors
 from benchmarks.report import RESULTS, SPLITS, argument_parser, fingerprint, markdown_table, mean_sd, write_report
 from hf_molrep.chem.fingerprints import morgan_fingerprints
@@ -64,6 +68,7 @@ SETTINGS: dict[str, list[dict]] = {
         {"learning_rate": 0.02, "max_leaf_nodes": 31},
         {"learning_rate": 0.05, "max_leaf_nodes": 7},
     ],
+    "chemprop": [{"max_lr": rate} for rate in (1e-3, 3e-3, 3e-4, 1e-2)],
 }
 NEURAL = ("pre-trained", "random weights")
 
@@ -95,6 +100,8 @@ class Data:
 
                 processor = AutoProcessor.from_pretrained(checkpoint)
                 self._features[key] = frozen.truncating(processor).featurize(self.smiles, on_error="skip")
+            elif key == "chemprop":
+                self._features[key] = [Chem.MolFromSmiles(smiles) for smiles in self.smiles]
             else:
                 make = morgan_fingerprints if column == "Morgan + RF" else descriptors
                 self._features[key] = make(self.smiles)
@@ -153,6 +160,9 @@ def epochs(split: dict, args) -> int:
 def train(column: str, setting: dict, data: Data, split: dict, seed: int, checkpoint: str, args):
     """Predictions of validation and test part, `[molecules, tasks]` each."""
     features = data.features(column, checkpoint)
+    if column == "chemprop":
+        problem_type, rounds = data.task.problem_type, epochs(split, args)
+        return fit_chemprop(setting, features, data.labels, split, problem_type, seed, rounds, args.batch_size)
     if column not in NEURAL:
         return fit_baseline(column, setting, features, data.labels, split, data.task.problem_type, seed, args.trees)
     from hf_molrep.finetuning import finetune
@@ -235,6 +245,8 @@ def evaluate(data: Data, split_name: str, column: str, checkpoint: str, cache: C
         }
         if args.float32:
             identity |= {"dtype": "float32"}
+    if column == "chemprop":
+        identity |= {"epochs": epochs(split, args), "batch_size": args.batch_size}
 
     def result(setting: dict, seed: int) -> dict:
         def compute() -> dict:
@@ -244,6 +256,7 @@ def evaluate(data: Data, split_name: str, column: str, checkpoint: str, cache: C
                 "valid": property_metrics(valid, known, data.task.problem_type)[metric],
                 "test": score(metric, data.labels[split["test"]], test),
                 "predictions": [[float(f"{value:.6g}") for value in row] for row in test],
+                **({"version": version("chemprop")} if column == "chemprop" else {}),
             }
 
         key = identity | {"setting": setting, "seed": seed}
@@ -292,7 +305,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(MOLECULENET))
     parser.add_argument("--variants", nargs="+", default=["raw", "cleaned"], choices=["raw", "cleaned"])
     parser.add_argument("--split-names", nargs="+", default=list(SPLIT_NAMES), choices=list(SPLIT_NAMES))
-    parser.add_argument("--columns", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument(
+        "--columns", nargs="+", default=[c for c in SETTINGS if c != "chemprop"], choices=list(SETTINGS)
+    )
     parser.add_argument(
         "--leave-out",
         nargs=2,
