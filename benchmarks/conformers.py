@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.report import RESULTS, data_folder, markdown_table, write_report
-from hf_molrep.chem import conformers
+from hf_molrep.chem.canonical_form import canonical_form
 from hf_molrep.chem.conformers import ConformerGenerator, Conformers, ConformerSettings, count_reports
 from hf_molrep.chem.smiles import MoleculeError, parse
 
@@ -63,7 +63,7 @@ def canonical_fragments(smiles: list[str]) -> list[str]:
     found = {}
     for text in smiles:
         try:
-            found[conformers._prepare(parse(text), text, "all", "largest").smiles] = None
+            found[canonical_form(parse(text), text, "all", "largest").smiles] = None
         except MoleculeError:
             continue
     return list(found)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_molrep.chem.conformers import ConformerGenerator, Conformers, ConformerSettings, Hydrogens
+from hf_molrep.chem.canonical_form import Hydrogens
+from hf_molrep.chem.conformers import ConformerGenerator, Conformers, ConformerSettings
 from hf_molrep.chem.coordinates import with_conformers
 from hf_molrep.chem.smiles import MoleculeError, OnError, _quiet, parse
 

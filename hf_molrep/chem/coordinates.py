@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hf_molrep.chem.canonical_form import POLAR_NEIGHBORS, Hydrogens
 from hf_molrep.chem.conformer_embedding import keeps_stereo
-from hf_molrep.chem.conformers import POLAR_NEIGHBORS, Conformers, Hydrogens
+from hf_molrep.chem.conformers import Conformers
 from hf_molrep.chem.diagnosis import chemistry_problem
 from hf_molrep.chem.elements import formula
 from hf_molrep.chem.smiles import MoleculeError, _quiet, parse

@@ -18,10 +18,10 @@ from rdkit.Chem import rdDistGeom
 
 from hf_molrep.chem import conformer_embedding
 from hf_molrep.chem import conformers as module
+from hf_molrep.chem.canonical_form import MAX_EMBEDDED_ATOMS
 from hf_molrep.chem.conformer_cache import ConformerCache, Record, default_path
 from hf_molrep.chem.conformers import (
     FLAGS,
-    MAX_EMBEDDED_ATOMS,
     ConformerGenerator,
     Conformers,
     ConformerSettings,
