@@ -30,7 +30,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from benchmarks.fingerprints import descriptors
-from benchmarks.moleculenet import NEURAL, SETTINGS, Cache, epochs, fit_baseline
+from benchmarks.moleculenet import COLUMNS, NEURAL, SETTINGS, Cache, epochs, fit_baseline
 from benchmarks.report import RESULTS, SPLITS, argument_parser, data_folder, fingerprint, markdown_table, write_report
 from hf_molrep.chem.conformers import generate_conformers
 from hf_molrep.chem.coordinates import stereo_from_coordinates
@@ -205,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--valid", type=int, default=1000, help="molecules")
     parser.add_argument("--test", type=int, default=2000, help="molecules")
     parser.add_argument("--sources", nargs="+", default=["rdkit", "dft"], choices=["rdkit", "dft"])
-    parser.add_argument("--columns", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--columns", nargs="+", default=COLUMNS, choices=COLUMNS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--trials", type=int, default=2, choices=[1, 2, 3, 4], help="settings per column")
     parser.add_argument("--epochs", type=int, default=10, help="of the neural columns")

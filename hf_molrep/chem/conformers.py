@@ -180,10 +180,6 @@ def _result(prepared: CanonicalForm, record: Record, text: str, layout: bool) ->
     )
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Many molecules
-
-
 class ConformerGenerator:
     """
     Conformers of molecules, computed in processes of their own, once: what the cache knows is not computed again.
