@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..chem.smiles import MoleculeError
-from ..data.files import MoleculeReader, Piece, TableWriter, file_format
+from ..data.files import MoleculeReader, Piece, file_format
+from ..data.table_writer import TableWriter
 
 if TYPE_CHECKING:
     import pyarrow as pa

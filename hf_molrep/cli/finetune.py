@@ -297,7 +297,7 @@ def _write_predictions(path: Path, data: _Data, split: "Split", result: "Finetun
     """The test part: number of the row, its own columns, predictions."""
     import pyarrow as pa
 
-    from ..data.files import TableWriter
+    from ..data.table_writer import TableWriter
 
     rows = [data.rows[index] for index in split.parts["test"]]
     table = data.dataset.select(rows).with_format("arrow")[:]
@@ -317,7 +317,7 @@ def _write_predictions(path: Path, data: _Data, split: "Split", result: "Finetun
 def _write_skipped(path: Path, data: _Data) -> None:
     import pyarrow as pa
 
-    from ..data.files import TableWriter
+    from ..data.table_writer import TableWriter
 
     rows = sorted(data.failures)
     schema = pa.schema([("row", pa.int64()), ("smiles", pa.string()), ("error", pa.string())])

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..chem.smiles import MoleculeError
-from ..data.files import MoleculeReader, TableWriter, file_format
+from ..data.files import MoleculeReader, file_format
+from ..data.table_writer import TableWriter
 from .split import SHOWN_FAILURES
 
 if TYPE_CHECKING:

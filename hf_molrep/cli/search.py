@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     _print(table)
     found, where = sum(map(len, hits)), ""
     if args.out:
-        from ..data.files import TableWriter
+        from ..data.table_writer import TableWriter
 
         with TableWriter(args.out, table.schema) as writer:
             for batch in table.combine_chunks().to_batches():

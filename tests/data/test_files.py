@@ -11,7 +11,8 @@ import pytest
 
 from hf_molrep.chem.sdf import read_sdf
 from hf_molrep.chem.smiles import MoleculeError
-from hf_molrep.data.files import MoleculeReader, TableWriter, file_format, find_column
+from hf_molrep.data.files import MoleculeReader, file_format, find_column
+from hf_molrep.data.table_writer import TableWriter
 
 CSV = 'id,smiles,note\n007,CCO,\n1e5,c1ccccc1,"two, with ""quotes""\nand a line"\nNaN,C1CC,NA\n'
 
