@@ -77,7 +77,7 @@ def rates(args: argparse.Namespace, smiles: list[str], threads: int) -> dict:
         return time.perf_counter() - start, time.process_time() - cpu
 
     def forward(batches: list) -> None:
-        with torch.inference_mode(), autocast:
+        with torch.no_grad(), autocast:
             for batch in batches:
                 model(**batch).pooler_output.float()
 

@@ -137,7 +137,7 @@ def embedding(model, inputs: dict, cast) -> Run:
 
     def run() -> torch.Tensor:
         model.eval()
-        with torch.inference_mode(), cast:
+        with torch.no_grad(), cast:
             return model.molclr(**inputs).pooler_output
 
     return run
@@ -175,7 +175,7 @@ class Original:
 
         def run() -> torch.Tensor:
             self.network.eval()
-            with torch.inference_mode(), cast:
+            with torch.no_grad(), cast:
                 return self.network(data)[0]
 
         return run

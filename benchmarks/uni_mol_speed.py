@@ -103,7 +103,7 @@ def grouped(features: list[dict]) -> list[list[dict]]:
 def embed(which: str, model, collate, batches: list[list[dict]], bf16: bool = False) -> torch.Tensor:
     """Embeddings `[molecules, 512]`, in the order of the batches."""
     rows = []
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
         for part in batches:
             batch = collate(part)
             if which == "peer":

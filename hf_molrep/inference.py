@@ -250,8 +250,8 @@ def _launch(model, processor, features, read_output, batch_tokens, autocast_to, 
     todo = deque(enumerate(batches))
 
     def run() -> None:
-        """Batches, until none is left. The weights are cast once."""
-        with torch.inference_mode(), torch.autocast(device.type, dtype=autocast_to, enabled=autocast_to is not None):
+        """Batches, until none is left. The weights are cast once: in `inference_mode` autocast would forget them."""
+        with torch.no_grad(), torch.autocast(device.type, dtype=autocast_to, enabled=autocast_to is not None):
             while True:
                 try:
                     place, batch = todo.popleft()
@@ -277,8 +277,7 @@ def _launch(model, processor, features, read_output, batch_tokens, autocast_to, 
         run()
     if was_training:
         model.train()
-    with torch.inference_mode():
-        return np.array(places)[order], torch.cat(outputs)
+    return np.array(places)[order], torch.cat(outputs)
 
 
 def _collect(features, places, outputs, on_error, first):

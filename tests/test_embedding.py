@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_molrep.chem.smiles import MoleculeError
 from hf_molrep.embedding import embed
@@ -172,6 +173,30 @@ def test_bf16_gives_float32_arrays_near_those_of_fp32(model, processor, alone):
     rows = np.stack(list(embed(half, processor, SMILES)))
     assert rows.dtype == np.float32
     assert 0 < np.abs(rows - alone).max() < 0.05
+
+
+def test_autocast_casts_a_weight_once(model, processor):
+    """As long as batches run, however often it is used: for wide models casting takes a quarter of the time."""
+
+    class Casts(TorchDispatchMode):
+        of_weights = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if result is not args[0] and getattr(result, "dtype", None) == torch.bfloat16 and args[0] is layer.weight:
+                self.of_weights += 1
+            return result
+
+    layer, casts = torch.nn.Linear(16, 16), Casts()
+
+    def read(output):
+        with casts:
+            layer(output.pooler_output)
+            return layer(output.pooler_output)
+
+    for _ in infer(model, processor, SMILES[:4], read, dtype="bfloat16"):
+        pass
+    assert casts.of_weights == 1
 
 
 def test_a_worker_process_gives_the_same(model, processor):
