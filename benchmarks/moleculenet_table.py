@@ -9,7 +9,7 @@ Columns that see no checkpoint (the baselines) stand once, from the file that ha
 import json
 from collections.abc import Sequence
 
-from benchmarks.moleculenet import NEURAL, SETTINGS
+from benchmarks.moleculenet import COLUMNS, NEURAL, SETTINGS
 from benchmarks.report import argument_parser, markdown_table, mean_sd, write_report
 
 
@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for title, values in columns.items():
                 row[title] = max(row.get(title, []), values, key=len)
     columns = [f"{model}, {column}" for model in models for column in NEURAL]
-    columns += [column for column in SETTINGS if column not in NEURAL]
+    run = set().union(*scores.values())
+    columns += [column for column in SETTINGS if column not in NEURAL and (column in COLUMNS or column in run)]
     rows = [
         [*key, *(mean_sd(row[column]) if column in row else "not run" for column in columns)]
         for key, row in scores.items()
