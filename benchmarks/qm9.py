@@ -267,8 +267,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if absent := int(np.isnan(wrong[0]).all(axis=1).sum()):
                     left_out[size, source] = absent
                 means = np.nanmean(wrong, axis=1)  # [seeds, targets]
-                spread = means.std(axis=0, ddof=1) if len(means) > 1 else np.full(len(TARGETS), np.nan)
-                cells = [f"{mean:.1f} ± {sd:.1f}" for mean, sd in zip(means.mean(axis=0), spread, strict=True)]
+                cells = [f"{mean:.1f}" for mean in means.mean(axis=0)]
+                if len(means) > 1:
+                    cells = [f"{cell} ± {sd:.1f}" for cell, sd in zip(cells, means.std(axis=0, ddof=1), strict=True)]
                 rows.append([size, source if neural else "not used", column, *cells])
                 raw.append({**identity, "setting": chosen, "seeds": args.seeds, "mae_mev": means.tolist()})
             if set(NEURAL) <= set(found):
