@@ -32,13 +32,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from rdkit import Chem
 
 from benchmarks import frozen
 from benchmarks.chemprop_baseline import fit_chemprop
 from benchmarks.fingerprints import descriptors
 from benchmarks.report import RESULTS, SPLITS, argument_parser, fingerprint, markdown_table, mean_sd, write_report
 from hf_molrep.chem.fingerprints import morgan_fingerprints
+from hf_molrep.chem.smiles import parse
 from hf_molrep.data.datasets import MOLECULENET, label_matrix, load_moleculenet
 from hf_molrep.data.splits import make_split, read_split, write_split
 from hf_molrep.inference import resolve_checkpoint
@@ -102,7 +102,7 @@ class Data:
                 processor = AutoProcessor.from_pretrained(checkpoint)
                 self._features[key] = frozen.truncating(processor).featurize(self.smiles, on_error="skip")
             elif key == "chemprop":
-                self._features[key] = [Chem.MolFromSmiles(smiles) for smiles in self.smiles]
+                self._features[key] = [parse(smiles) for smiles in self.smiles]
             else:
                 make = morgan_fingerprints if column == "Morgan + RF" else descriptors
                 self._features[key] = make(self.smiles)

@@ -176,7 +176,7 @@ def test_bf16_gives_float32_arrays_near_those_of_fp32(model, processor, alone):
 
 
 def test_autocast_casts_a_weight_once(model, processor):
-    """As long as batches run, however often it is used: for wide models casting takes a quarter of the time."""
+    """As long as batches run, however often it is used."""
 
     class Casts(TorchDispatchMode):
         of_weights = 0
