@@ -278,10 +278,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                     pair = [found[column][:, kept, target] for column in NEURAL]
                     mean, low, high = improvement(*pair, args.resamples)
                     gains.append([size, source, name, f"{mean:.1f} %", f"{low:.1f} ... {high:.1f} %"])
+    several = len(args.seeds) > 1
+    spread = f"mean ± standard deviation over seeds {args.seeds}" if several else f"seed {args.seeds[0]}"
     text = [
         "# QM9: homo, lumo, gap\n",
-        f"Mean absolute errors in meV, mean ± standard deviation over seeds {args.seeds}; {args.test} test "
-        "molecules.\n",
+        f"Mean absolute errors in meV, {spread}; {args.test} test molecules.\n",
         markdown_table(["training molecules", "coordinates", "column", *TARGETS], rows),
     ]
     if gains:
