@@ -203,6 +203,8 @@ def main(method_name: str, argv: list[str] | None = None) -> dict:
         processing_class=processor,
         compute_metrics=retrieval_compute_metrics(("smiles", "iupac")) if retrieves else None,
     )
+    if len(train_set) < (batch := training.train_batch_size * training.world_size):  # incomplete batches are left out
+        raise ValueError(f"{len(train_set)} molecules to train on do not fill one batch of {batch}")
     checkpoint = None
     if not data.restart and os.path.isdir(training.output_dir):
         checkpoint = get_last_checkpoint(training.output_dir)
