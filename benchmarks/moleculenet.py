@@ -22,6 +22,7 @@ The protocol:
 
 Each result is appended to `--cache` as soon as it is there (JSON lines); an interrupted run continues behind it.
 Results of the baselines do not depend on the checkpoint: with the cache of another one's run they are taken from there.
+`--join` puts what earlier reports of the checkpoint found, of other tasks or seeds, into the same table.
 `python -m benchmarks.moleculenet_table` puts the tables of several checkpoints into one.
 """
 
@@ -301,6 +302,58 @@ def compare(data: Data, found: dict, resamples: int) -> dict[str, dict]:
     return verdicts
 
 
+def join(report: dict, args, checkpoint: str, raw: list[dict], judged: list[dict]) -> None:
+    """
+    Adds what an earlier report found, of other tasks or seeds, to the results and verdicts of this run.
+
+    Raises:
+        ValueError: it is of another checkpoint or protocol, there were settings to choose from, or it has a run that is
+            here already.
+    """
+    earlier = report["settings"]
+    if earlier["checkpoint"] != fingerprint(checkpoint):
+        raise ValueError(f"the report is of checkpoint {earlier['checkpoint']}, this run of {fingerprint(checkpoint)}")
+    if args.trials != 1:
+        raise ValueError("--join needs --trials 1: settings are chosen with the first of all seeds")
+    for name in ("trials", "epochs", "updates", "batch_size", "float32", "trees", "resamples"):
+        if earlier["arguments"][name] != getattr(args, name):
+            raise ValueError(f"the report has {name} {earlier['arguments'][name]}, this run {getattr(args, name)}")
+    fields = ("task", "variant", "column", "split", "seed")
+    here = {tuple(entry[field] for field in fields) for entry in raw}
+    for entry in report["results"]:
+        run = tuple(entry[field] for field in fields)
+        if run in here:
+            raise ValueError(f"the report has {', '.join(map(str, run))}, which is here already")
+        raw.append(entry)
+    for verdict in report["verdicts"]:
+        same = [own for own in judged if all(own[field] == verdict[field] for field in ("task", "variant"))]
+        if not same:
+            judged.append(verdict)
+            continue
+        for column, counts in verdict["against"].items():
+            known = same[0]["against"].get(column, {})
+            same[0]["against"][column] = {name: count + known.get(name, 0) for name, count in counts.items()}
+
+
+def table(raw: list[dict], judged: list[dict], columns: Sequence[str], sizes: dict[tuple[str, str], int]) -> str:
+    """A row for each task and variant of `sizes` (numbers of molecules), from results and verdicts of single runs."""
+    rows = []
+    for (name, variant), molecules in sizes.items():
+        own = [entry for entry in raw if (entry["task"], entry["variant"]) == (name, variant)]
+        scores = {column: [entry["test"] for entry in own if entry["column"] == column] for column in columns}
+        (verdicts,) = [each["against"] for each in judged if (each["task"], each["variant"]) == (name, variant)]
+        row = [name, variant, MOLECULENET[name].metric, molecules]
+        row += [mean_sd(scores[column]) if scores[column] else "not run" for column in columns]
+        for column in columns:
+            if column != "pre-trained":
+                counts = verdicts.get(column, {})
+                counts = " / ".join(str(counts[verdict]) for verdict in ("win", "tie", "loss")) if counts else "n/a"
+                row.append("not counted" if name in NOT_COUNTED else counts if scores[column] else "not run")
+        rows.append(row)
+    versus = [f"against {column}" for column in columns if column != "pre-trained"]
+    return markdown_table(["task", "variant", "metric", "molecules", *columns, *versus], rows)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argument_parser(__doc__, "moleculenet")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(MOLECULENET))
@@ -328,6 +381,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="folder of the MoleculeNet files (default: that of the data folder)")
     parser.add_argument("--splits", type=Path, default=SPLITS, help="folder of the split files")
     parser.add_argument("--cache", type=Path, default=RESULTS / "moleculenet.cache.jsonl", help="finished results")
+    parser.add_argument("--join", nargs="+", default=[], metavar="NAME", help="earlier reports, in --results")
     args = parser.parse_args(argv)
     for name, column in args.leave_out:
         if name not in args.tasks or column not in args.columns:
@@ -337,10 +391,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     checkpoint = resolve_checkpoint(args.model)
     cache = Cache(args.cache)
-    rows, raw, notes, judged = [], [], [], []
+    raw, judged, loaded = [], [], {}
     for name in args.tasks:
         for variant in args.variants:
-            data = Data(name, variant, args.split_names, args.splits, args.data)
+            data = loaded[name, variant] = Data(name, variant, args.split_names, args.splits, args.data)
             found = {
                 column: {split: evaluate(data, split, column, checkpoint, cache, args) for split in args.split_names}
                 for column in args.columns
@@ -348,32 +402,36 @@ def main(argv: Sequence[str] | None = None) -> int:
             }
             verdicts = compare(data, found, args.resamples) if "pre-trained" in found else {}
             judged.append({"task": name, "variant": variant, "against": verdicts})
-            scores = {c: [r["test"] for records in splits.values() for r in records] for c, splits in found.items()}
-            table = [name, variant, data.task.metric, len(data.smiles)]
-            table += [mean_sd(scores[column]) if column in scores else "not run" for column in args.columns]
-            for column in args.columns:
-                if column != "pre-trained":
-                    counts = verdicts.get(column, {})
-                    counts = " / ".join(str(counts[verdict]) for verdict in ("win", "tie", "loss")) if counts else "n/a"
-                    table.append("not counted" if name in NOT_COUNTED else counts if column in found else "not run")
-            rows.append(table)
-            notes.append(data.note)
             for column, splits in found.items():
                 for split, records in splits.items():
                     for record in records:
                         kept = {key: value for key, value in record.items() if key != "predictions"}
                         raw.append({"task": name, "variant": variant, "column": column, "split": split, **kept})
-    versus = [f"against {column}" for column in args.columns if column != "pre-trained"]
+    for earlier in args.join:
+        report = json.loads((args.results / f"{earlier}.json").read_text(encoding="utf-8"))
+        join(report, args, checkpoint, raw, judged)
+        for name in ("tasks", "columns", "seeds", "leave_out"):  # of the whole table
+            more = [value for value in report["settings"]["arguments"][name] if value not in getattr(args, name)]
+            setattr(args, name, [*getattr(args, name), *more])
+    args.seeds = sorted(args.seeds)
+    runs: dict[tuple[str, str], set[int]] = {}
+    for entry in raw:
+        key = entry["task"], entry["variant"]
+        if key not in loaded:
+            loaded[key] = Data(*key, args.split_names, args.splits, args.data)
+        runs.setdefault((entry["task"], entry["column"]), set()).add(entry["seed"])
+    fewer = [(*key, sorted(seeds)) for key, seeds in runs.items() if seeds != set(args.seeds)]
     text = [
         "# MoleculeNet, scaffold splits\n",
-        markdown_table(["task", "variant", "metric", "molecules", *args.columns, *versus], rows),
+        table(raw, judged, args.columns, {key: len(data.smiles) for key, data in loaded.items()}),
         f"\n- Mean ± standard deviation over the splits {', '.join(args.split_names)} (scaffolds without chirality) "
         f"and seeds {args.seeds}; ROC-AUC and PR-AUC: higher is better, RMSE and MAE: lower.",
         "- against: wins / ties / losses of the pre-trained column, one paired bootstrap for each split and seed.",
         f"- Settings per column: {args.trials}, chosen on validation; {args.epochs} epochs and at least {args.updates} "
         "updates for all neural columns.",
         *(f"- {task}: not counted, {reason}." for task, reason in NOT_COUNTED.items() if task in args.tasks),
-        *(f"- {note}." for note in notes),
+        *(f"- {column} on {task}: seeds {seeds}." for task, column, seeds in fewer),
+        *(f"- {data.note}." for data in loaded.values()),
     ]
     write_report(args.name, "\n".join(text), {"results": raw, "verdicts": judged}, args, checkpoint)
     return 0

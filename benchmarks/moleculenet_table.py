@@ -1,7 +1,6 @@
 """All checkpoints in one table: joins what `benchmarks.moleculenet` found for each of them.
 
-    python -m benchmarks.moleculenet_table moleculenet moleculenet_molclr moleculenet_grover_seeds \\
-        moleculenet_grover moleculenet_uni_mol
+    python -m benchmarks.moleculenet_table moleculenet moleculenet_molclr moleculenet_grover moleculenet_uni_mol
 
 Nothing is measured here: the numbers are those of `benchmarks/results/<name>.json`, one or more files per checkpoint.
 Columns that see no checkpoint (the baselines) stand once, from the file that has most runs of them.

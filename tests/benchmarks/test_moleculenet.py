@@ -138,6 +138,38 @@ def test_the_command_runs_all_columns_and_continues(tmp_path, data, monkeypatch)
         moleculenet.main(arguments(tmp_path, data, *options, "--leave-out", "tox21", "Morgan + RF"))
 
 
+def test_tasks_and_seeds_of_earlier_reports_stand_in_the_same_table(tmp_path, data):
+    checkpoint = save_tiny_checkpoint(tmp_path / "model")
+    options = ["--model", checkpoint, "--variants", "cleaned", "--split-names", "balanced-0", "--trials", "1"]
+    options += ["--epochs", "1", "--trees", "20"]
+
+    def run(name: str, tasks: str, seeds: str, *more: str) -> tuple[str, dict]:
+        own = ["--name", name, "--tasks", *tasks.split(), "--seeds", *seeds.split(), *more]
+        assert moleculenet.main(arguments(tmp_path, data, *options, *own)) == 0
+        page = (tmp_path / f"{name}.md").read_text().split("## Settings")[0]
+        return page, json.loads((tmp_path / f"{name}.json").read_text())
+
+    neural = ["--columns", "pre-trained", "random weights"]
+    together, numbers = run("together", "bbbp freesolv", "0 1", *neural)
+    run("first", "bbbp", "0", *neural)
+    run("other", "freesolv", "0 1", *neural)
+    joined, parts = run("joined", "bbbp", "1", *neural, "--join", "first", "other")
+    assert joined == together
+    assert {json.dumps(entry) for entry in parts["results"]} == {json.dumps(entry) for entry in numbers["results"]}
+    assert [parts["settings"]["arguments"][name] for name in ("tasks", "seeds")] == [["bbbp", "freesolv"], [0, 1]]
+
+    run("forest", "bbbp", "0", "--columns", "pre-trained", "Morgan + RF")
+    page, _ = run("fewer", "bbbp", "1", *neural, "--join", "forest")
+    assert "- random weights on bbbp: seeds [1].\n- Morgan + RF on bbbp: seeds [0]." in page
+    for message, own in {
+        "pre-trained, balanced-0, 0, which is here already": [],
+        "has epochs 1, this run 2": ["--epochs", "2"],
+        "needs --trials 1": ["--trials", "2"],
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            run("refused", "bbbp", "0", *neural, "--join", "first", *own)
+
+
 def test_tables_are_joined(tmp_path, capsys):
     def report(name: str, model: str, seeds: list[int], scores: dict[str, float], task: str = "esol") -> None:
         entries = [
