@@ -294,7 +294,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"\n- Settings per column: {args.trials}, chosen on {args.valid} validation molecules; both neural columns "
         f"have {args.epochs} epochs and at least {args.updates} updates.",
         *(
-            f"- {size} training molecules, {source}: {absent} test molecules have no conformer and are left out."
+            f"- {size} training molecules, {source}: {absent} test molecules have no conformer; the neural columns "
+            "leave them out, the others do not."
             for (size, source), absent in left_out.items()
         ),
         "- `rdkit` coordinates are computed from SMILES, `dft` are QM9's own; the same in training and test.",

@@ -6,10 +6,13 @@ steps, and the memory that both take.
     python -m benchmarks.uni_mol_speed --peer FOLDER [--molecules 2039]
 
 Its code (MIT) is imported from FOLDER, not copied, with random weights that ours takes over: the embeddings of both are
-compared before anything is timed. Its batches are 16 molecules as they come; ours are the same ones, and those that
-`hf-molrep embed` makes. Conformers are computed before, for both. CPU seconds in one process, one after the other,
-medians of the ratios over the rounds; memory is that of a process of its own, above what it held when the model was
-built.
+compared, those of the first batch before anything is timed. Its batches are 16 molecules as they come; ours are the
+same ones, and those that `hf-molrep embed` makes. Conformers are computed before, for both. CPU seconds in one process,
+one after the other, medians of the ratios over the rounds; memory is that of a process of its own, above what it held
+when the model was built.
+
+Where our time goes is torch's profile of its operators, and what a training step keeps for the backward pass is counted
+as autograd saves it.
 """
 
 import argparse
@@ -34,6 +37,15 @@ from hf_molrep.models.uni_mol.conversion_uni_mol import convert_model
 from hf_molrep.models.uni_mol.feature_extraction_uni_mol import SYMBOLS, TOKENS
 
 BATCH = 16
+IN_MEMORY = 8  # batches whose memory is measured
+TERMS = {  # of our time: torch's operators
+    "linear layers": ("addmm", "mm"),
+    "products of queries, keys, weights and values": ("bmm", "baddbmm", "baddbmm_"),
+    "softmax": ("_softmax", "_softmax_backward_data"),
+    "GELU": ("gelu", "gelu_backward"),
+    "norms": ("native_layer_norm", "native_layer_norm_backward"),
+    "copies": ("copy_", "cat", "clone", "_to_copy"),
+}
 
 
 class _Attributes(dict):
@@ -129,6 +141,41 @@ def _kilobytes(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
+def shares(run: Callable[[], object]) -> dict[str, float]:
+    """Of the time of `run`, what each of `TERMS` takes, and the rest."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        run()
+    spent = {event.key.removeprefix("aten::"): event.self_cpu_time_total for event in profile.key_averages()}
+    total = sum(spent.values())
+    found = {term: sum(spent.get(name, 0.0) for name in names) / total for term, names in TERMS.items()}
+    return found | {"everything else": 1 - sum(found.values())}
+
+
+def kept_for_backward(model, batch: dict) -> dict[str, float]:
+    """MB that a forward pass in training leaves for the backward pass: of pairs of tokens, and of tokens."""
+    weights = {parameter.data_ptr() for parameter in model.parameters()}
+    seen: dict[int, tuple[bool, int]] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if tensor.data_ptr() not in weights:
+            # attention has rows as long as their number; features of pairs are as many as the squares of the lengths
+            of_pairs = tensor.dim() > 2 and tensor.shape[-1] == tensor.shape[-2]
+            of_pairs |= tensor.dim() > 1 and tensor.shape[-1] == model.config.num_kernels
+            seen[storage.data_ptr()] = of_pairs, storage.nbytes()
+        return tensor
+
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = model(**batch)  # kept until it is counted: what is freed could be seen twice
+    model.eval()
+    found = {"pairs of tokens": 0.0, "tokens": 0.0}
+    for of_pairs, size in seen.values():
+        found["pairs of tokens" if of_pairs else "tokens"] += size / 1e6
+    del output
+    return found
+
+
 def megabytes(which: str, folder: Path, features: list[dict], training: bool) -> float:
     """Peak of this process above what it held when the model was built, MB."""
     torch.set_num_threads(1)
@@ -166,8 +213,6 @@ def main(argv: list[str] | None = None) -> int:
     difference = (first[0] - first[1]).abs().max().item()
     if difference > 1e-4:
         raise RuntimeError(f"the embeddings differ by {difference}: nothing to compare")
-    ours32, ours16 = (embed("ours", *contenders["ours"], plain[:1], bf16) for bf16 in (False, True))
-    change = ((ours32 - ours16).norm(dim=1) / ours32.norm(dim=1)).max().item()
 
     optimizers = {which: torch.optim.Adam(model.parameters(), lr=1e-5) for which, (model, _) in contenders.items()}
 
@@ -179,16 +224,25 @@ def main(argv: list[str] | None = None) -> int:
         model.eval()
 
     groups = grouped(features)
+    embeddings: dict[str, torch.Tensor] = {}
+
+    def run(name: str, which: str, batches: list[list[dict]], bf16: bool = False) -> None:
+        made = embed(which, *contenders[which], batches, bf16)
+        embeddings.setdefault(name, made)  # later ones are of weights that training steps have changed
+
     runs = {
-        ("embedding", "unimol_tools", "16 as they come"): lambda: embed("peer", *contenders["peer"], plain),
-        ("embedding", "ours", "the same"): lambda: embed("ours", *contenders["ours"], plain),
-        ("embedding", "ours", "as embed makes them"): lambda: embed("ours", *contenders["ours"], groups),
-        ("embedding", "ours, bf16", "as embed makes them"): lambda: embed("ours", *contenders["ours"], groups, True),
+        ("embedding", "unimol_tools", "16 as they come"): lambda: run("peer", "peer", plain),
+        ("embedding", "ours", "the same"): lambda: run("ours", "ours", plain),
+        ("embedding", "ours", "as embed makes them"): lambda: run("grouped", "ours", groups),
+        ("embedding", "ours, bf16", "as embed makes them"): lambda: run("bf16", "ours", groups, True),
         ("training step", "unimol_tools", "16 as they come"): lambda: train("peer"),
         ("training step", "ours", "the same"): lambda: train("ours"),
         ("training step", "ours, bf16", "the same"): lambda: train("ours", True),
     }
     seconds = measure(runs, args.rounds)
+    difference = (embeddings["peer"] - embeddings["ours"]).abs().max().item()
+    lengths = embeddings["grouped"].norm(dim=1)
+    change = ((embeddings["grouped"] - embeddings["bf16"]).norm(dim=1) / lengths).max().item()
     counts = {"embedding": len(features), "training step": BATCH * args.steps}
     rows = []
     for name, spent in seconds.items():
@@ -198,8 +252,11 @@ def main(argv: list[str] | None = None) -> int:
     with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for training in (False, True):
             for which in ("peer", "ours"):
-                used = pool.apply(megabytes, (which, args.peer, features[: 8 * BATCH], training))
+                used = pool.apply(megabytes, (which, args.peer, features[: IN_MEMORY * BATCH], training))
                 memory.append(["training step" if training else "embedding", which, f"{used:.0f}"])
+    model, collate = contenders["ours"]
+    terms = [shares(lambda: run("ours", "ours", groups[:IN_MEMORY])), shares(lambda: train("ours"))]
+    kept = kept_for_backward(model, collate(plain[0]))
     atoms = np.array([len(feature["z"]) for feature in features])
     text = [
         "# Uni-Mol at the paper's size, one thread\n",
@@ -208,9 +265,26 @@ def main(argv: list[str] | None = None) -> int:
         markdown_table(["what", "who", "batches", "molecules per CPU second", "times unimol_tools"], rows),
         f"\nbf16 autocast changes the embedding of a molecule by at most {100 * change:.2f} % of its length (L2).\n",
         markdown_table(["memory above the model, MB", "who", "peak"], memory),
-        f"\n- {args.rounds} rounds. Embedding in `hf-molrep embed`'s batches: at most {BATCH_TOKENS} padded tokens.",
+        "\nWhere our time goes, fp32:\n",
+        markdown_table(
+            ["term", "embedding, %", "training step, %"],
+            [[term, *(f"{100 * each[term]:.1f}" for each in terms)] for term in terms[0]],
+        ),
+        f"\nA training step of {BATCH} molecules keeps for the backward pass "
+        + " and ".join(f"{size:.0f} MB of {what}" for what, size in kept.items())
+        + ".\n",
+        f"- Rounds: {args.rounds}; a round of training steps has {args.steps}. Embedding in `hf-molrep embed`'s "
+        f"batches: at most {BATCH_TOKENS} padded tokens. Memory: of {IN_MEMORY * BATCH} molecules (training: two "
+        f"steps). Shares: of the {IN_MEMORY} batches with the largest molecules, and of {args.steps} training steps.",
     ]
-    raw = {"seconds": {", ".join(name): spent for name, spent in seconds.items()}, "memory": memory}
+    raw = {
+        "seconds": {", ".join(name): spent for name, spent in seconds.items()},
+        "memory": memory,
+        "largest_difference": difference,
+        "largest_change_by_bf16": change,
+        "shares": dict(zip(("embedding", "training step"), terms, strict=True)),
+        "kept_for_backward": kept,
+    }
     write_report("uni_mol_speed", "\n".join(text), raw, args)
     return 0
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hf_molrep.chem.conformers import generate_conformers
+from hf_molrep.chem.conformers import count_reports, generate_conformers
 from hf_molrep.chem.smiles import MoleculeError, canonical_smiles_batch
 from hf_molrep.data.splits import block_fraction
 
@@ -80,6 +80,7 @@ def main(argv: list[str] | None = None) -> None:
         done = np.array([not isinstance(result, MoleculeError) for result in found])
         counts[f"{file.stem}: drawn"] = len(readable)
         counts[f"{file.stem}: left out: SMILES refused or no conformer found"] = len(readable) - int(done.sum())
+        counts |= {f"{file.stem}: {report}": count for report, count in count_reports(found).items()}
         results = [result for result, kept in zip(found, done, strict=True) if kept]
         table = table[done].assign(
             atomic_numbers=[result.z for result in results],

@@ -1,9 +1,50 @@
 """What the configurations of all methods share."""
 
+from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .hub import RemoteCodeMixin
+
+# What transformers writes into config.json (its Trainer the special tokens), or takes as an argument, beside the fields
+# of the class.
+KEYWORDS = {
+    "_name_or_path",
+    "attn_implementation",
+    "auto_map",
+    "bos_token_id",
+    "eos_token_id",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "pad_token_id",
+    "torch_dtype",
+}
+
+
+def check_fields(config_class: type[PreTrainedConfig], given: Mapping[str, Any]) -> None:
+    """
+    Refuse what `config_class` has no field for, in its sub-configurations too. The class itself, as all in
+    transformers, keeps every argument as an attribute, so that a mistyped one would leave the default in force.
+
+    Args:
+        given: arguments of the class, or what its config.json holds.
+    Raises:
+        ValueError: no such field; with the names that are near.
+    """
+    known = {field.name for field in fields(config_class)}
+    for name, value in given.items():
+        if name not in known | KEYWORDS | set(config_class.attribute_map):
+            near = get_close_matches(name, sorted(known))
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise ValueError(f"{config_class.__name__} has no field {name!r}{hint}")
+        if isinstance(value, Mapping) and name in config_class.sub_configs:
+            check_fields(config_class.sub_configs[name], value)
 
 
 @strict
@@ -33,4 +74,4 @@ class MoleculeConfig(RemoteCodeMixin, PreTrainedConfig):
                 raise ValueError(f"{name} has {len(value)} entries for {self.num_labels} tasks")
 
 
-__all__ = ["MoleculeConfig"]
+__all__ = ["MoleculeConfig", "check_fields"]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from .chem.smiles import MoleculeError
-from .inference import reads
+from .inference import reads, reports_of
 from .metrics import GREATER_IS_BETTER, METRICS, property_metrics
 from .models.auto import method_of
 from .property_models import label_scale, load_model_for_finetuning, quiet
@@ -54,6 +55,7 @@ class FinetuneResult:
         history: the records that Trainer logged, one dict each.
         failures: molecule (its index in `smiles`) -> why it could not be used.
         truncated: indices of the molecules that were shortened to what the model takes.
+        reports: what the processor reports of molecules (`conformer_status`, `conformer_flags`) -> word -> how many.
         label_mean, label_std: of the training part, one per task; None for classification.
         settings: what the run was asked for, as it stands in `settings.json` of `output_dir`.
     """
@@ -74,6 +76,7 @@ class FinetuneResult:
     history: list[dict]
     failures: dict[int, MoleculeError]
     truncated: list[int]
+    reports: dict[str, dict[str, int]]
     label_mean: list[float] | None
     label_std: list[float] | None
     settings: dict
@@ -443,6 +446,12 @@ def finetune(
         updates=state.global_step,
         history=list(state.log_history),
         failures=failures,
+        reports={
+            name: dict(
+                Counter(word for each in features if isinstance(each, dict) for word in each.get(name, "").split())
+            )
+            for name in reports_of(processor)
+        },
         truncated=[index for index, value in enumerate(features) if isinstance(value, dict) and "truncated" in value],
         label_mean=mean,
         label_std=std,

@@ -24,10 +24,14 @@ BATCH_TOKENS = 4096  # with this window 2 % of the tokens of ZINC molecules are 
 
 
 class Inferred(NamedTuple):
-    """What a model says of one molecule. `smiles_used`: the SMILES that it saw, where it saw one."""
+    """
+    What a model says of one molecule. `smiles_used`: the SMILES that it saw, where it saw one. `reports`: what else the
+    processor has to say of it, under the names of its `reports` (3D methods: how the coordinates came about).
+    """
 
     output: np.ndarray
     smiles_used: str | None
+    reports: dict[str, str]
 
 
 def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
@@ -64,6 +68,11 @@ def resolve_checkpoint(name: str) -> str:
     if "/" not in name and not Path(name).exists() and (shipped / "config.json").is_file():
         return str(shipped)
     return name
+
+
+def reports_of(processor: Any) -> tuple[str, ...]:
+    """What a processor reports of each molecule beside `smiles_used`: texts in its features."""
+    return getattr(processor, "reports", ())
 
 
 def reads(processor: Any, kind: Kind) -> bool:
@@ -146,7 +155,7 @@ def infer(
 def _infer(model, processor, featurizing, read_output, batch_tokens, on_error, autocast_to):
     on_cpu = next(model.parameters()).device.type == "cpu"
     # On a GPU a window runs while the next one is featurised: nothing waits for its results before _collect.
-    waiting, first = None, 0
+    waiting, first, reports = None, 0, reports_of(processor)
     with (
         _Threads(torch.get_num_threads() if on_cpu else 1) as threads,
         closing(_featurized_windows(*featurizing, threads)) as windows,
@@ -155,15 +164,15 @@ def _infer(model, processor, featurizing, read_output, batch_tokens, on_error, a
             outputs = _launch(model, processor, features, read_output, batch_tokens, autocast_to, threads)
             running = (features, *outputs)
             if on_cpu:
-                yield from _collect(*running, on_error, first)
+                yield from _collect(*running, reports, on_error, first)
                 first += len(features)
                 continue
             if waiting is not None:
-                yield from _collect(*waiting, on_error, first)
+                yield from _collect(*waiting, reports, on_error, first)
                 first += len(waiting[0])
             waiting = running
     if waiting is not None:
-        yield from _collect(*waiting, on_error, first)
+        yield from _collect(*waiting, reports, on_error, first)
 
 
 def _featurize(processor, kind: str, molecules: list) -> list[dict | MoleculeError]:
@@ -280,11 +289,12 @@ def _launch(model, processor, features, read_output, batch_tokens, autocast_to, 
     return np.array(places)[order], torch.cat(outputs)
 
 
-def _collect(features, places, outputs, on_error, first):
+def _collect(features, places, outputs, reports, on_error, first):
     rows = {} if outputs is None else dict(zip(places.tolist(), outputs.cpu().numpy(), strict=True))
     for place, feature in enumerate(features):
         if not isinstance(feature, MoleculeError):
-            yield Inferred(rows[place].copy(), feature.get("smiles_used"))
+            told = {name: feature[name] for name in reports}
+            yield Inferred(rows[place].copy(), feature.get("smiles_used"), told)
         elif on_error == "skip":
             yield feature
         else:

@@ -11,7 +11,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .chem.smiles import MoleculeError
 from .embedding import pooled
-from .inference import infer
+from .inference import Inferred, infer
 from .models.auto import AutoModelForMoleculePropertyPrediction
 from .prediction import predictions, task_names, task_units
 
@@ -88,7 +88,7 @@ class _MoleculePipeline(Pipeline):
         return (
             {self._result_key: None, "error": result.reason}
             if isinstance(result, MoleculeError)
-            else self.postprocess(result.output)
+            else self.postprocess(result.output) | _told(result)
             for result in inferred
         )
 
@@ -107,8 +107,10 @@ class _MoleculePipeline(Pipeline):
 
 class MoleculeEmbeddingPipeline(_MoleculePipeline):
     """
-    Molecules to embeddings: `{"embedding": float32 array [hidden]}` each; with `on_error="skip"`
-    `{"embedding": None, "error": reason}` in the place of one that failed.
+    Molecules to embeddings: `{"embedding": float32 array [hidden], "smiles_used": str}` each; with `on_error="skip"`
+    `{"embedding": None, "error": reason}` in the place of one that failed. `smiles_used` is the SMILES that the model
+    saw (not of names); 3D methods add `conformer_status` and `conformer_flags`
+    ([`hf_molrep.chem.conformers.FLAGS`], separated by spaces).
 
     ```python
     pipe = pipeline("molecule-embedding", model="<repo or folder>")     # without a model: mm-deacon-mini
@@ -128,8 +130,8 @@ class MoleculeEmbeddingPipeline(_MoleculePipeline):
 class MoleculePropertyPredictionPipeline(_MoleculePipeline):
     """
     Molecules to properties: `{"predictions": {task: float}, "units": {task: str | None}}` each, probabilities (unit
-    "probability") or values in the units of the labels; with `on_error="skip"` `{"predictions": None, "error": reason}`
-    in the place of one that failed.
+    "probability") or values in the units of the labels, and what [`MoleculeEmbeddingPipeline`] tells beside them; with
+    `on_error="skip"` `{"predictions": None, "error": reason}` in the place of one that failed.
     """
 
     _result_key = "predictions"
@@ -141,6 +143,11 @@ class MoleculePropertyPredictionPipeline(_MoleculePipeline):
             "predictions": dict(zip(names, output.tolist(), strict=True)),
             "units": task_units(self.model.config),
         }
+
+
+def _told(result: Inferred) -> dict[str, str]:
+    """What the model saw, where that is SMILES, and how its coordinates came about, where it has any."""
+    return ({} if result.smiles_used is None else {"smiles_used": result.smiles_used}) | result.reports
 
 
 def _texts(inputs: Any, column: str) -> Any:

@@ -3,17 +3,20 @@
 import json
 import os
 import platform
+import shlex
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import HfArgumentParser, TrainingArguments, set_seed
+from transformers import HfArgumentParser, ProcessorMixin, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from .configuration import check_fields
 from .inference import reads
 from .metrics import retrieval_compute_metrics
 from .models.auto import METHODS, Method
@@ -33,7 +36,10 @@ class PreTrainingDataArguments:
         default=None, metadata={"help": "JSON file with the fields of the configuration; default: the paper's size"}
     )
     model: str | None = field(default=None, metadata={"help": "checkpoint to go on from, instead of random weights"})
-    processor: str | None = field(default=None, metadata={"help": "folder or Hub id; default: tokenizers/<method>"})
+    processor: str | None = field(
+        default=None,
+        metadata={"help": "folder or Hub id; default: that of --model, else tokenizers/<method> or default settings"},
+    )
     max_length: int | None = field(
         default=None, metadata={"help": "tokens of a view that are used in training; longer ones are shortened"}
     )
@@ -83,6 +89,7 @@ def prepare(source: str, processor, arguments: PreTrainingDataArguments, name: s
     # what stands in the place of a refused row until it is taken out
     (blank,) = processor.featurize(**{kind: [METHANE[kind]] for kind in columns.values()})
     keys = [key for key, value in blank.items() if isinstance(value, np.ndarray | int)]
+    group_by = arguments.group_by  # alone: the cache goes by what `features` refers to, other options change nothing
 
     def features(batch: dict, indices: list[int]) -> dict:
         given = {kind: batch[column] for column, kind in columns.items()}
@@ -95,14 +102,14 @@ def prepare(source: str, processor, arguments: PreTrainingDataArguments, name: s
             out["smiles"].append(batch["smiles"][place] if failed else row["smiles_used"])
             out["length"].append(processor.size(blank if failed else row))
             out["row_id"].append(batch["row_id"][place] if "row_id" in batch else indices[place])
-            out["group"].append(str(batch[arguments.group_by][place]) if arguments.group_by else "")
+            out["group"].append(str(batch[group_by][place]) if group_by else "")
             out["error"].append(str(row) if failed else "")
         return out
 
-    if arguments.group_by and not processor.pads:
+    if group_by and not processor.pads:
         raise ValueError("group_by goes with batches of similar length, and molecules here are not padded")
-    if arguments.group_by and arguments.group_by not in dataset.column_names:
-        raise ValueError(f"no column {arguments.group_by!r} to group by; there are {', '.join(dataset.column_names)}")
+    if group_by and group_by not in dataset.column_names:
+        raise ValueError(f"no column {group_by!r} to group by; there are {', '.join(dataset.column_names)}")
     dataset = dataset.map(
         features,
         batched=True,
@@ -120,13 +127,72 @@ def prepare(source: str, processor, arguments: PreTrainingDataArguments, name: s
         dataset = dataset.select(np.flatnonzero(errors == ""))
     if not len(dataset):
         raise ValueError(f"{name}: no row of {source} is left to train on")
-    unused = ["error"] + ["group"] * (not arguments.group_by) + ["length"] * (not processor.pads)
+    unused = ["error"] + ["group"] * (not group_by) + ["length"] * (not processor.pads)
     return dataset.remove_columns(unused)
 
 
+def load_processor(method_name: str, data: PreTrainingDataArguments):
+    """
+    The processor of `--processor` or `--model`; without either the method's tokenizers, or where it has none, its
+    default settings.
+
+    Raises:
+        ValueError: the folder of tokenizers is not there, or vocabularies are missing that have to be learned.
+    """
+    # not AutoProcessor: a folder of settings alone, without config.json, does not tell it the method
+    method, source = METHODS[method_name], data.processor or data.model
+    if source is None and issubclass(method.processor, ProcessorMixin):
+        source = f"tokenizers/{method_name}"
+        if not os.path.isdir(source):
+            raise ValueError(
+                f"{method_name} needs its tokenizers, and there is no folder {source} in {os.getcwd()}: run this where "
+                "the repository is, or name a folder with --processor"
+            )
+    processor = method.processor.from_pretrained(source) if source else method.processor()
+    if getattr(processor, "atom_vocabulary", ()) is None:
+        if data.model:
+            raise ValueError(
+                f"{source} has no vocabularies of contexts; those on which {data.model} was trained cannot be learned "
+                "again, so name a folder that has them with --processor"
+            )
+        raise ValueError(
+            f"{source or method_name} has no vocabularies of contexts: pre-train with examples/pretrain_grover.py, "
+            "which learns them from the training molecules, or name a folder that has some with --processor"
+        )
+    return processor
+
+
+def check_processor(processor, config, checkpoint: str) -> None:
+    """
+    Raises:
+        ValueError: the checkpoint's configuration does not have what the processor makes, for instance as many labels.
+    """
+    fields = getattr(processor, "config_fields", dict)()
+    wrong = [
+        f"{name} {value}, not {getattr(config, name)}"
+        for name, value in fields.items()
+        if getattr(config, name) != value
+    ]
+    if wrong:
+        raise ValueError(f"the processor does not fit {checkpoint}, it has {' and '.join(wrong)}")
+
+
+def last_checkpoint(data: PreTrainingDataArguments, training: TrainingArguments) -> str | None:
+    """The checkpoint in `output_dir` from which a run goes on; None: it starts anew."""
+    if data.restart or not os.path.isdir(training.output_dir):
+        return None
+    return get_last_checkpoint(training.output_dir)
+
+
 def make_config(method: Method, processor, path: str | None):
-    """The configuration in a JSON file (the paper's size without one), with the vocabularies of the processor."""
+    """
+    The configuration in a JSON file (the paper's size without one), with the vocabularies of the processor.
+
+    Raises:
+        ValueError: see [`~hf_molrep.configuration.check_fields`].
+    """
     fields = json.loads(Path(path).read_text()) if path else {}
+    check_fields(method.config, fields)
     for view in getattr(method.config, "sub_configs", {}):
         tokenizer = processor.iupac_tokenizer if view == "iupac_config" else processor.tokenizer
         fields[view] = {**fields.get(view, {}), "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
@@ -140,15 +206,31 @@ def collator_fields(method: Method, config) -> dict:
     return {name: getattr(config, name) for name in signature(method.data_collator).parameters if hasattr(config, name)}
 
 
-def main(method_name: str, argv: list[str] | None = None) -> dict:
+def main(
+    method_name: str,
+    argv: list[str] | None = None,
+    arguments: type[PreTrainingDataArguments] = PreTrainingDataArguments,
+    make_processor: Callable | None = None,
+    program: str | None = None,
+) -> dict:
     """
     Pre-train a method; returns the last evaluation's metrics. `output_dir` gets checkpoints (from which a run that was
     stopped goes on by itself), the final model with its processor, and `run.json` with what is needed to repeat it.
+
+    Args:
+        arguments: the options, where there are more of them.
+        make_processor: makes the processor out of the values of `arguments` and `TrainingArguments`, in every process;
+            None: [`load_processor`].
+        program: how this is called on a command line; None: `hf-molrep pretrain METHOD`.
+    Raises:
+        ValueError: options that do not fit the method, the data or each other; see also [`load_processor`],
+            [`check_processor`] and [`prepare`].
     """
     if method_name not in METHODS:
         raise ValueError(f"{method_name!r} is none of the methods here: {', '.join(METHODS)}")
     argv = sys.argv[1:] if argv is None else argv
-    parser = HfArgumentParser((PreTrainingDataArguments, TrainingArguments), prog=f"hf-molrep pretrain {method_name}")
+    program = program or f"hf-molrep pretrain {method_name}"
+    parser = HfArgumentParser((arguments, TrainingArguments), prog=program)
     parser.set_defaults(
         remove_unused_columns=False,
         per_device_eval_batch_size=128,
@@ -164,13 +246,19 @@ def main(method_name: str, argv: list[str] | None = None) -> dict:
     set_seed(training.seed)
 
     method = METHODS[method_name]
-    # not AutoProcessor: a folder of settings alone, without config.json, does not tell it the method
-    processor = method.processor.from_pretrained(data.processor or data.model or f"tokenizers/{method_name}")
+    processor = make_processor(data, training) if make_processor else load_processor(method_name, data)
+    if data.model:
+        check_processor(processor, method.config.from_pretrained(data.model), data.model)
+    makes_labels = hasattr(processor, "context_labels")
+    if makes_labels:  # once, with the features
+        processor.context_labels = True
     with training.main_process_first(desc="features"):
         train_set = prepare(data.train_data, processor, data, "training data")
         validation_set = None
         if data.validation_data:
             validation_set = prepare(data.validation_data, processor, data, "validation data")
+    if makes_labels:  # a checkpoint embeds, which needs none
+        processor.context_labels = False
     if data.model:
         model = method.for_pre_training.from_pretrained(data.model)
     else:
@@ -205,9 +293,7 @@ def main(method_name: str, argv: list[str] | None = None) -> dict:
     )
     if len(train_set) < (batch := training.train_batch_size * training.world_size):  # incomplete batches are left out
         raise ValueError(f"{len(train_set)} molecules to train on do not fill one batch of {batch}")
-    checkpoint = None
-    if not data.restart and os.path.isdir(training.output_dir):
-        checkpoint = get_last_checkpoint(training.output_dir)
+    checkpoint = last_checkpoint(data, training)
     started = time.time()
     trainer.train(resume_from_checkpoint=checkpoint)
     metrics = trainer.evaluate() if validation_set is not None else {}
@@ -215,7 +301,7 @@ def main(method_name: str, argv: list[str] | None = None) -> dict:
     if trainer.is_world_process_zero():
         trainer.state.save_to_json(os.path.join(training.output_dir, "trainer_state.json"))
         run = {
-            "command": " ".join([f"hf-molrep pretrain {method_name}", *argv]),
+            "command": f"{program} {shlex.join(argv)}",
             "method": method_name,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "train_rows": len(train_set),

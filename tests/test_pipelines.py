@@ -10,7 +10,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 import hf_molrep
 from hf_molrep import MMDeaconForPropertyPrediction
-from hf_molrep.chem.smiles import MoleculeError
+from hf_molrep.chem.smiles import MoleculeError, canonical_smiles
 from tests.models.mm_deacon.tiny import NAMES, SMILES, save_tiny_checkpoint, tiny_config, tiny_processor
 
 
@@ -33,7 +33,7 @@ def expected(checkpoint):
 
 def check(results, expected):
     results = list(results)
-    assert all(set(result) == {"embedding"} for result in results)
+    assert all(set(result) == {"embedding", "smiles_used"} for result in results)
     assert all(result["embedding"].dtype == np.float32 for result in results)
     np.testing.assert_allclose(np.stack([result["embedding"] for result in results]), expected, atol=1e-5)
 
@@ -80,6 +80,7 @@ def test_datasets(pipe, expected):
 
 
 def test_names_are_not_smiles(pipe):
+    assert set(pipe("phenol", kind="iupac")) == {"embedding"}
     assert not np.allclose(pipe("phenol", kind="iupac")["embedding"], pipe("c1ccccc1O")["embedding"], atol=1e-3)
 
 
@@ -91,6 +92,7 @@ def test_the_same_vector_whatever_the_batch(pipe, expected, batch_tokens):
 def test_failures_keep_their_place(pipe, expected):
     good, bad = pipe([SMILES[0], "C1CC"], on_error="skip")
     check([good], expected[:1])
+    assert good["smiles_used"] == canonical_smiles(SMILES[0])
     assert bad["embedding"] is None
     assert "ring" in bad["error"]
     assert pipe("", on_error="skip") == {"embedding": None, "error": "empty"}

@@ -56,7 +56,7 @@ def given_conformers(
     if molecule is None:
         if hydrogens == "polar":
             raise ValueError("polar hydrogens cannot be told without the molecule")
-        _check_numbers(z, pos, f"{len(z)} atoms")
+        check_coordinates(pos, f"{len(z)} atoms")
         keep = np.ones(len(z), bool) if hydrogens == "all" or not (z > 1).any() else z > 1
         return Conformers(z[keep], pos[:, keep], np.flatnonzero(keep).astype(np.int32), "", "3d", ("given",))
     return _of_molecule(z, pos, molecule, hydrogens)
@@ -130,6 +130,27 @@ def stereo_from_coordinates(smiles: str, z: np.ndarray | Sequence, pos: np.ndarr
         return Chem.MolToSmiles(Chem.RemoveHs(mol))
 
 
+def check_coordinates(pos: np.ndarray, text: str, notation: str = "SMILES") -> None:
+    """
+    Whether `pos` `[conformers, atoms, 3]`, angstrom, can be coordinates at all.
+
+    Raises:
+        MoleculeError: of the molecule `text`: no numbers, or two atoms nearer than any bond is long.
+    """
+    if not np.isfinite(pos).all():
+        raise MoleculeError(text, "coordinates that are not numbers", notation)
+    for conformer in pos:
+        distances = _distances(conformer)
+        np.fill_diagonal(distances, np.inf)
+        nearest = np.unravel_index(distances.argmin(), distances.shape)
+        if distances[nearest] < NEAREST:
+            first, second = sorted(map(int, nearest))
+            if np.ptp(conformer, axis=0).max() == 0:
+                raise MoleculeError(text, "all atoms at one place: these are no coordinates", notation)
+            reason = f"atoms {first} and {second} of the coordinates are {distances[nearest]:.2f} angstrom apart"
+            raise MoleculeError(text, reason, notation)
+
+
 def _arrays(z, pos) -> tuple[np.ndarray, np.ndarray]:
     z, pos = np.asarray(z), np.asarray(pos, dtype=np.float64)
     if z.ndim != 1 or not len(z):
@@ -141,22 +162,6 @@ def _arrays(z, pos) -> tuple[np.ndarray, np.ndarray]:
     if not fits or not pos.size or pos.size % per_conformer:
         raise ValueError(f"pos of the shape {pos.shape} does not fit {len(z)} atoms")
     return z.astype(np.uint8), pos.reshape(-1, len(z), 3).astype(np.float32)
-
-
-def _check_numbers(z: np.ndarray, pos: np.ndarray, text: str) -> None:
-    if not np.isfinite(pos).all():
-        raise MoleculeError(text, "coordinates that are not numbers")
-    for conformer in pos:
-        distances = _distances(conformer)
-        np.fill_diagonal(distances, np.inf)
-        nearest = np.unravel_index(distances.argmin(), distances.shape)
-        if distances[nearest] < NEAREST:
-            first, second = sorted(map(int, nearest))
-            if np.ptp(conformer, axis=0).max() == 0:
-                raise MoleculeError(text, "all atoms at one place: these are no coordinates")
-            raise MoleculeError(
-                text, f"atoms {first} and {second} of the coordinates are {distances[nearest]:.2f} angstrom apart"
-            )
 
 
 def _distances(conformer: np.ndarray) -> np.ndarray:
@@ -178,7 +183,7 @@ def _of_molecule(z: np.ndarray, pos: np.ndarray, molecule: str | Mol, hydrogens:
         mol, text = parse(molecule), molecule
     else:
         mol, text = molecule, Chem.MolToSmiles(molecule)
-    _check_numbers(z, pos, text)
+    check_coordinates(pos, text)
     with _quiet:
         bare = Chem.Mol(mol)
         bare.RemoveAllConformers()

@@ -8,9 +8,9 @@
 | `grover` | 151 numbers | 14 numbers | GROVER (`grover/data/molgraph.py`) |
 
 An index counts from 0 within its column and is meant for an embedding table. What the originals do with values that
-they did not foresee differs, and is kept: `ogb` and `grover` have a last value for "anything else"; `pretrain_gnns`
-fails, so here such a molecule is refused by name; `dmp` has such a value for some columns and fails for others, where
-ours takes CHI_OTHER and STEREOANY.
+they did not foresee differs, and is kept: `ogb` and (but for charge and bond type) `grover` have a last value for
+"anything else"; `pretrain_gnns` fails, so here such a molecule is refused by name; `dmp` has such a value for some
+columns and fails for others, where ours takes CHI_OTHER and STEREOANY.
 
 Two kinds of feature depend on how the SMILES was written and not on the molecule alone, in all of these schemes: the
 chirality tag (clockwise in the order of the neighbours) and, in `pretrain_gnns`, the direction of a bond beside a
@@ -18,7 +18,8 @@ double bond. Canonical SMILES make them unique.
 
 Quirks of GROVER that the weights have seen and that are kept: the formal charge is itself used as a (Python, so
 negative from the end) list index, so that +4 and -2 look the same, and +5 and -1; -6 looks like 0; charges beyond
--6 ... +5 fail; an atom `*` counts as an unknown element; bonds run from the lower to the higher atom number first.
+-6 ... +5 fail; an atom `*` counts as an unknown element; any other bond than single, double, triple or aromatic (a
+dative one) has no type, all five flags 0; bonds run from the lower to the higher atom number first.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
 REFUSED = 255  # in a lookup table: the scheme has no value for it
-_LOWEST = -128  # of the raw values; a lookup table starts there
+LOWEST = -128  # of the raw values; a lookup table starts there
 
 
 class MolGraph(NamedTuple):
@@ -61,7 +62,7 @@ class MolGraph(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One property of atoms or bonds. `table[raw - _LOWEST]` is its index; `size` counts the indices, those that are
+    """One property of atoms or bonds. `table[raw - LOWEST]` is its index; `size` counts the indices, those that are
     reserved for masking included."""
 
     name: str
@@ -123,16 +124,16 @@ def _expand(columns: Sequence[Column], indices: np.ndarray, mass: np.ndarray | N
 
 def _column(name: str, size: int, values: Iterable[int], other: int = REFUSED) -> Column:
     """The raw value `values[i]` has index i, any other the index `other`."""
-    table = np.full(256 - _LOWEST, other, dtype=np.uint8)
+    table = np.full(256 - LOWEST, other, dtype=np.uint8)
     for index, value in enumerate(values):
-        table[value - _LOWEST] = index
+        table[value - LOWEST] = index
     return Column(name, size, table)
 
 
 def _grover_charge() -> Column:
-    table = np.full(256 - _LOWEST, REFUSED, dtype=np.uint8)
+    table = np.full(256 - LOWEST, REFUSED, dtype=np.uint8)
     for charge in range(-6, 6):
-        table[charge - _LOWEST] = charge % 6
+        table[charge - LOWEST] = charge % 6
     return Column("formal_charge", 6, table)
 
 
@@ -435,7 +436,7 @@ def _encode(columns: Sequence[Column], raw: dict[str, np.ndarray]) -> tuple[np.n
         if column.name == "mass":  # a number, no index
             continue
         values = raw[column.name]
-        encoded[:, place] = index = column.table[np.clip(values, _LOWEST, 255) - _LOWEST]
+        encoded[:, place] = index = column.table[np.clip(values, LOWEST, 255) - LOWEST]
         odd += [(int(row), column.name, int(values[row])) for row in np.flatnonzero(index == REFUSED)]
     return encoded, odd
 

@@ -1,15 +1,27 @@
 """`hf-molrep convert`: released weights of a method to a checkpoint of this package."""
 
 import argparse
+import inspect
 import json
+import re
+import shutil
+import textwrap
 from collections.abc import Sequence
+from dataclasses import fields
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
+from transformers import PreTrainedConfig
+
+from ..configuration import MoleculeConfig
 from ..models.auto import METHODS
+
+JSON = {"True": "true", "False": "false", "None": "null"}
+WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text", NoneType: "null"}
 
 
 def conversion(method: str):
@@ -19,30 +31,111 @@ def conversion(method: str):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "hf-molrep convert METHOD --help says what each option takes."
     convertible = {method: found for method in METHODS if (found := conversion(method))}
     methods = parser.add_subparsers(dest="method", metavar="METHOD", required=True)
     for method, convert in convertible.items():
+        options = list(signature(convert).parameters.values())[2:]
+        texts = {name: text for names, text in _arguments(convert).items() for name in names}
+        about = _plain(inspect.getdoc(convert).partition("\nArgs:\n")[0])
+        wide = {"width": shutil.get_terminal_size().columns - 2}  # as argparse
         command = methods.add_parser(
             method,
-            description=convert.__doc__,
-            help=f"weights of {method}",
+            description="\n\n".join(textwrap.fill(paragraph, **wide) for paragraph in about.split("\n\n")),
+            help=f"options: {', '.join(map(_usage, options))}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_argument("source", type=Path, help="file of the released weights")
-        command.add_argument("out", type=Path, help="folder of the checkpoint")
-        for option in list(signature(convert).parameters.values())[2:]:
+        command.add_argument("source", type=Path, help=_help(texts["source"]))
+        command.add_argument("out", type=Path, help=_help(texts["out"]))
+        for option in options:
             if option.kind is Parameter.VAR_KEYWORD:
                 command.add_argument(
                     "--option",
                     action="append",
                     default=[],
                     metavar="NAME=VALUE",
-                    help="see above; VALUE is JSON or text",
+                    help="one of the fields below; can be given several times",
+                )
+                command.epilog = (
+                    "fields for --option (text needs no quotes, the rest is JSON), with their defaults where the file "
+                    "tells nothing:\n"
+                )
+                command.epilog += "\n".join(
+                    textwrap.fill(line, initial_indent="  ", subsequent_indent="      ", **wide)
+                    for line in _fields(METHODS[method].config)
                 )
             else:
                 command.add_argument(
-                    f"--{option.name.replace('_', '-')}", type=_value, default=option.default, help="see above"
+                    _flag(option),
+                    type=_value,
+                    default=option.default,
+                    choices=_choices(option),
+                    metavar=None if _choices(option) else "VALUE",
+                    help=_help(texts[option.name]),
                 )
+
+
+def _flag(option: Parameter) -> str:
+    return f"--{option.name.replace('_', '-')}"
+
+
+def _choices(option: Parameter) -> tuple | None:
+    """The values of a `Literal` in an annotation `Literal[...] | None`."""
+    return next((get_args(kind) for kind in get_args(option.annotation) if get_origin(kind) is Literal), None)
+
+
+def _usage(option: Parameter) -> str:
+    if option.kind is Parameter.VAR_KEYWORD:
+        return "--option NAME=VALUE"
+    return _flag(option) + (f" {{{','.join(choices)}}}" if (choices := _choices(option)) else "")
+
+
+def _arguments(documented) -> dict[tuple[str, ...], str]:
+    """What the docstring of a function or class says under `Args:`, by the names that share an entry."""
+    section = re.search(r"^Args:\n((?: .*\n?|\n)+)", inspect.getdoc(documented), re.MULTILINE)
+    entries = re.split(r"\n {4}(?=\S)", "\n" + section[1].rstrip())[1:] if section else []
+    pairs = (re.sub(r"\s+", " ", entry).partition(": ") for entry in entries)
+    return {tuple(names.split(", ")): _plain(text) for names, _, text in pairs}
+
+
+def _plain(text: str) -> str:
+    """Without the marks of code and links; True, False and None as JSON has them."""
+    text = re.sub(r"\[?`~?([^`]*)`\]?", r"\1", text)
+    return re.sub(r"\b(True|False|None)\b", lambda match: JSON[match[0]], text)
+
+
+def _help(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def _fields(config_class: type) -> list[str]:
+    """The fields that a configuration adds to those of transformers: what they take, defaults, and what they are."""
+    common = {field.name for field in fields(PreTrainedConfig)}
+    left = {field.name: field for field in fields(config_class) if field.name not in common}
+    lines = []
+    for names, text in {**_arguments(config_class), **_arguments(MoleculeConfig)}.items():
+        taken = [left.pop(name) for name in names if name in left]
+        if taken:
+            lines.append(f"{', '.join(map(_field, taken))}: {text}")
+    return lines + [_field(field) for field in left.values()]
+
+
+def _field(field) -> str:
+    return f"{field.name} ({_allowed(field.type)}; {_text(field.default)})"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _allowed(kind: Any) -> str:
+    """A type annotation in words."""
+    if get_origin(kind) is Literal:
+        return " or ".join(map(_text, get_args(kind)))
+    if get_origin(kind) is list:
+        return f"list with a {_allowed(get_args(kind)[0])} for each task"
+    parts = [part for part in get_args(kind) if not (part is int and float in get_args(kind))]
+    return " or ".join(map(_allowed, parts)) if parts else WORDS[kind]
 
 
 def _value(text: str) -> Any:

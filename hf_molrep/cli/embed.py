@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -73,18 +73,14 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--window and --batch-tokens are at least 1")
 
     with MoleculeReader(args.input, args.column, args.kind, args.input_format) as reader:
-        added = ("smiles_used", "error", "embedding")
-        taken = [name for name in added if name in reader.schema.names]
-        if taken:
-            raise ValueError(
-                f"{args.input} already has a column {taken[0]!r}, which embed would write; rename it first"
-            )
+        _refuse_taken(args.input, reader.schema, ("smiles_used", "error", "embedding"))
         # after the checks, so that a mistyped column is reported at once
         from transformers import AutoModel
 
-        from ..inference import load_checkpoint, reads
+        from ..inference import load_checkpoint, reads, reports_of
 
         model, processor = load_checkpoint(AutoModel, args.model, args.device)
+        _refuse_taken(args.input, reader.schema, reports_of(processor))
         reader.in_space(partial(reads, processor))
         schema = _schema(reader, args, model, processor)
         if args.output == "-":
@@ -117,14 +113,24 @@ def _may_start(args: argparse.Namespace, parts: Path) -> bool:
     return True
 
 
+def _refuse_taken(source: str, own: "pa.Schema", added: Sequence[str]) -> None:
+    taken = [name for name in added if name in own.names]
+    if taken:
+        raise ValueError(f"{source} already has a column {taken[0]!r}, which embed would write; rename it first")
+
+
 def _schema(reader: MoleculeReader, args: argparse.Namespace, model: Any, processor: Any) -> "pa.Schema":
     import pyarrow as pa
+
+    from ..inference import reports_of
 
     own = reader.schema
     made = {"model": args.model, "kind": args.kind, "column": reader.column}
     made["standardize"] = getattr(processor, "standardize", None)
-    schema = own.append(pa.field("smiles_used", pa.string())) if args.kind == "smiles" else own
-    schema = schema.append(pa.field("error", pa.string()))
+    told = ("smiles_used",) if args.kind == "smiles" else ()
+    schema = own
+    for name in (*told, *reports_of(processor), "error"):
+        schema = schema.append(pa.field(name, pa.string()))
     schema = schema.append(pa.field("embedding", pa.list_(pa.float32(), model.config.hidden_size)))
     return schema.with_metadata({**(own.metadata or {}), b"hf_molrep": json.dumps(made).encode()})
 
@@ -259,16 +265,16 @@ def _with_results(own: "pa.RecordBatch", results: list, schema: "pa.Schema") -> 
     type_ = schema.field("embedding").type
     values = np.zeros((len(results), type_.list_size), dtype=np.float32)
     failed = np.zeros(len(results), dtype=bool)
-    used, reasons = [None] * len(results), [None] * len(results)
+    told = []
     for row, result in enumerate(results):
         if isinstance(result, MoleculeError):
-            failed[row], reasons[row] = True, result.reason
+            failed[row] = True
+            told.append({"error": result.reason})
         else:
-            values[row], used[row] = result.output, result.smiles_used
-    columns = [*own.columns]
-    if "smiles_used" in schema.names:
-        columns.append(pa.array(used, pa.string()))
-    columns.append(pa.array(reasons, pa.string()))
+            values[row] = result.output
+            told.append({"smiles_used": result.smiles_used, **result.reports})
+    names = schema.names[len(own.columns) : -1]
+    columns = [*own.columns, *(pa.array([each.get(name) for each in told], pa.string()) for name in names)]
     columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=type_, mask=pa.array(failed)))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 

@@ -282,6 +282,7 @@ def _write_report(
             "skipped": len(data.failures),
             "skipped_reasons": dict(Counter(error.reason for error in data.failures.values()).most_common(20)),
             "truncated": len(result.truncated),
+            **result.reports,
             "without_any_label": int(np.isnan(data.labels).all(axis=1).sum()),
             "repeating_a_molecule": len(data.canonical) - len(set(data.canonical)),
             "test_also_in_train": leaked,

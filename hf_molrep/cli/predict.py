@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -52,19 +52,20 @@ def run(args: argparse.Namespace) -> int:
         if not args.overwrite:
             raise ValueError(f"{args.output} exists: --overwrite replaces it")
     with MoleculeReader(args.input, args.column, format=args.input_format) as reader:
-        from ..inference import reads
+        from ..inference import reads, reports_of
         from ..prediction import task_units
         from ..property_models import load_finetuned
 
         model, processor = load_finetuned(args.model, args.device)
         reader.in_space(partial(reads, processor))
         units = task_units(model.config)
-        schema = _schema(reader.schema, [args.prefix + task for task in units], list(units.values()), args.input)
+        columns = {args.prefix + task: unit for task, unit in units.items()}
+        schema = _schema(reader.schema, reports_of(processor), columns, args.input)
         failures: dict[int, str] = {}
         done = 0
         with TableWriter(args.output, schema) as writer:
             for table, results in _predicted(args, reader, model, processor):
-                writer.write(_with_results(table, results, schema))
+                writer.write(_with_results(table, results, schema, len(units)))
                 for row, result in enumerate(results):
                     if isinstance(result, MoleculeError):
                         failures[done + row] = str(result) if len(failures) < SHOWN_FAILURES else ""
@@ -72,14 +73,18 @@ def run(args: argparse.Namespace) -> int:
     return _tell(args.output, done, failures, units)
 
 
-def _schema(own: "pa.Schema", columns: list[str], units: list[str | None], source: str) -> "pa.Schema":
+def _schema(own: "pa.Schema", reports: Sequence[str], columns: dict[str, str | None], source: str) -> "pa.Schema":
+    """`columns`: names of the predictions, and their units."""
     import pyarrow as pa
 
-    taken = [name for name in ("smiles_used", *columns, "error") if name in own.names]
+    told = ("smiles_used", *reports)
+    taken = [name for name in (*told, *columns, "error") if name in own.names]
     if taken:
         raise ValueError(f"{source} already has a column {taken[0]!r}: choose another --prefix, or rename the column")
-    schema = own.append(pa.field("smiles_used", pa.string()))
-    for name, unit in zip(columns, units, strict=True):
+    schema = own
+    for name in told:
+        schema = schema.append(pa.field(name, pa.string()))
+    for name, unit in columns.items():
         schema = schema.append(pa.field(name, pa.float32(), metadata={"unit": unit} if unit else None))
     return schema.append(pa.field("error", pa.string()))
 
@@ -112,18 +117,25 @@ def _predicted(
                 results = []
 
 
-def _with_results(own: "pa.RecordBatch", results: list, schema: "pa.Schema") -> "pa.RecordBatch":
+def _with_results(own: "pa.RecordBatch", results: list, schema: "pa.Schema", tasks: int) -> "pa.RecordBatch":
     import pyarrow as pa
 
     failed = [isinstance(result, MoleculeError) for result in results]
-    values = np.zeros((len(results), len(schema) - len(own.schema) - 2), dtype=np.float32)
+    values = np.zeros((len(results), tasks), dtype=np.float32)
     for row, result in enumerate(results):
         if not failed[row]:
             values[row] = result.output
-    used = [None if bad else result.smiles_used for result, bad in zip(results, failed, strict=True)]
-    errors = [result.reason if bad else None for result, bad in zip(results, failed, strict=True)]
-    columns = [pa.array(column, pa.float32(), mask=np.array(failed)) for column in values.T]
-    columns = [*own.columns, pa.array(used, pa.string()), *columns, pa.array(errors, pa.string())]
+    told = [
+        {"error": result.reason} if bad else {"smiles_used": result.smiles_used, **result.reports}
+        for result, bad in zip(results, failed, strict=True)
+    ]
+
+    def texts(name: str) -> pa.Array:
+        return pa.array([each.get(name) for each in told], pa.string())
+
+    predicted = [pa.array(column, pa.float32(), mask=np.array(failed)) for column in values.T]
+    before = schema.names[len(own.columns) : -1 - tasks]
+    columns = [*own.columns, *map(texts, before), *predicted, texts("error")]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 

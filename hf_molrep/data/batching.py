@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hf_molrep.chem.graph import MolGraph, Scheme
+from hf_molrep.chem.graph import LOWEST, MolGraph, Scheme
 
 
 def pad_tokens(sequences: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +110,7 @@ def join_graphs(features: Sequence[dict], scheme: Scheme) -> dict[str, np.ndarra
 def to_pyg(graph: MolGraph):
     """
     The graph of one molecule as `torch_geometric.data.Data` with the same names: `x`, `edge_attr` int64 (float32 for
-    one-hot schemes), `edge_index` int64, `z`, and `pos` where there is one.
+    one-hot schemes), `edge_index` int64, `z`, and `pos` where there is one. Back: [`graph_from_pyg`].
     """
     import torch
     from torch_geometric.data import Data
@@ -165,3 +165,41 @@ def from_pyg(data, scheme: Scheme) -> dict:
     x, edge_attr = (value if scheme.one_hot else value.long() for value in (x, edge_attr))
     num_graphs = int(getattr(data, "num_graphs", 0) or batch.max() + 1)
     return {"x": x, "edge_index": edge_index, "edge_attr": edge_attr, "batch": batch, "num_graphs": num_graphs}
+
+
+def graph_from_pyg(data, scheme: Scheme) -> MolGraph:
+    """
+    A `torch_geometric` `Data` of one molecule to its graph, edges in pairs as [`from_pyg`] puts them, with `pos` where
+    there is one. Without `z` the atomic numbers are those of `x`, and 0 where that does not tell (a masked atom; for
+    `ogb` and `dmp` the atom `*`, for `grover` that or an element beyond 100).
+
+    Raises:
+        ValueError: see [`from_pyg`]; several molecules, or more atoms than int16 counts; `z` or `pos` do not fit.
+    """
+    inputs = from_pyg(data, scheme)
+    if inputs["num_graphs"] != 1:
+        raise ValueError(f"{inputs['num_graphs']} molecules are no single graph: take them one by one (to_data_list)")
+    x, edge_index, edge_attr = (inputs[key].detach().cpu().numpy() for key in ("x", "edge_index", "edge_attr"))
+    atoms, most = len(x), np.iinfo(np.int16).max
+    if atoms > most:
+        raise ValueError(f"a molecule of {atoms} atoms: edge_index counts to {most}")
+    z, pos = (getattr(data, key, None) for key in ("z", "pos"))
+    z, pos = (None if value is None else value.detach().cpu().numpy() for value in (z, pos))
+    if z is None:
+        elements = scheme.atoms[0]
+        known = elements.table[-LOWEST:][:119]
+        numbers = np.zeros(256, dtype=np.uint8)
+        numbers[known[::-1]] = np.arange(119)[::-1]  # the lowest of those that share an index comes last and stays
+        z = numbers[x[:, : elements.size].argmax(axis=1) if scheme.one_hot else x[:, 0]]
+    if z.shape != (atoms,) or (atoms and not 0 <= z.min() <= z.max() <= 118):
+        raise ValueError(f"z {z.shape} is not one atomic number, 0 ... 118, for each of {atoms} atoms")
+    if pos is not None and pos.shape != (atoms, 3):
+        raise ValueError(f"pos {pos.shape} is not one point for each of {atoms} atoms")
+    kind = np.float32 if scheme.one_hot else np.uint8
+    return MolGraph(
+        x.astype(kind),
+        edge_index.astype(np.int16),
+        edge_attr.astype(kind),
+        z.astype(np.uint8),
+        None if pos is None else pos.astype(np.float32),
+    )

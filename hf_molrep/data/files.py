@@ -50,7 +50,7 @@ of coordinates in angstrom (flat; several conformers one after the other)."""
 
 IN_SPACE = (
     f"3D methods use the coordinates of an SDF, or those in the columns {' and '.join(GEOMETRY_COLUMNS)} of a Parquet "
-    "file, instead of computing conformers."
+    "file, instead of computing conformers; columns conformer_status and conformer_flags say where they come from."
 )
 """What commands say of it."""
 

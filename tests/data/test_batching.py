@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from hf_molrep.data.batching import grouped_order, pad_tokens
+from hf_molrep.chem.graph import SCHEMES, mol_to_graph
+from hf_molrep.chem.smiles import parse
+from hf_molrep.data.batching import graph_from_pyg, grouped_order, pad_tokens, to_pyg
 
 
 def test_pad_tokens():
@@ -83,3 +85,70 @@ def test_any_names_of_groups_and_small_sets():
     for count in (1, 2, 31):
         order = grouped_order(np.arange(count) + 3, 32, np.random.default_rng(0), np.full(count, 7))
         assert np.array_equal(np.sort(order), np.arange(count))
+
+
+def require_equal(found, expected) -> None:
+    """Two MolGraphs, data types included."""
+    for key, value in expected._asdict().items():
+        other = getattr(found, key)
+        if value is None:
+            assert other is None, key
+        else:
+            assert other.dtype == value.dtype, key
+            np.testing.assert_array_equal(other, value, err_msg=key)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("smiles", ["CC(=O)[O-].[Na+]", "C", "C/C=C/c1ccccc1Br", "[13CH3][C@H](N)C(=O)O"])
+def test_graph_to_pyg_and_back(smiles, scheme):
+    """With coordinates and without; edges in any order; `z`, where it is not given, from the features."""
+    graph = mol_to_graph(parse(smiles), scheme)
+    pos = np.random.default_rng(0).normal(size=(len(graph.z), 3)).astype(np.float32)
+    for given in (graph, graph._replace(pos=pos)):
+        data = to_pyg(given)
+        require_equal(graph_from_pyg(data, SCHEMES[scheme]), given)
+        order = np.random.default_rng(1).permutation(data.num_edges)
+        data.edge_index, data.edge_attr = data.edge_index[:, order], data.edge_attr[order]
+        del data.z
+        require_equal(graph_from_pyg(data, SCHEMES[scheme]), given)
+
+
+@pytest.mark.parametrize(("scheme", "last"), [("pretrain_gnns", 118), ("ogb", 118), ("dmp", 118), ("grover", 100)])
+def test_atomic_numbers_that_the_features_tell(scheme, last):
+    elements = [z for z in range(1, 119) if z != 6]
+    symbols = [f"[{parse(f'[#{z}]').GetAtomWithIdx(0).GetSymbol()}]" for z in elements]
+    data = to_pyg(mol_to_graph(parse(".".join(symbols)), scheme))
+    assert graph_from_pyg(data, SCHEMES[scheme]).z.tolist() == elements
+    del data.z
+    assert graph_from_pyg(data, SCHEMES[scheme]).z.tolist() == [z if z <= last else 0 for z in elements]
+    if scheme == "pretrain_gnns":
+        data.x[3, 0], data.x[5, 0] = 118, 119  # both masks
+        assert graph_from_pyg(data, SCHEMES[scheme]).z[2:7].tolist() == [3, 0, 5, 0, 8]
+    elif scheme != "grover":
+        data = to_pyg(mol_to_graph(parse("*C"), scheme))
+        del data.z
+        assert graph_from_pyg(data, SCHEMES[scheme]).z.tolist() == [0, 6]
+
+
+def test_what_is_no_graph_of_one_molecule():
+    import torch
+    from torch_geometric.data import Batch, Data
+
+    form = SCHEMES["pretrain_gnns"]
+    data = to_pyg(mol_to_graph(parse("CCO"), "pretrain_gnns"))
+    with pytest.raises(ValueError, match="2 molecules are no single graph"):
+        graph_from_pyg(Batch.from_data_list([data, data]), form)
+    for change, complaint in (
+        ({"z": torch.tensor([6, 6])}, "z .2,. is not one atomic number"),
+        ({"z": torch.tensor([6, 6, 264])}, "z .3,. is not one atomic number"),
+        ({"pos": torch.zeros(3, 2)}, "pos .3, 2. is not one point"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            graph_from_pyg(Data(**{**data.to_dict(), **change}), form)
+    many = 32768
+    chain = torch.arange(many - 1).repeat(2, 1) + torch.tensor([[0], [1]])
+    edge_index = torch.cat([chain, chain.flip(0)], dim=1)
+    edge_attr = torch.zeros(edge_index.shape[1], 2, dtype=torch.int64)
+    data = Data(x=torch.zeros(many, 2, dtype=torch.int64), edge_index=edge_index, edge_attr=edge_attr)
+    with pytest.raises(ValueError, match="a molecule of 32768 atoms"):
+        graph_from_pyg(data, form)

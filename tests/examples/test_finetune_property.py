@@ -4,14 +4,18 @@ import runpy
 import sys
 
 import numpy as np
+import pytest
 
+from hf_molrep.inference import resolve_checkpoint
 from hf_molrep.prediction import predict, task_names
 from hf_molrep.property_models import load_finetuned
 from tests.models.mm_deacon.tiny import save_tiny_checkpoint
 
 
-def test_it_runs(repository, tmp_path, monkeypatch, capsys):
-    checkpoint, output = save_tiny_checkpoint(tmp_path / "tiny"), tmp_path / "out"
+@pytest.mark.parametrize("model", ["tiny MM-Deacon", "molclr-gin-mini", "grover-mini"])
+def test_it_runs(repository, tmp_path, monkeypatch, capsys, model):
+    checkpoint = save_tiny_checkpoint(tmp_path / "tiny") if "tiny" in model else resolve_checkpoint(model)
+    output = tmp_path / "out"
     data = tmp_path / "data.csv"
     rings = [f"C1{'C' * (size - 2)}{atom}1" for size in range(3, 9) for atom in "CN"]
     smiles = [f"{chain}{ring}" for ring in rings for chain in ("O", "CO", "CCN")]

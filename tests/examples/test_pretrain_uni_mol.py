@@ -11,16 +11,22 @@ import pytest
 import torch
 from transformers import AutoModel, AutoProcessor
 
-from hf_molrep.chem.smiles import inchikey_block
-from tests.models.uni_mol.tiny import atoms_and_coordinates
+from hf_molrep.chem.smiles import inchikey_block, parse
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CHAINS = ["C" * length + "O" for length in range(3, 23)]
 CHLORIDES = ["C" * length + "Cl" for length in range(1, 9)]
 
 
+def zigzag(smiles: str) -> tuple[np.ndarray, np.ndarray]:
+    """The heavy atoms of a chain, and coordinates at distances of bonds, angstrom."""
+    z = np.array([atom.GetAtomicNum() for atom in parse(smiles).GetAtoms()])
+    steps = np.arange(len(z))
+    return z, np.stack([1.3 * steps, 0.6 * (steps % 2), 0.0 * steps], axis=1)
+
+
 def geometries(path: Path, smiles: list[str]) -> Path:
-    made = [atoms_and_coordinates(text) for text in smiles]
+    made = [zigzag(text) for text in smiles]
     table = {"smiles": smiles, "inchikey_block": [inchikey_block(text) for text in smiles]}
     table["atomic_numbers"] = [z.astype(np.uint8) for z, _ in made]
     table["coordinates"] = [pos.astype(np.float32).ravel() for _, pos in made]
@@ -50,6 +56,7 @@ def test_parts(tmp_path, monkeypatch, capsys):
     assert counts["given: left out: benchmark molecule (InChIKey first block)"] == 1
     assert counts["written: left out: benchmark molecule (InChIKey first block)"] == 1
     assert counts["written: left out: SMILES refused or no conformer found"] == 1
+    assert [counts[f"written: {report}"] for report in ("3d", "2d", "failed")] == [7, 0, 0]
     together = pd.concat(parts.values())
     assert counts["train"] == len(parts["train"]) > len(parts["validation"]) > 0
     assert set(together.smiles) == {*CHAINS, *CHLORIDES} - {"CCCO", "CCl"}
@@ -86,6 +93,6 @@ def test_it_trains_on_the_coordinates_of_the_file(repository, tmp_path, monkeypa
     logged = [line for line in json.loads((output / "trainer_state.json").read_text())["log_history"] if "loss" in line]
     assert {"loss_token", "loss_coordinate", "loss_distance"} <= logged[0].keys()
     model, processor = AutoModel.from_pretrained(output).eval(), AutoProcessor.from_pretrained(output)
-    z, pos = atoms_and_coordinates("CCCO")
+    z, pos = zigzag("CCCO")
     with torch.no_grad():
         assert model(**processor(z=[z], pos=[pos], return_tensors="pt")).pooler_output.shape == (1, 32)

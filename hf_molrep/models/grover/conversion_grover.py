@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ...chem.descriptors import DESCRIPTOR_NAMES
+from ...configuration import check_fields
 from .configuration_grover import GroverConfig
 from .feature_extraction_grover import GroverFeatureExtractor
 from .modeling_grover import GroverForPreTraining, GroverForPropertyPrediction, GroverModel
@@ -129,8 +130,9 @@ def config_of(saved: Mapping, **options) -> GroverConfig:
     The configuration that a file of the original belongs to, from its arguments and shapes; `options` override.
 
     Raises:
-        ValueError: arguments that no released model has and that are not offered here.
+        ValueError: arguments that no released model has and that are not offered here; an option that is no field.
     """
+    check_fields(GroverConfig, options)
     args, state = vars(saved["args"]), saved["state_dict"]
     for name in ("undirected", "dense"):
         if args.get(name):
@@ -227,8 +229,10 @@ def convert(source: str | Path, out: str | Path, **options) -> None:
     its README has it) a file does not say. Any other number of features has to be given to the model.
 
     Args:
-        source: file that the original's `save_checkpoint` or pre-training wrote. out: folder.
-        options: see [`convert_model`].
+        source: file that the original's `save_checkpoint` or pre-training wrote.
+        out: folder of the checkpoint.
+        options: fields of [`GroverConfig`], in place of what the file tells or leaves open, for instance
+            `legacy_padding=True` for the original's very numbers.
     Raises:
         OSError, ValueError: see [`read_file`] and [`convert_model`].
     """

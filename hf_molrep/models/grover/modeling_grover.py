@@ -116,9 +116,21 @@ def make_graph(
     weights, padded where its configuration says `legacy_padding`.
 
     Raises:
-        ValueError: edges that do not come in pairs, that name atoms which are not there, or that lack features.
+        ValueError: a batch cut as `nn.DataParallel` does; columns of another scheme than `grover`; edges that do not
+            come in pairs, that name atoms which are not there, or that lack features.
     """
     atoms, device, padded = len(x), x.device, model.config.legacy_padding
+    widths = model.config.atom_features, model.config.bond_features
+    if x.shape[1:] != widths[:1] or edge_attr.shape[1:] != widths[1:]:
+        raise ValueError(
+            f"x {tuple(x.shape)} and edge_attr {tuple(edge_attr.shape)} are not of the scheme 'grover', which GROVER "
+            f"takes: {widths[0]} columns and {widths[1]} (GroverFeatureExtractor makes them)"
+        )
+    if edge_index.shape[0] != 2:
+        raise ValueError(
+            f"edge_index has the shape {tuple(edge_index.shape)}: a joined graph must not be cut as nn.DataParallel "
+            "does; use torchrun for several GPUs"
+        )
     x, edge_attr = x.to(model.dtype), edge_attr.to(model.dtype)
     if batch is None:
         batch = torch.zeros(atoms, dtype=torch.int64, device=device)

@@ -4,6 +4,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -134,14 +135,25 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     return dict(state)
 
 
-def convert(source: str | Path, out: str | Path, *, gnn_type: str | None = None) -> Path:
+def convert(
+    source: str | Path,
+    out: str | Path,
+    *,
+    gnn_type: Literal["gin", "gcn", "gcn_normalized", "graphsage", "gat"] | None = None,
+) -> Path:
     """
     A file of released weights to a checkpoint, in float32, with the feature extractor of the graphs that the original
     fine-tunes: hydrogens explicit for MolCLR, implicit for pretrain-gnns (whose files have no `feat_lin`). SMILES are
     taken as drawn.
 
     Args:
-        gnn_type: see [`config_of`].
+        source: the file of weights.
+        out: folder of the checkpoint.
+        gnn_type: the layers: of MolCLR `"gin"` or `"gcn"`, of pretrain-gnns `"gin"`, `"gcn_normalized"`, `"graphsage"`
+            or `"gat"`. Needed for the GCN and GraphSAGE of pretrain-gnns alone, whose files have the same layout; all
+            others tell it.
+    Returns:
+        `out`.
     Raises:
         OSError, ValueError: as [`read_state`] and [`convert_model`].
     """

@@ -55,6 +55,34 @@ class MolCLREdges(NamedTuple):
     bond_counts: torch.Tensor
 
 
+def check_graph(x: torch.Tensor, edge_index: torch.Tensor, edge_attr: torch.Tensor, config: MolCLRConfig) -> None:
+    """
+    Raises:
+        ValueError: the batch was cut, as `nn.DataParallel` does; columns, bond types or bond directions of another
+            scheme than `pretrain_gnns`. (Atoms out of range fail in the embeddings.)
+    """
+    if edge_index.shape[0] != 2 or edge_index.shape[1] != len(edge_attr):
+        raise ValueError(
+            f"edge_index {tuple(edge_index.shape)} does not fit edge_attr {tuple(edge_attr.shape)}: a joined graph "
+            "must not be cut as nn.DataParallel does; use torchrun for several GPUs"
+        )
+    if x.shape[1:] != (2,) or edge_attr.shape[1:] != (2,):
+        raise ValueError(
+            f"x {tuple(x.shape)} and edge_attr {tuple(edge_attr.shape)} are not of the scheme 'pretrain_gnns', which "
+            "MolCLR takes: two columns each (MolCLRFeatureExtractor makes them)"
+        )
+    # counted and not looked up: a bond type too many would be taken for a direction
+    kinds = {"bond types": config.num_bond_types, "directions": config.num_bond_directions}
+    fits = ((edge_attr >= 0) & (edge_attr < edge_attr.new_tensor(list(kinds.values())))).all()
+    complaint = " and ".join(f"{name} 0 ... {size - 1}" for name, size in kinds.items())
+    complaint = f"edge_attr of the scheme 'pretrain_gnns' holds {complaint} of this model"
+    if torch.compiler.is_compiling() or fits.device.type != "cpu":
+        torch._assert_async(fits, complaint)  # the host neither waits for a GPU nor leaves a compiled graph
+    elif not fits:
+        low, high = edge_attr.amin(dim=0).tolist(), edge_attr.amax(dim=0).tolist()
+        raise ValueError(f"{complaint}; here {low[0]} ... {high[0]} and {low[1]} ... {high[1]}")
+
+
 def count_bonds(target: torch.Tensor, bond: torch.Tensor, weight: torch.Tensor, atoms: int, config) -> torch.Tensor:
     """Weights `[edges]` summed by target atom and kind of bond, `[atoms, bond types + directions]`."""
     kinds = config.num_bond_types + config.num_bond_directions
@@ -67,7 +95,7 @@ def make_edges(edge_index: torch.Tensor, edge_attr: torch.Tensor, atoms: int, dt
     """Edges `[2, edges]`, `[edges, 2]` of a joined graph to [`MolCLREdges`]."""
     loops = torch.arange(atoms, device=edge_index.device)
     source, target = torch.cat([edge_index[0], loops]), torch.cat([edge_index[1], loops])
-    bond = torch.cat([edge_attr[:, :2], edge_attr.new_tensor([[SELF_LOOP, 0]]).expand(atoms, 2)])
+    bond = torch.cat([edge_attr, edge_attr.new_tensor([[SELF_LOOP, 0]]).expand(atoms, 2)])
     ones = torch.ones(len(source), dtype=dtype, device=source.device)
     if config.gnn_type == "gcn_normalized":  # 1 / sqrt(degree), of the atoms that edges leave
         degree = torch.zeros(atoms, dtype=dtype, device=source.device).scatter_add_(0, source, ones)
@@ -291,13 +319,9 @@ class MolCLRModel(MolCLRPreTrainedModel):
         Returns:
             `pooler_output` `[molecules, hidden_size]`: the original's `h`; `last_hidden_state` `[atoms, atom_dim]`.
         Raises:
-            ValueError: the batch was cut, as `nn.DataParallel` does.
+            ValueError: see [`check_graph`].
         """
-        if edge_index.shape[0] != 2 or edge_index.shape[1] != len(edge_attr):
-            raise ValueError(
-                f"edge_index {tuple(edge_index.shape)} does not fit edge_attr {tuple(edge_attr.shape)}: a joined graph "
-                "must not be cut as nn.DataParallel does; use torchrun for several GPUs"
-            )
+        check_graph(x, edge_index, edge_attr, self.config)
         atoms = len(x)
         if batch is None:
             batch, num_graphs = x.new_zeros(atoms), 1

@@ -5,9 +5,11 @@ import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from ...configuration import check_fields
 from .configuration_uni_mol import UniMolConfig
 from .feature_extraction_uni_mol import TOKENS, UniMolFeatureExtractor
 from .modeling_uni_mol import (
@@ -74,13 +76,44 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return converted
 
 
+def fold_classes(converted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    Renamed weights whose head has two classes, under a softmax, as those of one logit `[1]` under a sigmoid: the second
+    class against the first. The probabilities are the same.
+
+    Raises:
+        ValueError: no property head, or another number of outputs.
+    """
+    if "head.out_proj.weight" not in converted:
+        raise ValueError("problem_type 'classification' is for files with a property head, and this has none")
+    classes = converted["head.out_proj.weight"].shape[0]
+    if classes == 1:
+        raise ValueError(
+            "problem_type 'classification' is a softmax over two outputs, and the property head has one: if that is "
+            "a sigmoid's, say 'multi_label_classification'"
+        )
+    if classes > 2:
+        raise ValueError(
+            f"problem_type 'classification' is a softmax over two outputs, and the property head has {classes}: one "
+            "task of several classes has no counterpart here (several binary tasks are 'multi_label_classification')"
+        )
+    folded = dict(converted)
+    for name in ("head.out_proj.weight", "head.out_proj.bias"):
+        if name in converted:  # load_state_dict says what is missing
+            first, second = converted[name].float()
+            folded[name] = (second - first)[None]
+    return folded
+
+
 def config_of(converted: Mapping[str, torch.Tensor], **options) -> UniMolConfig:
     """
     The configuration that renamed weights belong to, read from their shapes; `options` are further fields.
 
     Raises:
-        ValueError: weights of the encoder are missing.
+        ValueError: weights of the encoder are missing; an option that is no field; names of tasks (`id2label`) that are
+            not as many as the outputs, or none where two outputs could be two classes.
     """
+    check_fields(UniMolConfig, options)
     try:
         vocab_size, hidden_size = converted["uni_mol.token_embeddings.weight"].shape
         heads, num_kernels = converted["uni_mol.pair_embedding.out_proj.weight"].shape
@@ -91,6 +124,16 @@ def config_of(converted: Mapping[str, torch.Tensor], **options) -> UniMolConfig:
     if "head.out_proj.weight" in converted:
         options.setdefault("head_type", "tanh" if "head.dense.weight" in converted else "linear")
         tasks = converted["head.out_proj.weight"].shape[0]
+        names = options.get("id2label")
+        if names is None and tasks == 2 and options.get("problem_type") == "multi_label_classification":
+            raise ValueError(
+                "the property head has two outputs, which can be two things: one binary task, a softmax over its two "
+                "classes (the task 'classification' of unimol_tools; BBBP, BACE of the original), then say "
+                "problem_type 'classification'; or two binary tasks, a sigmoid each ('multilabel_classification' of "
+                "unimol_tools; ClinTox of the original), then say the two task_names"
+            )
+        if names is not None and len(names) != tasks:
+            raise ValueError(f"{len(names)} task_names ({', '.join(map(str, names.values()))}) for {tasks} outputs")
         options.setdefault("id2label", {task: f"task_{task}" for task in range(tasks)})
     return UniMolConfig(
         vocab_size=vocab_size,
@@ -110,11 +153,15 @@ def convert_model(state: Mapping[str, torch.Tensor], **options) -> UniMolPreTrai
     has those of pre-training, else [`UniMolModel`].
 
     Args:
-        options: fields of [`UniMolConfig`].
+        options: fields of [`UniMolConfig`]; `problem_type="classification"` see [`fold_classes`].
     Raises:
-        ValueError: as [`convert_state`] and [`config_of`]; or tensors are missing or have another shape.
+        ValueError: as [`convert_state`], [`fold_classes`] and [`config_of`]; or tensors are missing or have another
+            shape.
     """
     converted = convert_state(state)
+    if options.get("problem_type") == "classification":
+        converted = fold_classes(converted)
+        options["problem_type"] = "multi_label_classification"
     config = config_of(converted, **options)
     if of_conformers(state) or "head.out_proj.weight" in converted:
         model = (UniMolForConformerGeneration if of_conformers(state) else UniMolForPropertyPrediction)(config)
@@ -159,11 +206,11 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
 def convert(
     source: str | Path,
     out: str | Path,
-    hydrogens: str | None = None,
-    problem_type: str | None = None,
-    label_mean: Sequence[float] | None = None,
-    label_std: Sequence[float] | None = None,
-    task_names: Sequence[str] | None = None,
+    hydrogens: Literal["all", "polar", "none"] | None = None,
+    problem_type: Literal["regression", "classification", "multi_label_classification"] | None = None,
+    label_mean: float | Sequence[float] | None = None,
+    label_std: float | Sequence[float] | None = None,
+    task_names: str | Sequence[str] | None = None,
 ) -> Path:
     """
     `mol_pre_all_h_220816.pt`, `mol_pre_no_h_220816.pt` or a fine-tuned model (of conformers `qm9_220908.pt`,
@@ -171,11 +218,18 @@ def convert(
 
     Args:
         source: the file of weights.
-        hydrogens: `"all"` or `"none"`, what the weights have seen; None: told by `all_h` or `no_h` in the file's name,
-            and `"none"` for conformer generation, as in the original.
-        problem_type: `"regression"` or `"multi_label_classification"`; needed where there is a property head.
-        label_mean, label_std: how its labels were scaled. unimol_tools keeps that in another file (a pickle).
-        task_names: of its outputs.
+        out: folder of the checkpoint.
+        hydrogens: which hydrogens the weights have seen: `"all"`, `"polar"` (those on carbon left out) or `"none"`. Not
+            needed where `all_h` or `no_h` in the file's name tells it, or for conformer generation (`"none"`, as in the
+            original).
+        problem_type: what the property head predicts, needed where there is one: `"regression"`; `"classification"`,
+            one binary task with two outputs under a softmax (unimol_tools' classification; BBBP, BACE of the
+            original), saved as one logit; `"multi_label_classification"`, binary tasks with one output each under a
+            sigmoid (unimol_tools' multilabel_classification). Heads of more classes have no counterpart here.
+        label_mean, label_std: of a regression, how its labels were scaled: a number, or a list with one for each task,
+            such as `[0.5, 1.2]`. unimol_tools keeps that in another file (a pickle).
+        task_names: a name, or a list with one for each task, such as `["FDA_APPROVED", "CT_TOX"]`; needed for
+            `"multi_label_classification"` with two outputs, to tell them from two classes.
     Returns:
         `out`.
     Raises:
@@ -192,18 +246,27 @@ def convert(
         (hydrogens,) = told
     options: dict = {}
     if any(key.startswith("classification_head") for key in state):
-        if problem_type not in ("regression", "multi_label_classification"):
+        if problem_type not in ("regression", "classification", "multi_label_classification"):
             raise ValueError(
-                "the file has a property head: say its problem_type, 'regression' or 'multi_label_classification' "
-                "(a head of several classes has no counterpart here)"
+                "the file has a property head: say its problem_type, 'regression', 'classification' (two outputs under "
+                "a softmax) or 'multi_label_classification' (a sigmoid each); a head of more classes has no "
+                "counterpart here"
             )
-        options = {
-            "problem_type": problem_type,
-            "label_mean": None if label_mean is None else [float(value) for value in label_mean],
-            "label_std": None if label_std is None else [float(value) for value in label_std],
-        }
+        options = {"problem_type": problem_type}
+        for name, scale in (("label_mean", label_mean), ("label_std", label_std)):
+            if scale is not None:
+                options[name] = [float(value) for value in ([scale] if isinstance(scale, int | float) else scale)]
         if task_names is not None:
-            options["id2label"] = dict(enumerate(task_names))
+            options["id2label"] = dict(enumerate([task_names] if isinstance(task_names, str) else task_names))
+    else:
+        of_heads = {
+            "problem_type": problem_type,
+            "label_mean": label_mean,
+            "label_std": label_std,
+            "task_names": task_names,
+        }
+        if given := [name for name, value in of_heads.items() if value is not None]:
+            raise ValueError(f"the file has no property head that {', '.join(given)} could be of")
     model = convert_model(state, **options)
     if model.config.vocab_size != len(TOKENS):
         raise ValueError(f"the weights have {model.config.vocab_size} tokens, those of molecules {len(TOKENS)}")
@@ -213,4 +276,4 @@ def convert(
     return out
 
 
-__all__ = ["config_of", "convert", "convert_model", "convert_state", "read_state"]
+__all__ = ["config_of", "convert", "convert_model", "convert_state", "fold_classes", "read_state"]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from transformers import BatchFeature, FeatureExtractionMixin
 
-from ...chem.conformers import ConformerGenerator, ConformerSettings
-from ...chem.coordinates import conformers_of_mol_block, given_conformers
+from ...chem.conformers import ConformerGenerator, Conformers, ConformerSettings
+from ...chem.coordinates import check_coordinates, conformers_of_mol_block, given_conformers
 from ...chem.elements import SYMBOLS, formula
 from ...chem.smiles import STANDARDIZE_MODES, MoleculeError, standard_mol
 from ...data.batching import pad_tokens
@@ -130,48 +130,56 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
             found[place] = computed
         return found
 
-    def featurize_one(self, z: np.ndarray, pos: np.ndarray, name: str | None = None) -> dict:
+    def featurize_one(self, z: np.ndarray, pos: np.ndarray, smiles: str | None = None) -> dict:
         """
         One molecule: `input_ids` uint8 `[atoms + 2]`, `z` uint8 `[atoms]`, `pos` float32 `[conformers * atoms * 3]`
-        (angstrom, each conformer's centroid at the origin), `num_conformers`.
+        (angstrom, each conformer's centroid at the origin), `num_conformers`; with a SMILES also what
+        [`~UniMolFeatureExtractor.featurize`] says of one.
 
         Args:
             z: atomic numbers `[atoms]`, 0 for an atom that is none.
             pos: angstrom, `[atoms, 3]` or `[conformers, atoms, 3]`, or either one flattened.
-            name: how errors call the molecule, by default its formula.
+            smiles: of the same molecule. The coordinates are held against it
+                ([`hf_molrep.chem.coordinates.given_conformers`]), and hydrogens that they lack are added.
         Raises:
-            MoleculeError: no atoms, coordinates that are not finite, not of as many atoms, or all the same; too many
-                atoms.
+            MoleculeError: no atoms; coordinates that are not finite, not of as many atoms, of atoms upon each other or
+                not those of the SMILES; too many atoms.
         """
         z = np.asarray(z)
         pos = np.asarray(pos, dtype=np.float64)
+        known = z.ndim == 1 and z.size and z.dtype.kind in "iu" and z.min() >= 0 and z.max() < len(SYMBOLS)
+        named = (formula(z) if known else "", "molecule") if smiles is None else (smiles, "SMILES")
 
         def refuse(reason: str) -> MoleculeError:
-            known = z.ndim == 1 and z.size and z.dtype.kind in "iu" and z.min() >= 0 and z.max() < len(SYMBOLS)
-            return MoleculeError(name or (formula(z) if known else ""), reason, "SMILES" if name else "molecule")
+            return MoleculeError(named[0], reason, named[1])
 
         if z.ndim != 1 or not len(z):
             raise refuse("it has no atoms")
-        if z.dtype.kind not in "iu" or z.min() < 0 or z.max() >= len(SYMBOLS):
-            raise refuse(f"z are atomic numbers from 0 to {len(SYMBOLS) - 1}")
+        first = 0 if smiles is None else 1
+        if not known or z.min() < first:
+            raise refuse(f"z are atomic numbers from {first} to {len(SYMBOLS) - 1}")
         if pos.size == 0 or pos.size % (3 * len(z)):
             raise refuse(f"{pos.size} coordinates do not fit {len(z)} atoms")
-        if not np.isfinite(pos).all():
-            raise refuse("a coordinate is not a finite number")
         pos = pos.reshape(-1, len(z), 3)
-        if len(z) > 1 and (np.ptp(pos, axis=1).max(axis=-1) == 0).any():
-            raise refuse("all atoms lie at one point: these coordinates were never computed")
-        if self.hydrogens == "polar" and name is None:
-            raise refuse("which hydrogens are polar is told by a SMILES beside the coordinates")
+        if smiles is not None:
+            return self._of_conformers(given_conformers(z, pos, smiles, self.hydrogens), smiles)
+        check_coordinates(pos, *named)
         if self.hydrogens == "polar":
-            given = given_conformers(z, pos, name, "polar")
-            z, pos = given.z, given.pos
+            raise refuse("which hydrogens are polar is told by a SMILES beside the coordinates")
         if self.hydrogens == "none":
             heavy = z != 1
             if not heavy.any():
                 raise refuse("nothing is left of it without hydrogens")
             z, pos = z[heavy], pos[:, heavy]
-        return self._tokens(z, pos, name or formula(z), "SMILES" if name else "molecule")
+        return self._tokens(z, pos, *named)
+
+    def _of_conformers(self, molecule: Conformers, smiles: str) -> dict:
+        """The feature of conformers, with the hydrogens that are wanted, and what became of the SMILES given."""
+        feature = self._tokens(molecule.z, molecule.pos, smiles, "SMILES")
+        feature["smiles_used"] = molecule.smiles
+        feature["conformer_status"] = molecule.status
+        feature["conformer_flags"] = " ".join(molecule.flags)
+        return feature
 
     def _tokens(self, z: np.ndarray, pos: np.ndarray, name: str, notation: str) -> dict:
         """The feature of the atoms that are wanted; pos: `[conformers, atoms, 3]`."""
@@ -207,8 +215,7 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         [`hf_molrep.chem.conformers.FLAGS`].
 
         Args:
-            smiles: conformers are computed; or, with `z` and `pos`, how errors name the molecules (as it is,
-                `smiles_used` of the result).
+            smiles: conformers are computed; or, with `z` and `pos`, the molecules that these are held against.
             z, pos: atomic numbers and coordinates of each molecule.
             mol_block: records of an SDF instead: their coordinates as they are; of a drawing in the plane conformers
                 are computed.
@@ -235,16 +242,8 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
             try:
                 if isinstance(molecule, MoleculeError):
                     raise molecule
-                if z is not None:
-                    feature = self.featurize_one(*molecule, name)
-                    if name is not None:
-                        feature["smiles_used"] = name
-                else:
-                    # the hydrogens that are wanted are chosen already
-                    feature = self._tokens(molecule.z, molecule.pos, name, "SMILES")
-                    feature["smiles_used"] = molecule.smiles
-                    feature["conformer_status"] = molecule.status
-                    feature["conformer_flags"] = " ".join(molecule.flags)
+                of_columns = z is not None
+                feature = self.featurize_one(*molecule, name) if of_columns else self._of_conformers(molecule, name)
             except MoleculeError as error:
                 if on_error == "raise":
                     raise
@@ -262,6 +261,7 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
             names = ", ".join(SYMBOLS[number] for number in np.unique(np.concatenate(unknown)))
             warnings.warn(f"no token for {names}: [UNK] in {count} of {len(results)} molecules", stacklevel=3)
 
+    reports = ("conformer_status", "conformer_flags")
     pads = True  # batches of one size waste less
 
     def size(self, feature: dict) -> int:

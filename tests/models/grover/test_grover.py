@@ -436,15 +436,74 @@ def test_wrong_graphs_are_refused():
         model(**{**batch, "x": batch["x"][:3], "batch": batch["batch"][:3]})
     with pytest.raises(ValueError, match="rows of edge_attr"):
         model(**{**batch, "edge_attr": batch["edge_attr"][:4]})
+    halves = {key: value[: len(value) // 2] for key, value in batch.items() if isinstance(value, torch.Tensor)}
+    for cut in ({"edge_index": batch["edge_index"][:1]}, halves):
+        with pytest.raises(ValueError, match="use torchrun"):
+            model(**{**batch, **cut})
 
 
-def test_files_of_the_original(tmp_path):
+def test_graphs_of_other_schemes_are_refused():
+    """By every model, whether atoms or bonds or both are foreign; a molecule without bonds too."""
+    from torch_geometric.utils import from_smiles
+
+    from hf_molrep.feature_extraction import MolGraphFeatureExtractor
+
+    pyg = from_smiles("CCO")
+    own = dict(tiny_processor()(["CCO", "C"], return_tensors="pt"))
+    foreign = [{"x": pyg.x, "edge_index": pyg.edge_index, "edge_attr": pyg.edge_attr}]
+    foreign += [
+        dict(MolGraphFeatureExtractor(name)(smiles, return_tensors="pt"))
+        for name in ("ogb", "pretrain_gnns")
+        for smiles in (["CCO", "C"], ["C"])
+    ]
+    foreign += [{**own, "x": foreign[1]["x"]}, {**own, "edge_attr": foreign[1]["edge_attr"]}]
+    for kind in (GroverModel, GroverForPreTraining, GroverForPropertyPrediction):
+        model = kind(tiny_config())
+        for graph in foreign:
+            with pytest.raises(ValueError, match="not of the scheme 'grover', which GROVER takes: 151 columns and 14"):
+                model(**graph)
+
+
+def test_a_dative_bond_has_no_type():
+    """None of the five flags is set, not that of "no bond" either; the single bonds beside it have theirs."""
+    batch = tiny_processor(canonical=False, standardize="none")(["[NH3]->[Pt](Cl)Cl"], return_tensors="pt")
+    assert batch["edge_index"][:, ::2].T.tolist() == [[0, 1], [1, 2], [1, 3]]
+    assert batch["edge_attr"][::2, :5].tolist() == [[0, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 1, 0, 0, 0]]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("legacy", [False, True])
+def test_takes_the_tensors_of_a_pyg_batch(legacy):
+    """As they are, and with their edges in another order through from_pyg."""
+    from torch_geometric.data import Batch
+
+    from hf_molrep.chem.graph import SCHEMES, mol_to_graph
+    from hf_molrep.chem.smiles import parse
+    from hf_molrep.data.batching import from_pyg, to_pyg
+
+    smiles = ["CC(=O)[O-].[Na+]", "C", "Oc1ccccc1", "CC(C)(C)C"]
+    model = draw_weights(GroverModel(tiny_config(legacy_padding=legacy))).eval()
+    expected = model(**tiny_processor(canonical=False)(smiles, return_tensors="pt")).pooler_output
+    pyg = Batch.from_data_list([to_pyg(mol_to_graph(parse(text), "grover")) for text in smiles])
+    as_they_are = model(pyg.x, pyg.edge_index, pyg.edge_attr, pyg.batch).pooler_output
+    order = torch.randperm(pyg.num_edges, generator=torch.Generator().manual_seed(0))
+    pyg.edge_index, pyg.edge_attr = pyg.edge_index[:, order], pyg.edge_attr[order]
+    with pytest.raises(ValueError, match="see from_pyg"):
+        model(pyg.x, pyg.edge_index, pyg.edge_attr, pyg.batch)
+    for found in (as_they_are, model(**from_pyg(pyg, SCHEMES["grover"])).pooler_output):
+        assert torch.equal(found, expected)
+
+
+def test_files_of_the_original(tmp_path, capsys):
     """The layout of the released files, scalers included, becomes a checkpoint; code in a file is refused."""
     scaler = {"means": np.array([1.0, 2.0]), "stds": np.array([0.5, 3.0])}
     saved = original("finetuning", data_scaler=scaler)
     torch.save(saved, tmp_path / "model.pt")
     command = ["convert", "grover", str(tmp_path / "model.pt"), str(tmp_path / "out"), "--option"]
     assert main([*command, "legacy_padding"]) == 2
+    assert main([*command, "legacy_pading=true"]) == 2
+    assert "no field 'legacy_pading'; did you mean 'legacy_padding'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
     assert main([*command, "legacy_padding=true"]) == 0
     from hf_molrep import AutoModelForMoleculePropertyPrediction
 

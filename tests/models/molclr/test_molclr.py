@@ -406,8 +406,45 @@ def test_a_cut_batch_is_refused():
     """What nn.DataParallel makes of a joined graph: its tensors cut along their first dimension."""
     batch = dict(MolCLRFeatureExtractor()(["CCO", "CC"], return_tensors="pt"))
     model = MolCLRModel(tiny_config())
-    with pytest.raises(ValueError, match="use torchrun"):
-        model(**{**batch, "edge_index": batch["edge_index"][:1]})
+    halves = {key: value[: len(value) // 2] for key, value in batch.items() if isinstance(value, torch.Tensor)}
+    for cut in ({"edge_index": batch["edge_index"][:1]}, {"edge_attr": batch["edge_attr"][:3]}, halves):
+        with pytest.raises(ValueError, match="use torchrun"):
+            model(**{**batch, **cut})
+
+
+@torch.no_grad()
+def test_foreign_graphs_are_refused():
+    """Columns of other schemes, and bonds that this model has no rows for, in pre-training too, eager and compiled."""
+    from torch_geometric.utils import from_smiles
+
+    from hf_molrep.feature_extraction import MolGraphFeatureExtractor
+
+    model, trained = MolCLRModel(tiny_config()).eval(), MolCLRForPreTraining(tiny_config())
+    pyg = from_smiles("CCO")
+    own = dict(MolCLRFeatureExtractor()(["CCO", "C"], return_tensors="pt"))
+    foreign = [{"x": pyg.x, "edge_index": pyg.edge_index, "edge_attr": pyg.edge_attr}]
+    foreign += [dict(MolGraphFeatureExtractor(name)(["CCO", "C"], return_tensors="pt")) for name in ("ogb", "grover")]
+    foreign += [{**own, "x": foreign[1]["x"]}, {**own, "edge_attr": foreign[1]["edge_attr"]}]
+    for graph in foreign:
+        with pytest.raises(ValueError, match="not of the scheme 'pretrain_gnns', which MolCLR takes: two columns"):
+            model(**graph)
+        with pytest.raises(ValueError, match="'pretrain_gnns'"):
+            trained(**own, **{f"second_{key}": value for key, value in graph.items()})
+
+    compiled = torch.compile(model, backend="aot_eager", dynamic=True)
+    torch.testing.assert_close(compiled(**own).pooler_output, model(**own).pooler_output)
+    holds = r"holds bond types 0 ... 4 and directions 0 ... 2 of this model"
+    for place, value in (((1, 0), 5), ((0, 0), -1), ((2, 1), 3), ((3, 1), -1)):
+        edge_attr = own["edge_attr"].clone()
+        edge_attr[place] = value
+        with pytest.raises(ValueError, match=f"{holds}; here .*{value}"):
+            model(**{**own, "edge_attr": edge_attr})
+        with pytest.raises(RuntimeError, match=holds):
+            compiled(**{**own, "edge_attr": edge_attr})
+    masked = own["edge_attr"].clone()
+    masked[:2, 0] = 5  # what attribute masking puts there
+    of_six = MolCLRModel(tiny_config(num_bond_types=6)).eval()
+    assert not torch.allclose(of_six(**{**own, "edge_attr": masked}).pooler_output, of_six(**own).pooler_output)
 
 
 def test_original_file_becomes_a_checkpoint(tmp_path):

@@ -228,7 +228,7 @@ def test_overfits():
     atoms = inputs["input_ids"] > 2
     start = conformer_losses(inputs["pos"], torch.cdist(inputs["pos"], inputs["pos"]), inputs["target_pos"], atoms)
     optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
-    for _ in range(400):
+    for _ in range(600):
         output = model(**inputs)
         optimizer.zero_grad()
         output.loss.backward()

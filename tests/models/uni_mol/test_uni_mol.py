@@ -1,6 +1,7 @@
 """Uni-Mol: the laws, and what is its own."""
 
 import argparse
+import json
 import math
 import zlib
 from pathlib import Path
@@ -345,10 +346,10 @@ def test_extracted_features():
     """Tokens, centred coordinates, special tokens at the centroid."""
     extractor = UniMolFeatureExtractor()
     pos = np.array([[1.0, 2.0, 3.0], [2.0, 2.0, 3.0], [6.0, 2.0, 0.0]])
-    (feature,) = extractor.featurize(["CO"], z=[[6, 8, 1]], pos=[pos])
+    (feature,) = extractor.featurize(z=[[6, 8, 1]], pos=[pos])
     assert feature["input_ids"].tolist() == [1, 4, 6, 8, 2]
     assert feature["input_ids"].dtype == np.uint8
-    assert feature["smiles_used"] == "CO"
+    assert "smiles_used" not in feature
     batch = extractor.pad([feature, *extractor.featurize(z=[[6]], pos=[[0.0, 0.0, 5.0]])])
     assert batch["input_ids"].tolist() == [[1, 4, 6, 8, 2], [1, 4, 2, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
@@ -364,8 +365,9 @@ def test_extracted_features():
     ("z", "pos", "reason"),
     [
         ([], [], "no atoms"),
-        ([6, 8], np.zeros((2, 3)), "all atoms lie at one point"),
-        ([6, 8], [[0, 0, 0], [np.nan, 0, 0]], "not a finite number"),
+        ([6, 8], np.zeros((2, 3)), "all atoms at one place"),
+        ([6, 8, 8], np.eye(3)[[0, 1, 1]], "atoms 1 and 2 of the coordinates are 0.00 angstrom apart"),
+        ([6, 8], [[0, 0, 0], [np.nan, 0, 0]], "not numbers"),
         ([6, 8], np.ones((3, 3)), "9 coordinates do not fit 2 atoms"),
         ([6, 200], np.eye(3)[:2], "atomic numbers"),
         ([6] * 9, np.arange(27.0), "9 atoms are more than max_atoms \\(8\\)"),
@@ -415,6 +417,33 @@ def test_smiles(tmp_path):
         polar.featurize(z=[alcohol["z"]], pos=[pos])
     with pytest.raises(ValueError, match="give smiles, or z and pos"):
         polar.featurize()
+
+
+def test_coordinates_are_held_against_the_smiles(tmp_path):
+    """Another molecule's are refused; hydrogens that are missing are added, another order is the molecule's again."""
+    extractor = UniMolFeatureExtractor()
+    extractor.cache = tmp_path / "conformers.sqlite"
+    (ethanol,) = extractor.featurize(["CCO"])
+    z, pos = ethanol["z"], ethanol["pos"].reshape(-1, 3)
+    (whole, bare, turned) = extractor.featurize(
+        ["CCO", "OCC", "CCO"], z=[z, z[:3], z[::-1]], pos=[pos, pos[:3], pos[::-1].ravel()]
+    )
+    assert (whole["smiles_used"], whole["conformer_status"], whole["conformer_flags"]) == ("CCO", "3d", "given")
+    assert np.array_equal(whole["pos"], ethanol["pos"])
+    assert bare["conformer_flags"].split() == ["given", "reordered", "hydrogens_added"]
+    assert bare["z"].tolist() == [8, 6, 6, *[1] * 6]
+    assert turned["conformer_flags"] == "given reordered"
+    assert turned["z"].tolist() == z.tolist()
+    broken = pos.copy()
+    broken[4] = broken[5]
+    wrong = [("c1ccccc1Br", pos, "coordinates of C2H6O, but the molecule is C6H5Br"), ("CCO", broken, "apart")]
+    wrong.append(("COC", pos, "not this molecule's"))
+    for smiles, coordinates, reason in wrong:
+        with pytest.raises(MoleculeError, match=reason) as caught:
+            extractor.featurize([smiles], z=[z], pos=[coordinates])
+        assert caught.value.smiles == smiles
+    (heavy,) = UniMolFeatureExtractor(hydrogens="none").featurize(["CCO"], z=[z], pos=[pos])
+    assert heavy["z"].tolist() == [6, 6, 8]
 
 
 def test_odd_atoms():
@@ -480,7 +509,7 @@ def test_collator_masks_as_the_original():
 @pytest.mark.parametrize(("noise_type", "bound"), [("normal", None), ("truncated_normal", 1.0), ("none", 0.0)])
 def test_noise(noise_type, bound):
     extractor = UniMolFeatureExtractor()
-    (feature,) = extractor.featurize(z=[np.full(100, 6)], pos=[np.random.default_rng(0).uniform(0, 9, (100, 3))])
+    (feature,) = extractor.featurize(z=[np.full(125, 6)], pos=[2.0 * np.indices((5, 5, 5)).reshape(3, -1).T])
     options = {"noise": 0.5, "noise_type": noise_type, "mask_probability": 1.0, "leave_probability": 0.0}
     batch = UniMolDataCollator(extractor, **options)([{**feature, "row_id": row} for row in range(20)])
     shift = (batch["pos"] - batch["target_pos"])[:, 1:-1]
@@ -543,6 +572,61 @@ def test_conversion(head, tmp_path):
     assert not any(info.values())
 
 
+def state_with_outputs(head: str, outputs: int = 2) -> dict[str, torch.Tensor]:
+    """A file of the original whose property head has several outputs."""
+    state = original_state("a/", **SMALL, head=head)
+    generator = torch.Generator().manual_seed(0)
+    state["classification_head.out_proj.weight"] = torch.randn(outputs, SMALL["hidden"], generator=generator) / 6
+    state["classification_head.out_proj.bias"] = torch.randn(outputs, generator=generator)
+    return state
+
+
+@pytest.mark.parametrize("head", ["tanh", "linear"])
+@torch.no_grad()
+def test_two_classes_become_one_logit(head, tmp_path, capsys):
+    """A softmax over two classes, as unimol_tools has it for a binary task, is the sigmoid of one logit here."""
+    from hf_molrep import AutoModelForMoleculePropertyPrediction
+    from hf_molrep.cli import main
+
+    state = state_with_outputs(head)
+    torch.save({"model_state_dict": state}, tmp_path / "model_0.pth")
+    command = ["convert", "uni_mol", str(tmp_path / "model_0.pth"), str(tmp_path / "out"), "--hydrogens", "all"]
+    assert main([*command, "--problem-type", "classification", "--task-names", "p_np"]) == 0
+    model = AutoModelForMoleculePropertyPrediction.from_pretrained(tmp_path / "out")
+    assert (model.config.problem_type, model.config.id2label) == ("multi_label_classification", {0: "p_np"})
+    pos = np.random.default_rng(0).normal(size=(2, 3, 3))
+    inputs = dict(UniMolFeatureExtractor()(z=[[6, 8, 7], [6, 6, 9]], pos=list(pos), return_tensors="pt"))
+    hidden = model.uni_mol(**inputs).pooler_output
+    if head == "tanh":
+        dense = (state[f"classification_head.dense.{part}"] for part in ("weight", "bias"))
+        hidden = torch.tanh(torch.nn.functional.linear(hidden, *dense))
+    out_proj = [state[f"classification_head.out_proj.{part}"] for part in ("weight", "bias")]
+    logits = torch.nn.functional.linear(hidden, *out_proj)
+    expected = logits.softmax(-1)[:, 1:]
+    assert (expected[0] - expected[1]).abs() > 1e-3
+    torch.testing.assert_close(model(**inputs).predictions, expected, atol=1e-6, rtol=0)
+
+    # two binary tasks look the same: their names say that they are meant
+    capsys.readouterr()
+    command += ["--problem-type", "multi_label_classification"]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "say problem_type 'classification'" in error
+    assert "say the two task_names" in error
+    assert main([*command, "--task-names", "one"]) == 2
+    assert "1 task_names (one) for 2 outputs" in capsys.readouterr().err
+    assert main([*command, "--task-names", '["one", "two"]']) == 0
+    model = AutoModelForMoleculePropertyPrediction.from_pretrained(tmp_path / "out")
+    assert model.config.id2label == {0: "one", 1: "two"}
+    torch.testing.assert_close(model(**inputs).predictions, logits.sigmoid(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("outputs", "complaint"), [(1, "the property head has one"), (3, "the property head has 3")])
+def test_other_numbers_of_classes_are_refused(outputs, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        convert_model(state_with_outputs("linear", outputs), problem_type="classification")
+
+
 def test_what_cannot_be_converted(tmp_path):
     state = original_state("a/", **SMALL)
     file = tmp_path / "weights.pt"
@@ -565,6 +649,13 @@ def test_what_cannot_be_converted(tmp_path):
     torch.save({"model": original_state("a/", **SMALL, head="linear")}, file)
     with pytest.raises(ValueError, match="say its problem_type"):
         convert(file, tmp_path / "out", hydrogens="all")
+    with pytest.raises(ValueError, match="no field 'head_typ'; did you mean 'head_type'"):
+        convert_model(state, head_typ="linear")
+    torch.save({"model": state}, file)
+    with pytest.raises(ValueError, match="no property head that problem_type, task_names could be of"):
+        convert(file, tmp_path / "out", hydrogens="all", problem_type="classification", task_names="p_np")
+    with pytest.raises(ValueError, match="and this has none"):
+        convert_model(state, problem_type="classification")
     assert len(NAMES) == len(set(NAMES.values()))
 
 
@@ -587,11 +678,11 @@ def test_parity_at_full_size():
         np.testing.assert_allclose(given, golden[f"mol{row}_atom_repr"], atol=1e-5, rtol=0)
 
 
-def save_seeing_distances(folder) -> UniMolFeatureExtractor:
+def save_seeing_distances(folder, **options) -> UniMolFeatureExtractor:
     """A tiny checkpoint whose random weights see distances."""
     torch.manual_seed(0)
     UniMolForPreTraining(tiny_config(kernel_init="uniform", initializer_range=0.3)).save_pretrained(folder)
-    extractor = UniMolFeatureExtractor()
+    extractor = UniMolFeatureExtractor(**options)
     extractor.save_pretrained(folder)
     return extractor
 
@@ -636,11 +727,11 @@ def test_columns_give_their_coordinates(tmp_path):
     from hf_molrep.cli import main
     from hf_molrep.finetuning import finetune
 
-    extractor = save_seeing_distances(tmp_path / "tiny")
+    extractor = save_seeing_distances(tmp_path / "tiny", hydrogens="none")
     # a chain of n atoms, straight, at two spacings: the same SMILES, told apart by its coordinates alone
     z = [[6] * n for n in range(2, 6) for _ in range(2)] + [None]
     pos = [
-        [1.2 * (1 + row % 2) * k if axis == 0 else 0.0 for k in range(len(atoms)) for axis in range(3)]
+        [(1.2 + row % 2) * k if axis == 0 else 0.0 for k in range(len(atoms)) for axis in range(3)]
         for row, atoms in enumerate(z[:-1])
     ] + [None]
     columns = {"smiles": ["C" * (row // 2 + 2) for row in range(9)], "atomic_numbers": z, "coordinates": pos}
@@ -652,6 +743,8 @@ def test_columns_give_their_coordinates(tmp_path):
     table = pq.read_table(tmp_path / "out.parquet")
     errors = table["error"].to_pylist()
     assert errors[:8] == [None] * 8
+    assert table.column_names[-5:] == ["smiles_used", "conformer_status", "conformer_flags", "error", "embedding"]
+    assert table["conformer_flags"].to_pylist() == ["given"] * 8 + [None]
     assert "no atoms" in errors[8]
     embedded = np.array(table["embedding"].to_pylist()[:8])
     with torch.no_grad():
@@ -664,8 +757,13 @@ def test_columns_give_their_coordinates(tmp_path):
     options = ["--labels", "stretched", "--split", "column:part", "--epochs", "1", "--batch-size", "2", "--quiet"]
     assert main(["finetune", str(data), "--output", tuned, "--model", model, *options]) == 0
     assert "no atoms" in (tmp_path / "tuned" / "report" / "skipped.csv").read_text()
+    rows = json.loads((tmp_path / "tuned" / "report" / "metrics.json").read_text())["rows"]
+    assert (rows["conformer_status"], rows["conformer_flags"]) == ({"3d": 8}, {"given": 8})
     assert main(["predict", str(data), str(tmp_path / "said.parquet"), "--model", tuned, "--quiet"]) == 0
-    said = pq.read_table(tmp_path / "said.parquet")["predicted_stretched"].to_pylist()
+    predicted = pq.read_table(tmp_path / "said.parquet")
+    assert predicted.column_names[-4:] == ["conformer_status", "conformer_flags", "predicted_stretched", "error"]
+    assert predicted["conformer_status"].to_pylist() == ["3d"] * 8 + [None]
+    said = predicted["predicted_stretched"].to_pylist()
     assert said[0] != said[1]
     assert said[8] is None
 

@@ -16,7 +16,12 @@ def tiny_config(dropout: float = 0.0, **options) -> UniMolConfig:
 
 
 def atoms_and_coordinates(smiles: str) -> tuple[np.ndarray, np.ndarray]:
-    """Atomic numbers of the heavy atoms, and coordinates (angstrom) drawn by the molecule: no real geometry."""
+    """Atomic numbers of the heavy atoms, and coordinates (angstrom) drawn by the molecule: no real geometry, but no
+    atoms upon each other."""
     z = np.array([atom.GetAtomicNum() for atom in parse(smiles).GetAtoms()])
     rng = np.random.default_rng(zlib.crc32(canonical_smiles(smiles).encode()))
-    return z, 2.0 * rng.standard_normal((len(z), 3))
+    while True:
+        pos = 2.0 * rng.standard_normal((len(z), 3))
+        distances = np.linalg.norm(pos[:, None] - pos, axis=-1)[~np.eye(len(z), dtype=bool)]
+        if (distances > 1.2).all():
+            return z, pos
