@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import (
+    AutoConfig,
     AutoProcessor,
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -28,7 +29,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from .chem.smiles import MoleculeError
-from .inference import reads, reports_of
+from .inference import check_processor, reads, reports_of
 from .metrics import GREATER_IS_BETTER, METRICS, property_metrics
 from .models.auto import method_of
 from .property_models import label_scale, load_model_for_finetuning, quiet
@@ -322,6 +323,8 @@ def finetune(
         raise ValueError("resume needs the output_dir of the run that is to be continued")
 
     processor = _load_processor(checkpoint, processor_options or {})
+    if not processor_options:  # which the model is changed with
+        check_processor(processor, AutoConfig.from_pretrained(checkpoint))
     geometry = {} if z is None and pos is None else {"z": z, "pos": pos}
     if geometry and not reads(processor, "geometry"):
         raise ValueError(f"{type(processor).__name__} does not read coordinates")

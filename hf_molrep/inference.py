@@ -50,13 +50,34 @@ def load_checkpoint(auto_class: type, name: str, device: str | torch.device | No
     Args:
         auto_class: `transformers.AutoModel`, `AutoModelForMoleculePropertyPrediction`, ...
         name: a folder, a Hub repository, or the name of a checkpoint that is shipped with the package.
+    Raises:
+        ValueError: see [`check_processor`].
     """
     from transformers import AutoProcessor
 
     path = resolve_checkpoint(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = auto_class.from_pretrained(path, dtype=torch.float32)
-    return model.to(device).eval(), AutoProcessor.from_pretrained(path)
+    model, processor = auto_class.from_pretrained(path, dtype=torch.float32), AutoProcessor.from_pretrained(path)
+    check_processor(processor, model.config)
+    return model.to(device).eval(), processor
+
+
+def check_processor(processor: Any, config: Any) -> None:
+    """
+    Refuse a processor that makes something else than the model was made for (its `config_fields`: hydrogens, the
+    number of labels of pre-training, ...).
+
+    Raises:
+        ValueError: names what differs.
+    """
+    fields = getattr(processor, "config_fields", dict)()
+    wrong = [
+        f"{name} {value!r}, not {getattr(config, name)!r}"
+        for name, value in fields.items()
+        if getattr(config, name) != value
+    ]
+    if wrong:
+        raise ValueError(f"the processor does not fit the model, it has {' and '.join(wrong)}")
 
 
 def resolve_checkpoint(name: str) -> str:

@@ -11,7 +11,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .chem.smiles import MoleculeError
 from .embedding import pooled
-from .inference import Inferred, infer
+from .inference import Inferred, check_processor, infer
 from .models.auto import AutoModelForMoleculePropertyPrediction
 from .prediction import predictions, task_names, task_units
 
@@ -45,6 +45,7 @@ class _MoleculePipeline(Pipeline):
         stock = {name: kwargs.pop(name) for name in signature(Pipeline.__init__).parameters if name in kwargs}
         self._sanitize_parameters(**kwargs)
         super().__init__(model=model, processor=processor, **stock)
+        check_processor(self.processor, self.model.config)
         self._options = self._sanitize_parameters(**options)[0]
         # pipeline() loads a checkpoint in the dtype asked for; a model object is left as it is and run under autocast
         self._autocast = dtype if isinstance(dtype, torch.dtype) and dtype != self.model.dtype else None

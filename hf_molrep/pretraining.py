@@ -17,7 +17,7 @@ from transformers import HfArgumentParser, ProcessorMixin, TrainingArguments, se
 from transformers.trainer_utils import get_last_checkpoint
 
 from .configuration import check_fields
-from .inference import reads
+from .inference import check_processor, reads
 from .metrics import retrieval_compute_metrics
 from .models.auto import METHODS, Method
 from .training import MoleculeTrainer, bf16_is_fast
@@ -162,21 +162,6 @@ def load_processor(method_name: str, data: PreTrainingDataArguments):
     return processor
 
 
-def check_processor(processor, config, checkpoint: str) -> None:
-    """
-    Raises:
-        ValueError: the checkpoint's configuration does not have what the processor makes, for instance as many labels.
-    """
-    fields = getattr(processor, "config_fields", dict)()
-    wrong = [
-        f"{name} {value}, not {getattr(config, name)}"
-        for name, value in fields.items()
-        if getattr(config, name) != value
-    ]
-    if wrong:
-        raise ValueError(f"the processor does not fit {checkpoint}, it has {' and '.join(wrong)}")
-
-
 def last_checkpoint(data: PreTrainingDataArguments, training: TrainingArguments) -> str | None:
     """The checkpoint in `output_dir` from which a run goes on; None: it starts anew."""
     if data.restart or not os.path.isdir(training.output_dir):
@@ -224,7 +209,7 @@ def main(
         program: how this is called on a command line; None: `hf-molrep pretrain METHOD`.
     Raises:
         ValueError: options that do not fit the method, the data or each other; see also [`load_processor`],
-            [`check_processor`] and [`prepare`].
+            [`~hf_molrep.inference.check_processor`] and [`prepare`].
     """
     if method_name not in METHODS:
         raise ValueError(f"{method_name!r} is none of the methods here: {', '.join(METHODS)}")
@@ -248,7 +233,7 @@ def main(
     method = METHODS[method_name]
     processor = make_processor(data, training) if make_processor else load_processor(method_name, data)
     if data.model:
-        check_processor(processor, method.config.from_pretrained(data.model), data.model)
+        check_processor(processor, method.config.from_pretrained(data.model))
     makes_labels = hasattr(processor, "context_labels")
     if makes_labels:  # once, with the features
         processor.context_labels = True

@@ -267,7 +267,7 @@ def convert(
         }
         if given := [name for name, value in of_heads.items() if value is not None]:
             raise ValueError(f"the file has no property head that {', '.join(given)} could be of")
-    model = convert_model(state, **options)
+    model = convert_model(state, hydrogens=hydrogens, **options)
     if model.config.vocab_size != len(TOKENS):
         raise ValueError(f"the weights have {model.config.vocab_size} tokens, those of molecules {len(TOKENS)}")
     out = Path(out)

@@ -93,6 +93,10 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
             dimensions=self.dimensions,
         )
 
+    def config_fields(self) -> dict[str, str]:
+        """What the configuration of a model takes from here."""
+        return {"hydrogens": self.hydrogens}
+
     def to_dict(self) -> dict:
         saved = super().to_dict()
         return {key: saved[key] for key in saved if key not in ("cache", "processes", "time_limit", "_generator")}

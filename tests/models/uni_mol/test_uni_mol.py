@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import pipeline
 
 from hf_molrep import (
     UniMolConfig,
@@ -681,10 +682,35 @@ def test_parity_at_full_size():
 def save_seeing_distances(folder, **options) -> UniMolFeatureExtractor:
     """A tiny checkpoint whose random weights see distances."""
     torch.manual_seed(0)
-    UniMolForPreTraining(tiny_config(kernel_init="uniform", initializer_range=0.3)).save_pretrained(folder)
     extractor = UniMolFeatureExtractor(**options)
+    config = tiny_config(kernel_init="uniform", initializer_range=0.3, **extractor.config_fields())
+    UniMolForPreTraining(config).save_pretrained(folder)
     extractor.save_pretrained(folder)
     return extractor
+
+
+def test_an_extractor_with_other_hydrogens_is_refused(tmp_path):
+    """Not where fine-tuning is asked to change them: the model is then one of the new ones."""
+    from transformers import AutoModel
+
+    from hf_molrep.finetuning import finetune
+    from hf_molrep.inference import load_checkpoint
+
+    folder, hydrogens = str(tmp_path), {"hydrogens": "none"}
+    save_seeing_distances(folder)
+    z, pos = zip(*map(atoms_and_coordinates, ["CCO", "CC", "CN"]), strict=True)
+    features = UniMolFeatureExtractor(**hydrogens).featurize(z=z, pos=pos)
+    data = (["CCO", "CC", "CN"], np.arange(3.0)[:, None], ["x"], "regression", {"train": [0, 1, 2]})
+    tuned = finetune(folder, *data, features=features, processor_options=hydrogens, epochs=1)
+    assert tuned.model.config.hydrogens == tuned.processor.hydrogens == "none"
+    UniMolFeatureExtractor(**hydrogens).save_pretrained(folder)
+    message = "does not fit the model, it has hydrogens 'none', not 'all'"
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(AutoModel, folder)
+    with pytest.raises(ValueError, match=message):
+        pipeline("molecule-embedding", model=folder)
+    with pytest.raises(ValueError, match=message):
+        finetune(folder, *data)
 
 
 def test_an_sdf_gives_its_coordinates(tmp_path, capsys):
