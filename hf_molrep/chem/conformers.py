@@ -58,6 +58,7 @@ FLAGS = {
     "layout": "no 3D coordinates were found, or only a layout was asked for: a drawing in the plane",
     "given": "coordinates of the user",
     "hydrogens_added": "hydrogens were added to coordinates of the user, by ideal geometry",
+    "atoms_left_out": "more atoms than the model takes: a seeded choice of them",
     "reordered": "coordinates of the user were brought into the order of the molecule by their connectivity",
 }
 _RDKIT = tuple(f"rdkit.Chem.{name}" for name in ("rdDistGeom", "rdForceFieldHelpers", "rdDepictor"))

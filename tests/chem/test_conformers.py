@@ -117,6 +117,7 @@ def test_every_flag_is_explained():
         "layout",
         "given",
         "hydrogens_added",
+        "atoms_left_out",
         "reordered",
     }
     assert used == set(FLAGS)
@@ -728,6 +729,12 @@ def test_another_database_is_refused(tmp_path):
     with pytest.raises(ValueError, match="not a cache of conformers"):
         ConformerCache(path).get("settings", ["C"])
     assert path.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"no place for the cache of conformers, .*cache\.sqlite \(see HF_MOLREP_CACHE\)"):
+        generate_conformers(["CCO"], cache=tmp_path / "file" / "cache.sqlite")
 
 
 def test_a_read_only_file_is_read(tmp_path, monkeypatch):

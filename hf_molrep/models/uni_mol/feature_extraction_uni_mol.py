@@ -182,7 +182,8 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         feature = self._tokens(molecule.z, molecule.pos, smiles, "SMILES")
         feature["smiles_used"] = molecule.smiles
         feature["conformer_status"] = molecule.status
-        feature["conformer_flags"] = " ".join(molecule.flags)
+        left_out = ["atoms_left_out"] if len(feature["z"]) < len(molecule.z) else []
+        feature["conformer_flags"] = " ".join([*molecule.flags, *left_out])
         return feature
 
     def _tokens(self, z: np.ndarray, pos: np.ndarray, name: str, notation: str) -> dict:

@@ -455,7 +455,7 @@ def test_odd_atoms():
     assert [feature["input_ids"].tolist()[1:-1] for feature in features] == [[4, UNKNOWN], [4], [UNKNOWN, UNKNOWN]]
 
 
-def test_sample_of_atoms():
+def test_sample_of_atoms(tmp_path):
     """The same molecule gets the same choice, wherever it stands; another seed another one."""
     z, pos = np.tile([6, 7, 8], 4), np.arange(36.0).reshape(12, 3) ** 1.5
     extractor = UniMolFeatureExtractor(max_atoms=8, too_many_atoms="sample")
@@ -464,6 +464,9 @@ def test_sample_of_atoms():
     assert np.array_equal(first["pos"], second["pos"])
     other = UniMolFeatureExtractor(max_atoms=8, too_many_atoms="sample", seed=1).featurize(z=[z], pos=[pos])[0]
     assert not np.array_equal(first["pos"], other["pos"])
+    extractor.cache = tmp_path / "conformers.sqlite"
+    decane, methane = extractor.featurize(["CCCCCCCCCC", "C"])
+    assert (decane["conformer_flags"], methane["conformer_flags"]) == ("atoms_left_out", "")
 
 
 def test_extractor_is_saved(tmp_path):
