@@ -431,6 +431,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "updates for all neural columns.",
         *(f"- {task}: not counted, {reason}." for task, reason in NOT_COUNTED.items() if task in args.tasks),
         *(f"- {column} on {task}: seeds {seeds}." for task, column, seeds in fewer),
+        *(f"- {column} on {task}: left out (--leave-out)." for task, column in args.leave_out),
         *(f"- {data.note}." for data in loaded.values()),
     ]
     write_report(args.name, "\n".join(text), {"results": raw, "verdicts": judged}, args, checkpoint)

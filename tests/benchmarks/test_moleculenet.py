@@ -185,7 +185,7 @@ def test_tables_are_joined(tmp_path, capsys):
             for seed in seeds
         ]
         asked = {"model": model, "seeds": seeds, "split_names": ["scaffold"], "trials": 2, "epochs": 1, "updates": 1}
-        asked["tasks"] = [task]
+        asked |= {"tasks": [task], "float32": True}
         settings = {"arguments": asked, "checkpoint": "0" * 12}
         (tmp_path / f"{name}.json").write_text(json.dumps({"settings": settings, "results": entries}))
 
