@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"- {asked['model']} ({report['settings']['checkpoint']}) on {', '.join(asked['tasks'])}: splits "
             f"{', '.join(asked['split_names'])}, seeds {asked['seeds']}, settings per column: {asked['trials']}, "
             f"{asked['epochs']} epochs and at least {asked['updates']} updates, "
-            f"{'fp32' if asked['float32'] else 'bf16 autocast where the processor has it'}."
+            f"{'fp32' if asked.get('float32') else 'bf16 autocast where the processor has it'}."
         )
         found: dict[tuple[str, str], dict[str, list[float]]] = {}
         for entry in report["results"]:
