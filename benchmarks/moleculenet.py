@@ -315,9 +315,10 @@ def join(report: dict, args, checkpoint: str, raw: list[dict], judged: list[dict
         raise ValueError(f"the report is of checkpoint {earlier['checkpoint']}, this run of {fingerprint(checkpoint)}")
     if args.trials != 1:
         raise ValueError("--join needs --trials 1: settings are chosen with the first of all seeds")
-    for name in ("trials", "epochs", "updates", "batch_size", "float32", "trees", "resamples"):
-        if earlier["arguments"][name] != getattr(args, name):
-            raise ValueError(f"the report has {name} {earlier['arguments'][name]}, this run {getattr(args, name)}")
+    asked = {"float32": False, **earlier["arguments"]}  # older than the option
+    for name in ("split_names", "trials", "epochs", "updates", "batch_size", "float32", "trees", "resamples"):
+        if asked[name] != getattr(args, name):
+            raise ValueError(f"the report has {name} {asked[name]}, this run {getattr(args, name)}")
     fields = ("task", "variant", "column", "split", "seed")
     here = {tuple(entry[field] for field in fields) for entry in raw}
     for entry in report["results"]:
@@ -414,13 +415,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             more = [value for value in report["settings"]["arguments"][name] if value not in getattr(args, name)]
             setattr(args, name, [*getattr(args, name), *more])
     args.seeds = sorted(args.seeds)
-    runs: dict[tuple[str, str], set[int]] = {}
+    seeds: dict[str, dict[str, set[int]]] = {}
     for entry in raw:
         key = entry["task"], entry["variant"]
         if key not in loaded:
             loaded[key] = Data(*key, args.split_names, args.splits, args.data)
-        runs.setdefault((entry["task"], entry["column"]), set()).add(entry["seed"])
-    fewer = [(*key, sorted(seeds)) for key, seeds in runs.items() if seeds != set(args.seeds)]
+        seeds.setdefault(entry["task"], {}).setdefault(entry["column"], set()).add(entry["seed"])
+    fewer = [
+        f"- {task}, {', '.join(columns)}: seeds {sorted(run)}."
+        for task, of_columns in seeds.items()
+        for run in sorted({tuple(sorted(each)) for each in of_columns.values()} - {tuple(args.seeds)})
+        if (columns := [column for column, each in of_columns.items() if tuple(sorted(each)) == run])
+    ]
     text = [
         "# MoleculeNet, scaffold splits\n",
         table(raw, judged, args.columns, {key: len(data.smiles) for key, data in loaded.items()}),
@@ -430,7 +436,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"- Settings per column: {args.trials}, chosen on validation; {args.epochs} epochs and at least {args.updates} "
         "updates for all neural columns.",
         *(f"- {task}: not counted, {reason}." for task, reason in NOT_COUNTED.items() if task in args.tasks),
-        *(f"- {column} on {task}: seeds {seeds}." for task, column, seeds in fewer),
+        *fewer,
         *(f"- {column} on {task}: left out (--leave-out)." for task, column in args.leave_out),
         *(f"- {data.note}." for data in loaded.values()),
     ]

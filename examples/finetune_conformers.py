@@ -68,6 +68,7 @@ else:
         intermediate_size=4 * args.hidden_size,
         num_recycles=args.recycles,
         kernel_init="uniform",
+        **processor.config_fields(),
     )
     model = UniMolForConformerGeneration(config)
 

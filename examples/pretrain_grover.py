@@ -33,14 +33,14 @@ class Arguments(PreTrainingDataArguments):
 
 
 def make_processor(data: Arguments, training: TrainingArguments) -> GroverFeatureExtractor:
-    """With the vocabularies of `--model`, of `--processor`, of the run that goes on, or newly learned ones."""
+    """With the vocabularies of the run that goes on, of `--model`, of `--processor`, or newly learned ones."""
+    if checkpoint := last_checkpoint(data, training):
+        return GroverFeatureExtractor.from_pretrained(checkpoint)  # its heads know no contexts but their own
     if data.model:
-        return load_processor("grover", data)  # its heads know no contexts but their own
+        return load_processor("grover", data)
     extractor = GroverFeatureExtractor.from_pretrained(data.processor) if data.processor else GroverFeatureExtractor()
     if extractor.atom_vocabulary is not None:
         return extractor
-    if checkpoint := last_checkpoint(data, training):
-        return GroverFeatureExtractor.from_pretrained(checkpoint)
     folder = Path(training.output_dir) / "processor"
     with training.main_process_first(local=training.save_on_each_node, desc="vocabularies"):
         if training.should_save:

@@ -10,8 +10,8 @@ from transformers import PreTrainedConfig
 
 from .hub import RemoteCodeMixin
 
-# What transformers writes into config.json (its Trainer the special tokens), or takes as an argument, beside the fields
-# of the class.
+# What transformers writes into config.json (its Trainer the special tokens and use_cache), or takes as an argument,
+# beside the fields of the class.
 KEYWORDS = {
     "_name_or_path",
     "attn_implementation",
@@ -24,6 +24,7 @@ KEYWORDS = {
     "output_attentions",
     "pad_token_id",
     "torch_dtype",
+    "use_cache",
 }
 
 

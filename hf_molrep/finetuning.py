@@ -163,7 +163,13 @@ def _selection(metric: str | None, problem_type: str, labels: np.ndarray) -> str
 
 
 def _load_processor(checkpoint: str, options: Mapping[str, Any]):
-    """The processor of a checkpoint with some of its options changed; ValueError for one that it does not have."""
+    """
+    The processor of a checkpoint with some of its options changed (the model is then changed with them).
+
+    Raises:
+        ValueError: as saved it does not fit the model; an option that it does not have.
+    """
+    check_processor(AutoProcessor.from_pretrained(checkpoint), AutoConfig.from_pretrained(checkpoint))
     processor = AutoProcessor.from_pretrained(checkpoint, **options)
     for name, value in options.items():
         if not hasattr(processor, name) or getattr(processor, name) != value:
@@ -323,8 +329,6 @@ def finetune(
         raise ValueError("resume needs the output_dir of the run that is to be continued")
 
     processor = _load_processor(checkpoint, processor_options or {})
-    if not processor_options:  # which the model is changed with
-        check_processor(processor, AutoConfig.from_pretrained(checkpoint))
     geometry = {} if z is None and pos is None else {"z": z, "pos": pos}
     if geometry and not reads(processor, "geometry"):
         raise ValueError(f"{type(processor).__name__} does not read coordinates")

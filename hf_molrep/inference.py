@@ -65,7 +65,7 @@ def load_checkpoint(auto_class: type, name: str, device: str | torch.device | No
 def check_processor(processor: Any, config: Any) -> None:
     """
     Refuse a processor that makes something else than the model was made for (its `config_fields`: hydrogens, the
-    number of labels of pre-training, ...).
+    number of labels of pre-training, ...). What a configuration leaves open (None) is not compared.
 
     Raises:
         ValueError: names what differs.
@@ -74,7 +74,7 @@ def check_processor(processor: Any, config: Any) -> None:
     wrong = [
         f"{name} {value!r}, not {getattr(config, name)!r}"
         for name, value in fields.items()
-        if getattr(config, name) != value
+        if getattr(config, name) not in (value, None)
     ]
     if wrong:
         raise ValueError(f"the processor does not fit the model, it has {' and '.join(wrong)}")
@@ -314,7 +314,7 @@ def _collect(features, places, outputs, reports, on_error, first):
     rows = {} if outputs is None else dict(zip(places.tolist(), outputs.cpu().numpy(), strict=True))
     for place, feature in enumerate(features):
         if not isinstance(feature, MoleculeError):
-            told = {name: feature[name] for name in reports}
+            told = {name: feature[name] for name in reports if name in feature}
             yield Inferred(rows[place].copy(), feature.get("smiles_used"), told)
         elif on_error == "skip":
             yield feature

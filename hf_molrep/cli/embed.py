@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         schema = _schema(reader, args, model, processor)
         if args.output == "-":
             return _stream(args, reader, model, processor, schema)
-        settings = _settings(args, reader, model, processor)
+        settings = _settings(args, reader, model, processor) | {"columns written": schema.names}
         _prepare_parts(parts, settings, args.resume)
         try:
             for number, digest, table in _embedded(args, reader, model, processor, schema, parts):

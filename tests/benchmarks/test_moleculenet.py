@@ -160,10 +160,11 @@ def test_tasks_and_seeds_of_earlier_reports_stand_in_the_same_table(tmp_path, da
 
     run("forest", "bbbp", "0", "--columns", "pre-trained", "Morgan + RF")
     page, _ = run("fewer", "bbbp", "1", *neural, "--join", "forest")
-    assert "- random weights on bbbp: seeds [1].\n- Morgan + RF on bbbp: seeds [0]." in page
+    assert "- bbbp, Morgan + RF: seeds [0].\n- bbbp, random weights: seeds [1]." in page
     for message, own in {
         "pre-trained, balanced-0, 0, which is here already": [],
         "has epochs 1, this run 2": ["--epochs", "2"],
+        "has split_names": ["--split-names", "scaffold"],
         "needs --trials 1": ["--trials", "2"],
     }.items():
         with pytest.raises(ValueError, match=message):

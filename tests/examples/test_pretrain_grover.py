@@ -99,10 +99,10 @@ def test_going_on_from_a_checkpoint(pretrain, tmp_path):
     other = save_tiny_checkpoint(tmp_path / "other", pre_training=True, atom_vocab_size=4)
     size = len(tiny_processor().atom_vocabulary)
     with pytest.raises(ValueError, match=rf"does not fit the model, it has atom_vocab_size {size}, not 4"):
-        pretrain(4, "--model", other)
+        pretrain(4, "--model", other, "--restart")
     GroverFeatureExtractor().save_pretrained(other)
     with pytest.raises(ValueError, match=r"other has no vocabularies of contexts.*cannot be learned again"):
-        pretrain(4, "--model", other)
+        pretrain(4, "--model", other, "--restart")
 
 
 def test_fewer_molecules_than_a_batch(pretrain):

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from hf_molrep.cli import main
+from hf_molrep.configuration import check_fields
 from hf_molrep.models.auto import METHODS
 
 MOLECULES = ["CCO", "COc1ccccc1", "C[C@H](N)C(=O)O", "C/C=C/C", "COC", "Cc1ccccc1O", "CC(=O)NCO", "CC(C)=C"]
@@ -40,6 +41,7 @@ def test_it_runs(repository, tmp_path, monkeypatch, capfd):
     assert embeddings.shape == (8, 24)
     assert embeddings.isfinite().all()
     assert embeddings.unique(dim=0).shape == (8, 24)
+    check_fields(type(model.config), json.loads((output / "config.json").read_text()))  # as Trainer writes it
 
 
 @pytest.mark.parametrize("method", ["molclr", "uni_mol"])

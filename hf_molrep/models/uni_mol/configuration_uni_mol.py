@@ -18,7 +18,7 @@ class UniMolConfig(MoleculeConfig):
         vocab_size: tokens: padding, beginning, end, unknown element, 26 elements, mask. Pairs of tokens have
             `vocab_size ** 2` types.
         hydrogens: which of them are atoms to these weights: `"all"`, `"polar"` (those on carbon left out) or `"none"`.
-            [`UniMolFeatureExtractor`] has the same setting, and must agree.
+            [`UniMolFeatureExtractor`] has the same setting, and must agree; None: not known.
         num_attention_heads: also the width of the pair representation.
         num_kernels: Gaussian functions of the distance.
         kernel_init: weights of the Gaussian kernel before training: `"normal"` of width `initializer_range`, as the
@@ -53,7 +53,7 @@ class UniMolConfig(MoleculeConfig):
     ]
 
     vocab_size: int = 31
-    hydrogens: Literal["all", "polar", "none"] = "all"
+    hydrogens: Literal["all", "polar", "none"] | None = None
     hidden_size: int = 512
     num_hidden_layers: int = 15
     num_attention_heads: int = 64

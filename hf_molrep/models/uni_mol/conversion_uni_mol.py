@@ -254,10 +254,13 @@ def convert(
             )
         options = {"problem_type": problem_type}
         for name, scale in (("label_mean", label_mean), ("label_std", label_std)):
+            if isinstance(scale, str):
+                raise ValueError(f"{name} is a number, or a list of numbers, not {scale!r}")
             if scale is not None:
                 options[name] = [float(value) for value in ([scale] if isinstance(scale, int | float) else scale)]
         if task_names is not None:
-            options["id2label"] = dict(enumerate([task_names] if isinstance(task_names, str) else task_names))
+            names = list(task_names) if isinstance(task_names, list | tuple) else [task_names]
+            options["id2label"] = dict(enumerate(map(str, names)))
     else:
         of_heads = {
             "problem_type": problem_type,

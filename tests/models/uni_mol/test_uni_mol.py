@@ -712,8 +712,9 @@ def test_an_extractor_with_other_hydrogens_is_refused(tmp_path):
         load_checkpoint(AutoModel, folder)
     with pytest.raises(ValueError, match=message):
         pipeline("molecule-embedding", model=folder)
-    with pytest.raises(ValueError, match=message):
-        finetune(folder, *data)
+    for options in ({}, {"max_atoms": 99}):
+        with pytest.raises(ValueError, match=message):
+            finetune(folder, *data, processor_options=options)
 
 
 def test_an_sdf_gives_its_coordinates(tmp_path, capsys):
@@ -764,6 +765,7 @@ def test_columns_give_their_coordinates(tmp_path):
         for row, atoms in enumerate(z[:-1])
     ] + [None]
     columns = {"smiles": ["C" * (row // 2 + 2) for row in range(9)], "atomic_numbers": z, "coordinates": pos}
+    columns["smiles"][7] = None  # its coordinates are enough
     columns |= {"stretched": [row % 2 for row in range(9)], "part": ["train"] * 6 + ["valid", "valid", "test"]}
     data, model = tmp_path / "in.parquet", str(tmp_path / "tiny")
     pq.write_table(pa.table(columns), data)
@@ -773,7 +775,7 @@ def test_columns_give_their_coordinates(tmp_path):
     errors = table["error"].to_pylist()
     assert errors[:8] == [None] * 8
     assert table.column_names[-5:] == ["smiles_used", "conformer_status", "conformer_flags", "error", "embedding"]
-    assert table["conformer_flags"].to_pylist() == ["given"] * 8 + [None]
+    assert table["conformer_flags"].to_pylist() == ["given"] * 7 + [None] * 2
     assert "no atoms" in errors[8]
     embedded = np.array(table["embedding"].to_pylist()[:8])
     with torch.no_grad():
@@ -787,11 +789,11 @@ def test_columns_give_their_coordinates(tmp_path):
     assert main(["finetune", str(data), "--output", tuned, "--model", model, *options]) == 0
     assert "no atoms" in (tmp_path / "tuned" / "report" / "skipped.csv").read_text()
     rows = json.loads((tmp_path / "tuned" / "report" / "metrics.json").read_text())["rows"]
-    assert (rows["conformer_status"], rows["conformer_flags"]) == ({"3d": 8}, {"given": 8})
+    assert (rows["conformer_status"], rows["conformer_flags"]) == ({"3d": 7}, {"given": 7})
     assert main(["predict", str(data), str(tmp_path / "said.parquet"), "--model", tuned, "--quiet"]) == 0
     predicted = pq.read_table(tmp_path / "said.parquet")
     assert predicted.column_names[-4:] == ["conformer_status", "conformer_flags", "predicted_stretched", "error"]
-    assert predicted["conformer_status"].to_pylist() == ["3d"] * 8 + [None]
+    assert predicted["conformer_status"].to_pylist() == ["3d"] * 7 + [None] * 2
     said = predicted["predicted_stretched"].to_pylist()
     assert said[0] != said[1]
     assert said[8] is None
