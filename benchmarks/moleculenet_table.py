@@ -24,14 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked = report["settings"]["arguments"]
         if asked["model"] not in models:
             models.append(asked["model"])
-        run: dict[str, set[int]] = {}
+        seeds: dict[str, set[int]] = {}
         for entry in report["results"]:
-            run.setdefault(entry["task"], set()).add(entry["seed"])
-        fewer = "".join(f" ({task}: {sorted(of)})" for task, of in run.items() if of != set(asked["seeds"]))
+            seeds.setdefault(entry["task"], set()).add(entry["seed"])
+        fewer = "".join(f" ({task}: {sorted(own)})" for task, own in seeds.items() if own != set(asked["seeds"]))
         protocols.append(
             f"- {asked['model']} ({report['settings']['checkpoint']}) on {', '.join(asked['tasks'])}: splits "
-            f"{', '.join(asked['split_names'])}, seeds {asked['seeds']}{fewer}, settings per column: {asked['trials']}, "
-            f"{asked['epochs']} epochs and at least {asked['updates']} updates, "
+            f"{', '.join(asked['split_names'])}, seeds {asked['seeds']}{fewer}, settings per column: "
+            f"{asked['trials']}, {asked['epochs']} epochs and at least {asked['updates']} updates, "
             f"{'fp32' if asked.get('float32') else 'bf16 autocast where the processor has it'}."
         )
         found: dict[tuple[str, str], dict[str, list[float]]] = {}
@@ -44,10 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for title, values in columns.items():
                 row[title] = max(row.get(title, []), values, key=len)
     columns = [f"{model}, {column}" for model in models for column in NEURAL]
-    found_columns = set().union(*scores.values())
-    columns += [
-        column for column in SETTINGS if column not in NEURAL and (column in COLUMNS or column in found_columns)
-    ]
+    run = set().union(*scores.values())
+    columns += [column for column in SETTINGS if column not in NEURAL and (column in COLUMNS or column in run)]
     rows = [
         [*key, *(mean_sd(row[column]) if column in row else "not run" for column in columns)]
         for key, row in scores.items()
