@@ -34,7 +34,8 @@ class UniMolDataCollator:
         noise, noise_type: `"uniform"` in -noise ... noise angstrom along each axis, `"normal"` of that width,
             `"truncated_normal"` (cut at twice the width), or `"none"`.
         conformers: of molecules that have several: `"random"`: one per epoch (the paper, in training), `"all"` (the
-            paper, in evaluation) or `"first"`. None: `"random"` in pre-training, `"all"` where there are labels.
+            paper, in evaluation) or `"first"`. None: `"random"` in pre-training, `"all"` where there are labels, which
+            may be for evaluation: ask for `"random"` in training (by default there is one conformer).
         seed, epoch: each molecule draws from `default_rng([seed, epoch, row_id])`; a trainer sets `epoch`.
 
     A molecule of few atoms may have none chosen, here as in the original.
