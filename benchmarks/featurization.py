@@ -5,8 +5,8 @@
 Every round measures the floor (RDKit's parsing, from strings, nothing kept), each feature scheme from SMILES to batches
 of 64 molecules, PyTorch Geometric's own `from_smiles` with `Batch`, and where it is installed (it pins another RDKit)
 chemprop's featurizer with its batches, one after the other; what counts is the median over the rounds of the ratio to
-the floor of the same round. `clean` standardises as every checkpoint here does by
-default, `none` takes the SMILES as drawn, as the originals, PyG and chemprop do.
+the floor of the same round. `clean` standardises as every checkpoint here does by default, `none` takes the SMILES as
+drawn, as the originals, PyG and chemprop do.
 
 cuik-molmaker (C++, `cuik_molmaker_pin` 2026.3.6 with its RDKit) was tried as an optional short way: its arrays are the
 same for the 83 to 98 % of molecules that it can describe; as a share of RDKit's parsing it gave 1.2 to 1.3 times the

@@ -169,8 +169,10 @@ def _load_processor(checkpoint: str, options: Mapping[str, Any]):
     Raises:
         ValueError: as saved it does not fit the model; an option that it does not have.
     """
-    check_processor(AutoProcessor.from_pretrained(checkpoint), AutoConfig.from_pretrained(checkpoint))
-    processor = AutoProcessor.from_pretrained(checkpoint, **options)
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    check_processor(processor, AutoConfig.from_pretrained(checkpoint))
+    if options:
+        processor = AutoProcessor.from_pretrained(checkpoint, **options)
     for name, value in options.items():
         if not hasattr(processor, name) or getattr(processor, name) != value:
             raise ValueError(f"{type(processor).__name__} does not take {name}={value!r}")

@@ -33,6 +33,11 @@ class Inferred(NamedTuple):
     smiles_used: str | None
     reports: dict[str, str]
 
+    @property
+    def told(self) -> dict[str, str]:
+        """All that is said beside the output, by name."""
+        return ({} if self.smiles_used is None else {"smiles_used": self.smiles_used}) | self.reports
+
 
 def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     """`torch.bfloat16` for `"bfloat16"`, and so on. Raises ValueError for what is no floating-point type."""

@@ -11,7 +11,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .chem.smiles import MoleculeError
 from .embedding import pooled
-from .inference import Inferred, check_processor, infer
+from .inference import check_processor, infer
 from .models.auto import AutoModelForMoleculePropertyPrediction
 from .prediction import predictions, task_names, task_units
 
@@ -89,7 +89,7 @@ class _MoleculePipeline(Pipeline):
         return (
             {self._result_key: None, "error": result.reason}
             if isinstance(result, MoleculeError)
-            else self.postprocess(result.output) | _told(result)
+            else self.postprocess(result.output) | result.told
             for result in inferred
         )
 
@@ -144,11 +144,6 @@ class MoleculePropertyPredictionPipeline(_MoleculePipeline):
             "predictions": dict(zip(names, output.tolist(), strict=True)),
             "units": task_units(self.model.config),
         }
-
-
-def _told(result: Inferred) -> dict[str, str]:
-    """What the model saw, where that is SMILES, and how its coordinates came about, where it has any."""
-    return ({} if result.smiles_used is None else {"smiles_used": result.smiles_used}) | result.reports
 
 
 def _texts(inputs: Any, column: str) -> Any:

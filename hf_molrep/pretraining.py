@@ -137,7 +137,7 @@ def load_processor(method_name: str, data: PreTrainingDataArguments):
     default settings.
 
     Raises:
-        ValueError: the folder of tokenizers is not there, or vocabularies are missing that have to be learned.
+        ValueError: the folder of tokenizers is not there.
     """
     # not AutoProcessor: a folder of settings alone, without config.json, does not tell it the method
     method, source = METHODS[method_name], data.processor or data.model
@@ -148,18 +148,7 @@ def load_processor(method_name: str, data: PreTrainingDataArguments):
                 f"{method_name} needs its tokenizers, and there is no folder {source} in {os.getcwd()}: run this where "
                 "the repository is, or name a folder with --processor"
             )
-    processor = method.processor.from_pretrained(source) if source else method.processor()
-    if getattr(processor, "atom_vocabulary", ()) is None:
-        if data.model:
-            raise ValueError(
-                f"{source} has no vocabularies of contexts; those on which {data.model} was trained cannot be learned "
-                "again, so name a folder that has them with --processor"
-            )
-        raise ValueError(
-            f"{source or method_name} has no vocabularies of contexts: pre-train with examples/pretrain_grover.py, "
-            "which learns them from the training molecules, or name a folder that has some with --processor"
-        )
-    return processor
+    return method.processor.from_pretrained(source) if source else method.processor()
 
 
 def last_checkpoint(data: PreTrainingDataArguments, training: TrainingArguments) -> str | None:

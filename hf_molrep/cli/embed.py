@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         schema = _schema(reader, args, model, processor)
         if args.output == "-":
             return _stream(args, reader, model, processor, schema)
-        settings = _settings(args, reader, model, processor) | {"columns written": schema.names}
+        settings = _settings(args, reader, schema, model, processor)
         _prepare_parts(parts, settings, args.resume)
         try:
             for number, digest, table in _embedded(args, reader, model, processor, schema, parts):
@@ -135,7 +135,9 @@ def _schema(reader: MoleculeReader, args: argparse.Namespace, model: Any, proces
     return schema.with_metadata({**(own.metadata or {}), b"hf_molrep": json.dumps(made).encode()})
 
 
-def _settings(args: argparse.Namespace, reader: MoleculeReader, model: Any, processor: Any) -> dict[str, Any]:
+def _settings(
+    args: argparse.Namespace, reader: MoleculeReader, schema: "pa.Schema", model: Any, processor: Any
+) -> dict[str, Any]:
     """All that decides what the rows of the output hold, but for the rows of the input, which have digests."""
     import tempfile
 
@@ -154,7 +156,7 @@ def _settings(args: argparse.Namespace, reader: MoleculeReader, model: Any, proc
         "checkpoint": digest.hexdigest(),
         "kind": reader.kind,
         "column": reader.column,
-        "columns": reader.schema.names,
+        "columns": schema.names,
         "dtype": args.dtype,
         "device": next(model.parameters()).device.type,
         "batch_tokens": args.batch_tokens,
@@ -272,7 +274,7 @@ def _with_results(own: "pa.RecordBatch", results: list, schema: "pa.Schema") -> 
             told.append({"error": result.reason})
         else:
             values[row] = result.output
-            told.append({"smiles_used": result.smiles_used, **result.reports})
+            told.append(result.told)
     names = schema.names[len(own.columns) : -1]
     columns = [*own.columns, *(pa.array([each.get(name) for each in told], pa.string()) for name in names)]
     columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=type_, mask=pa.array(failed)))

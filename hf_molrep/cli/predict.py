@@ -125,10 +125,7 @@ def _with_results(own: "pa.RecordBatch", results: list, schema: "pa.Schema", tas
     for row, result in enumerate(results):
         if not failed[row]:
             values[row] = result.output
-    told = [
-        {"error": result.reason} if bad else {"smiles_used": result.smiles_used, **result.reports}
-        for result, bad in zip(results, failed, strict=True)
-    ]
+    told = [{"error": result.reason} if bad else result.told for result, bad in zip(results, failed, strict=True)]
 
     def texts(name: str) -> pa.Array:
         return pa.array([each.get(name) for each in told], pa.string())

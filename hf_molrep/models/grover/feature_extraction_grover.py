@@ -121,7 +121,10 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
             ValueError: there are no vocabularies.
         """
         if self.atom_vocabulary is None or self.bond_vocabulary is None:
-            raise ValueError("this extractor has no vocabularies of contexts; learn(smiles) makes them")
+            raise ValueError(
+                "this extractor has no vocabularies of contexts: learn(smiles) makes them, as in "
+                "examples/pretrain_grover.py; a model that has been pre-trained needs those that it was trained with"
+            )
         atom_number = {context: number for number, context in enumerate(self.atom_vocabulary)}
         bond_number = {context: number for number, context in enumerate(self.bond_vocabulary)}
         found = []
