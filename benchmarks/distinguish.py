@@ -24,7 +24,7 @@ from benchmarks import frozen
 from benchmarks.report import SPLITS, argument_parser, data_folder, markdown_table, write_report
 from hf_molrep.chem import MoleculeError, canonical_smiles, inchikey_block, molecular_formula, parse, random_smiles
 from hf_molrep.chem.fingerprints import morgan_fingerprints
-from hf_molrep.inference import resolve_checkpoint
+from hf_molrep.inference.checkpoints import resolve_checkpoint
 
 SEEN = 1e-4
 ACID, AMINE = "[CX3](=O)[OX2H1]", "[NX3;!$(N-C=[O,S,N]);!$(N-[a]);!$(N-[!#6;!#1]);!$(N-C#N)]-[CX4]"

@@ -43,7 +43,7 @@ def prepared_batches(
     processor, smiles: list[str], window: int, batch_tokens: int, device: str
 ) -> tuple[list, int, int]:
     """The batches that `embed()` makes, on the device; their tokens without and with padding."""
-    from hf_molrep.inference import token_batches
+    from hf_molrep.inference.engine import token_batches
 
     batches, tokens, padded = [], 0, 0
     for first in range(0, len(smiles), window):
@@ -60,8 +60,9 @@ def rates(args: argparse.Namespace, smiles: list[str], threads: int) -> dict:
     """Part 1."""
     from transformers import AutoModel
 
-    from hf_molrep.embedding import embed
-    from hf_molrep.inference import BATCH_TOKENS, WINDOW, load_checkpoint
+    from hf_molrep.inference.checkpoints import load_checkpoint
+    from hf_molrep.inference.embedding import embed
+    from hf_molrep.inference.engine import BATCH_TOKENS, WINDOW
 
     torch.set_num_threads(threads)
     model, processor = load_checkpoint(AutoModel, args.model, args.device)
@@ -157,7 +158,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count()}), help="of torch")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the .md and .json written")
     args = parser.parse_args()
-    from hf_molrep.inference import resolve_checkpoint
+    from hf_molrep.inference.checkpoints import resolve_checkpoint
 
     smiles = zinc(data_folder(), args.rows)
     speed, peaks = [rates(args, smiles, threads) for threads in args.threads], memory(args, smiles)

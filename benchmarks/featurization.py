@@ -24,7 +24,7 @@ from pathlib import Path
 from benchmarks.report import RESULTS, data_folder, markdown_table, write_report
 from hf_molrep.chem.graph import SCHEMES
 from hf_molrep.chem.smiles import _quiet
-from hf_molrep.feature_extraction import MolGraphFeatureExtractor
+from hf_molrep.processing.graphs import MolGraphFeatureExtractor
 
 BARS = {"pretrain_gnns": 0.40, "ogb": 0.30, "dmp": 0.30, "grover": 0.20}
 BATCH = 64

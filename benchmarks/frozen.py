@@ -10,7 +10,7 @@ import torch
 from tqdm.auto import tqdm
 
 from hf_molrep.chem import MoleculeError
-from hf_molrep.embedding import embed as embed_each
+from hf_molrep.inference.embedding import embed as embed_each
 
 
 def load(model: str, seed: int | None = None):

@@ -41,7 +41,7 @@ from benchmarks.report import (
 from hf_molrep.chem import MoleculeError, inchikey_block
 from hf_molrep.chem.fingerprints import morgan_fingerprints
 from hf_molrep.data.splits import Split, read_split, write_split
-from hf_molrep.inference import resolve_checkpoint
+from hf_molrep.inference.checkpoints import resolve_checkpoint
 from hf_molrep.metrics import macro_f1
 
 RARE_BELOW = 50

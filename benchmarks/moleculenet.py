@@ -42,7 +42,7 @@ from hf_molrep.chem.fingerprints import morgan_fingerprints
 from hf_molrep.chem.smiles import parse
 from hf_molrep.data.datasets import MOLECULENET, label_matrix, load_moleculenet
 from hf_molrep.data.splits import make_split, read_split, write_split
-from hf_molrep.inference import resolve_checkpoint
+from hf_molrep.inference.checkpoints import resolve_checkpoint
 from hf_molrep.metrics import GREATER_IS_BETTER, mae, paired_bootstrap, pr_auc, property_metrics, rmse, roc_auc
 
 TASKS = ("bbbp", "bace", "sider", "tox21", "clintox", "esol", "freesolv", "lipophilicity")
@@ -167,7 +167,7 @@ def train(column: str, setting: dict, data: Data, split: dict, seed: int, checkp
         return fit_chemprop(setting, features, data.labels, split, problem_type, seed, rounds, args.batch_size)
     if column not in NEURAL:
         return fit_baseline(column, setting, features, data.labels, split, data.task.problem_type, seed, args.trees)
-    from hf_molrep.finetuning import finetune
+    from hf_molrep.training.finetuning import finetune
 
     usable = {part: [row for row in rows if isinstance(features[row], dict)] for part, rows in split.items()}
     if len(usable["valid"]) + len(usable["test"]) < len(split["valid"]) + len(split["test"]):

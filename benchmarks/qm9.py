@@ -37,7 +37,7 @@ from hf_molrep.chem.coordinates import stereo_from_coordinates
 from hf_molrep.chem.fingerprints import morgan_fingerprints
 from hf_molrep.chem.smiles import MoleculeError, inchikey_block
 from hf_molrep.data.splits import block_fraction
-from hf_molrep.inference import resolve_checkpoint
+from hf_molrep.inference.checkpoints import resolve_checkpoint
 
 TARGETS = ["homo", "lumo", "gap"]
 EV_PER_HARTREE = 27.211386245988
@@ -154,7 +154,7 @@ def errors(column: str, setting: dict, task: Task, source: str, seed: int, check
     """Mean absolute error on validation (standardised, mean over targets) and absolute errors of the test molecules."""
     features = task.features(column, source, checkpoint)
     if column in NEURAL:
-        from hf_molrep.finetuning import finetune
+        from hf_molrep.training.finetuning import finetune
 
         result = finetune(
             checkpoint,

@@ -29,7 +29,7 @@ from benchmarks.fingerprints import tanimoto
 from benchmarks.report import argument_parser, data_folder, markdown_table, mean_sd, write_report
 from hf_molrep.chem import parse
 from hf_molrep.chem.fingerprints import morgan_fingerprints
-from hf_molrep.inference import resolve_checkpoint
+from hf_molrep.inference.checkpoints import resolve_checkpoint
 from hf_molrep.metrics import retrieval_ranks
 
 KS = (1, 5, 10)

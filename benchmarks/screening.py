@@ -37,7 +37,7 @@ from benchmarks.report import (
 from hf_molrep.chem import MoleculeError, canonical_smiles_batch
 from hf_molrep.chem.fingerprints import morgan_fingerprints
 from hf_molrep.chem.fragments import scaffold
-from hf_molrep.inference import resolve_checkpoint
+from hf_molrep.inference.checkpoints import resolve_checkpoint
 
 ALPHA, TOP, QUERIES, DISSIMILAR = 20.0, 0.01, 5, 0.4
 METRICS = ("auc", "bedroc", "ef1")

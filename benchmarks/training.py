@@ -91,7 +91,7 @@ def main() -> None:
 
     from transformers import AutoProcessor
 
-    from hf_molrep.pretraining import make_config
+    from hf_molrep.training.pretraining import make_config
 
     processor = AutoProcessor.from_pretrained(options.processor)
     table = pd.read_parquet(options.pairs, columns=["smiles", "iupac_name", "formula"])

@@ -31,7 +31,7 @@ import torch
 from benchmarks.conformers import sample
 from benchmarks.models import measure, ratio
 from benchmarks.report import RESULTS, markdown_table, write_report
-from hf_molrep.inference import BATCH_TOKENS, token_batches
+from hf_molrep.inference.engine import BATCH_TOKENS, token_batches
 from hf_molrep.models.uni_mol import UniMolFeatureExtractor
 from hf_molrep.models.uni_mol.conversion_uni_mol import convert_model
 from hf_molrep.models.uni_mol.feature_extraction_uni_mol import SYMBOLS, TOKENS

@@ -25,7 +25,7 @@ from hf_molrep.chem.conformer_clustering import conformer_pools
 from hf_molrep.chem.smiles import MoleculeError
 from hf_molrep.data.conformer_pairs import conformer_pairs, read_ensembles, read_molecules
 from hf_molrep.data.splits import scaffold_split
-from hf_molrep.training import MoleculeTrainer
+from hf_molrep.training.trainer import MoleculeTrainer
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data", required=True, help="Parquet table of reference conformers")

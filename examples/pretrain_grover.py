@@ -22,7 +22,7 @@ from transformers import TrainingArguments
 
 from hf_molrep import GroverConfig, GroverFeatureExtractor
 from hf_molrep.data.datasets import load_molecules
-from hf_molrep.pretraining import PreTrainingDataArguments, last_checkpoint, load_processor, main
+from hf_molrep.training.pretraining import PreTrainingDataArguments, last_checkpoint, load_processor, main
 
 
 @dataclass

@@ -12,7 +12,7 @@ batch is then that of all processes, negatives included). `--train_data` takes a
 them or a dataset on the Hub, with the columns `smiles` and `iupac_name`; `--help` lists every option.
 """
 
-from hf_molrep.pretraining import main
+from hf_molrep.training.pretraining import main
 
 if __name__ == "__main__":
     main("mm_deacon")

@@ -16,7 +16,7 @@ hydrogens. `{"objective": "attribute_masking", "feature_dim": null}` or `"contex
 the objectives of pretrain-gnns. `--help` lists every option.
 """
 
-from hf_molrep.pretraining import main
+from hf_molrep.training.pretraining import main
 
 if __name__ == "__main__":
     main("molclr")

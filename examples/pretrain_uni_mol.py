@@ -18,7 +18,7 @@ another feature extractor, for instance one without hydrogens or with ten confor
 lists every option.
 """
 
-from hf_molrep.pretraining import main
+from hf_molrep.training.pretraining import main
 
 if __name__ == "__main__":
     main("uni_mol")

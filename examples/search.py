@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoModel
 
-from hf_molrep.embedding import embed
-from hf_molrep.inference import load_checkpoint
-from hf_molrep.search import MoleculeIndex
+from hf_molrep.inference.checkpoints import load_checkpoint
+from hf_molrep.inference.embedding import embed
+from hf_molrep.inference.search import MoleculeIndex
 
 CHECKPOINT = sys.argv[1] if len(sys.argv) > 1 else "mm-deacon-mini"
 MOLECULES = Path(__file__).parent / "data" / "molecules.csv"

@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 
 _NAMES = {
     ".chem.smiles": ["MoleculeError"],
-    ".estimators": ["MoleculeEmbedder"],
-    ".feature_extraction": ["MolGraphFeatureExtractor"],
+    ".inference.estimators": ["MoleculeEmbedder"],
+    ".processing.graphs": ["MolGraphFeatureExtractor"],
     ".models.auto": [
         "METHODS",
         "AutoModelForConformerGeneration",

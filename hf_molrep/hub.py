@@ -10,7 +10,7 @@ which are plain `tokenizer.json` (`AutoTokenizer` without our import asks about 
 and needs none of it: `trust_remote_code=False`); `custom_pipelines`, which would ask for trust where the package is
 imported; our own Auto classes without the import; adapters; and the upload of pickles and of the state of a training
 run. transformers' own `Trainer.push_to_hub` does upload `training_args.bin`: use
-[`~hf_molrep.training.MoleculeTrainer`], [`push`] or `hf-molrep push`.
+[`~hf_molrep.training.trainer.MoleculeTrainer`], [`push`] or `hf-molrep push`.
 """
 
 import copy

@@ -16,7 +16,7 @@ _AUTO = "transformers.models.auto.configuration_auto"
 
 def register() -> None:
     """All methods with the Auto classes of transformers, our tasks with its pipelines; again changes nothing."""
-    from . import pipelines
+    from .inference import pipelines
     from .models import auto
 
     auto.register()

@@ -64,7 +64,7 @@ def test_import_is_cheap(repository, monkeypatch):
         "from transformers import AutoModel; import hf_molrep",
         "from hf_molrep import *",
         "import hf_molrep.hub",
-        "import hf_molrep.finetuning",
+        "import hf_molrep.training.finetuning",
     ],
 )
 def test_registered_when_used(first, repository, monkeypatch):

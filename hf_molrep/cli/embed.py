@@ -28,7 +28,7 @@ SHOWN_FAILURES = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `embed`."""
     from ..data.files import FORMATS, IN_SPACE
-    from ..inference import BATCH_TOKENS, WINDOW
+    from ..inference.engine import BATCH_TOKENS, WINDOW
 
     endings = ", ".join(FORMATS)
     parser.epilog = (
@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
         # after the checks, so that a mistyped column is reported at once
         from transformers import AutoModel
 
-        from ..inference import load_checkpoint, reads, reports_of
+        from ..inference.checkpoints import load_checkpoint
+        from ..inference.engine import reads, reports_of
 
         model, processor = load_checkpoint(AutoModel, args.model, args.device)
         _refuse_taken(args.input, reader.schema, reports_of(processor))
@@ -122,7 +123,7 @@ def _refuse_taken(source: str, own: "pa.Schema", added: Sequence[str]) -> None:
 def _schema(reader: MoleculeReader, args: argparse.Namespace, model: Any, processor: Any) -> "pa.Schema":
     import pyarrow as pa
 
-    from ..inference import reports_of
+    from ..inference.engine import reports_of
 
     own = reader.schema
     made = {"model": args.model, "kind": args.kind, "column": reader.column}
@@ -206,8 +207,8 @@ def _embedded(
     import pyarrow.parquet as pq
     from tqdm import tqdm
 
-    from ..embedding import pooled
-    from ..inference import infer
+    from ..inference.embedding import pooled
+    from ..inference.engine import infer
 
     waiting: deque[tuple[int, str, pa.RecordBatch]] = deque()
     bar = tqdm(total=reader.total, unit=" molecules", disable=args.quiet, mininterval=0.5)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..data.splits import Split
-    from ..finetuning import FinetuneResult
+    from ..training.finetuning import FinetuneResult
 
 PROBLEM_TYPES = {"regression": "regression", "classification": "multi_label_classification"}
 PART_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test"}
@@ -124,10 +124,11 @@ def run(args: argparse.Namespace) -> int:
     )
     from transformers import AutoProcessor
 
-    from ..finetuning import finetune
     from ..hub import save_checkpoint
-    from ..inference import reads, resolve_checkpoint
-    from ..property_models import quiet
+    from ..inference.checkpoints import resolve_checkpoint
+    from ..inference.engine import reads
+    from ..training.finetuning import finetune
+    from ..training.property_models import quiet
 
     checkpoint = resolve_checkpoint(args.model)
     geometry = data.geometry() if reads(AutoProcessor.from_pretrained(checkpoint), "geometry") else {}
@@ -258,7 +259,7 @@ def _write_report(
 
     from .. import __version__
     from ..data.splits import write_split
-    from ..reports import write_report
+    from ..training.reports import write_report
 
     report.mkdir(parents=True, exist_ok=True)
     write_split(report / "split.json", split, data.smiles)

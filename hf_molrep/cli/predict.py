@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `predict`."""
     from ..data.files import FORMATS, IN_SPACE
-    from ..inference import BATCH_TOKENS
+    from ..inference.engine import BATCH_TOKENS
 
     parser.epilog = (
         "OUT has all columns of IN, then smiles_used (the SMILES that the model saw), one column per task (values in "
@@ -52,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
         if not args.overwrite:
             raise ValueError(f"{args.output} exists: --overwrite replaces it")
     with MoleculeReader(args.input, args.column, format=args.input_format) as reader:
-        from ..inference import reads, reports_of
-        from ..prediction import task_units
-        from ..property_models import load_finetuned
+        from ..inference.checkpoints import load_finetuned
+        from ..inference.engine import reads, reports_of
+        from ..inference.prediction import task_units
 
         model, processor = load_finetuned(args.model, args.device)
         reader.in_space(partial(reads, processor))
@@ -95,8 +95,8 @@ def _predicted(
     """Each piece of the input with what the model says of its molecules."""
     from tqdm import tqdm
 
-    from ..inference import WINDOW, infer
-    from ..prediction import predictions
+    from ..inference.engine import WINDOW, infer
+    from ..inference.prediction import predictions
 
     waiting: deque[pa.RecordBatch] = deque()
 

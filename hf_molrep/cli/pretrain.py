@@ -1,4 +1,4 @@
-"""`hf-molrep pretrain METHOD ...`: hands over to the method's pre-training in `hf_molrep.pretraining`."""
+"""`hf-molrep pretrain METHOD ...`: hands over to the method's pre-training in `hf_molrep.training.pretraining`."""
 
 import argparse
 
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from ..pretraining import main
+    from ..training.pretraining import main
 
     main(args.method, args.arguments)
     return 0

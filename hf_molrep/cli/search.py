@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from ..search import MoleculeIndex, choose_metric
+    from ..inference.search import MoleculeIndex, choose_metric
 
     if args.top < 1:
         raise ValueError("--top is at least 1")
@@ -62,8 +62,8 @@ def _by_embedding(args: argparse.Namespace, index: Any) -> list:
     import numpy as np
     from transformers import AutoModel
 
-    from ..embedding import embed
-    from ..inference import load_checkpoint
+    from ..inference.checkpoints import load_checkpoint
+    from ..inference.embedding import embed
 
     if args.model and index.embeddings is not None and args.model != index.model:
         raise ValueError(f"{args.index} was embedded by {index.model!r}, not by {args.model!r}; embed it anew")

@@ -77,7 +77,7 @@ def grouped_order(
 
 def join_graphs(features: Sequence[dict], scheme: Scheme) -> dict[str, np.ndarray | int]:
     """
-    Molecules, as [`~hf_molrep.feature_extraction.MolGraphFeatureExtractor`] describes each, to one graph of several
+    Molecules, as [`~hf_molrep.processing.graphs.MolGraphFeatureExtractor`] describes each, to one graph of several
     components: `x` `[atoms, f]`, `edge_index` int64 `[2, edges]`, `edge_attr` `[edges, g]`, `batch` int64 `[atoms]`,
     `num_graphs`; `x` and `edge_attr` are int64 indices, or float32 where the scheme is one-hot. Edges keep their order.
 

@@ -6,9 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from hf_molrep.inference import resolve_checkpoint
-from hf_molrep.prediction import predict, task_names
-from hf_molrep.property_models import load_finetuned
+from hf_molrep.inference.checkpoints import load_finetuned, resolve_checkpoint
+from hf_molrep.inference.prediction import predict, task_names
 from tests.models.mm_deacon.tiny import save_tiny_checkpoint
 
 

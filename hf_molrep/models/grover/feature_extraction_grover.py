@@ -9,7 +9,7 @@ from transformers import BatchFeature
 from ...chem.context_labels import context_vocabulary, molecule_contexts
 from ...chem.descriptors import DESCRIPTOR_NAMES, normalized_descriptors
 from ...chem.smiles import MoleculeError, standard_mol
-from ...feature_extraction import MolGraphFeatureExtractor
+from ...processing.graphs import MolGraphFeatureExtractor
 
 
 class GroverFeatureExtractor(MolGraphFeatureExtractor):
@@ -25,7 +25,7 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
             gives to the property head (see [`~hf_molrep.chem.descriptors.normalized_descriptors`]), of the standardised
             molecule without explicit hydrogens. The model then has `features_dim=200`. They take far longer than the
             graph.
-        others: see [`~hf_molrep.feature_extraction.MolGraphFeatureExtractor`].
+        others: see [`~hf_molrep.processing.graphs.MolGraphFeatureExtractor`].
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
         self.descriptors = descriptors
 
     def featurize(self, smiles: Sequence[str], on_error: str = "raise") -> list[dict | MoleculeError]:
-        """See [`~hf_molrep.feature_extraction.MolGraphFeatureExtractor.featurize`], `context_labels`, `descriptors`."""
+        """See [`~hf_molrep.processing.graphs.MolGraphFeatureExtractor.featurize`], `context_labels`, `descriptors`."""
         found = super().featurize(smiles, on_error)
         valid = [place for place, feature in enumerate(found) if isinstance(feature, dict)]
         if self.context_labels:
@@ -60,7 +60,7 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
 
     def pad(self, features: Sequence[dict], return_tensors: str | None = "pt") -> BatchFeature:
         """
-        See [`~hf_molrep.feature_extraction.MolGraphFeatureExtractor.pad`]; molecules that have `features` give float32
+        See [`~hf_molrep.processing.graphs.MolGraphFeatureExtractor.pad`]; molecules that have `features` give float32
         `features` `[molecules, 200]` (or as many as they have).
 
         Raises:

@@ -1,6 +1,6 @@
 """MolCLR feature extractor."""
 
-from ...feature_extraction import MolGraphFeatureExtractor
+from ...processing.graphs import MolGraphFeatureExtractor
 
 
 class MolCLRFeatureExtractor(MolGraphFeatureExtractor):

@@ -27,10 +27,10 @@ from hf_molrep.chem import MoleculeError
 from hf_molrep.chem.context_labels import context_vocabulary, molecule_contexts
 from hf_molrep.chem.descriptors import normalized_descriptors
 from hf_molrep.cli import main
-from hf_molrep.finetuning import finetune
+from hf_molrep.inference.checkpoints import load_finetuned
 from hf_molrep.models.grover.conversion_grover import convert_model, read_file
 from hf_molrep.models.grover.modeling_grover import BRANCHES, draw_hops, make_graph
-from hf_molrep.property_models import load_finetuned
+from hf_molrep.training.finetuning import finetune
 from tests.models.common import MethodLaws, draw_weights
 from tests.models.grover.tiny import MOLECULES, save_tiny_checkpoint, tiny_config, tiny_processor
 from tests.models.laws.hooks import GOLDENS
@@ -446,7 +446,7 @@ def test_graphs_of_other_schemes_are_refused():
     """By every model, whether atoms or bonds or both are foreign; a molecule without bonds too."""
     from torch_geometric.utils import from_smiles
 
-    from hf_molrep.feature_extraction import MolGraphFeatureExtractor
+    from hf_molrep.processing.graphs import MolGraphFeatureExtractor
 
     pyg = from_smiles("CCO")
     own = dict(tiny_processor()(["CCO", "C"], return_tensors="pt"))

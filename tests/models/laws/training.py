@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import TrainerCallback, TrainingArguments
 
-from hf_molrep.training import MoleculeTrainer
+from hf_molrep.training.trainer import MoleculeTrainer
 from tests.models.laws.checks import require, require_same, tensors
 from tests.models.laws.hooks import MethodHooks
 from tests.models.laws.two_processes import two_process_gradients

@@ -21,7 +21,7 @@ from hf_molrep.models.molclr import (
     MolCLRModel,
 )
 from hf_molrep.models.molclr.conversion_molclr import convert_model, read_state
-from hf_molrep.pretraining import collator_fields
+from hf_molrep.training.pretraining import collator_fields
 from tests.models.common import MethodLaws, draw_weights
 from tests.models.laws.hooks import GOLDENS
 from tests.models.molclr.tiny import original_shapes, original_weights, tiny_config
@@ -417,7 +417,7 @@ def test_foreign_graphs_are_refused():
     """Columns of other schemes, and bonds that this model has no rows for, in pre-training too, eager and compiled."""
     from torch_geometric.utils import from_smiles
 
-    from hf_molrep.feature_extraction import MolGraphFeatureExtractor
+    from hf_molrep.processing.graphs import MolGraphFeatureExtractor
 
     model, trained = MolCLRModel(tiny_config()).eval(), MolCLRForPreTraining(tiny_config())
     pyg = from_smiles("CCO")
@@ -573,7 +573,7 @@ def test_batches_are_not_grouped_by_size(tmp_path):
     """Batch norm would take the size of the molecules out of every batch of one size."""
     import pandas as pd
 
-    from hf_molrep.pretraining import PreTrainingDataArguments, prepare
+    from hf_molrep.training.pretraining import PreTrainingDataArguments, prepare
 
     pd.DataFrame({"smiles": ["CCO", "C1CC", "C" * 9, "CC"]}).to_parquet(tmp_path / "m.parquet")
     table = prepare(str(tmp_path / "m.parquet"), MolCLRFeatureExtractor(), PreTrainingDataArguments(""), "data")

@@ -696,8 +696,8 @@ def test_an_extractor_with_other_hydrogens_is_refused(tmp_path):
     """Not where fine-tuning is asked to change them: the model is then one of the new ones."""
     from transformers import AutoModel
 
-    from hf_molrep.finetuning import finetune
-    from hf_molrep.inference import load_checkpoint
+    from hf_molrep.inference.checkpoints import load_checkpoint
+    from hf_molrep.training.finetuning import finetune
 
     folder, hydrogens = str(tmp_path), {"hydrogens": "none"}
     save_seeing_distances(folder)
@@ -755,7 +755,7 @@ def test_columns_give_their_coordinates(tmp_path):
     import pyarrow.parquet as pq
 
     from hf_molrep.cli import main
-    from hf_molrep.finetuning import finetune
+    from hf_molrep.training.finetuning import finetune
 
     extractor = save_seeing_distances(tmp_path / "tiny", hydrogens="none")
     # a chain of n atoms, straight, at two spacings: the same SMILES, told apart by its coordinates alone

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hf_molrep.metrics import roc_auc
-from hf_molrep.reports import draw_learning_curve, draw_parity, draw_roc, roc_curve, write_json, write_report
+from hf_molrep.training.reports import draw_learning_curve, draw_parity, draw_roc, roc_curve, write_json, write_report
 
 
 def test_roc_curve_of_a_worked_example():

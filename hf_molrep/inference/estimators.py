@@ -6,9 +6,10 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .chem.smiles import MoleculeError
+from ..chem.smiles import MoleculeError
+from .checkpoints import load_checkpoint
 from .embedding import embed
-from .inference import BATCH_TOKENS, load_checkpoint
+from .engine import BATCH_TOKENS
 
 
 class MoleculeEmbedder(TransformerMixin, BaseEstimator):
@@ -26,7 +27,7 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         model: folder, Hub repository or name of a shipped checkpoint; or a model object, with its `processor`.
         kind: `"smiles"`, or `"iupac"` names.
         on_error: `"raise"`, or `"skip"`: a row of NaN for a molecule that fails.
-        batch_tokens, dtype, device: see [`~hf_molrep.inference.infer`].
+        batch_tokens, dtype, device: see [`~hf_molrep.inference.engine.infer`].
 
     Attributes:
         n_features_out_: width of the embedding.

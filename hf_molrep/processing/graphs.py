@@ -6,10 +6,10 @@ from inspect import signature
 import numpy as np
 from transformers import BatchFeature, FeatureExtractionMixin
 
-from .chem.graph import SCHEMES, mols_to_graphs
-from .chem.smiles import STANDARDIZE_MODES, MoleculeError, standard_mol
-from .data.batching import join_graphs
-from .hub import RemoteCodeMixin
+from ..chem.graph import SCHEMES, mols_to_graphs
+from ..chem.smiles import STANDARDIZE_MODES, MoleculeError, standard_mol
+from ..data.batching import join_graphs
+from ..hub import RemoteCodeMixin
 
 CHUNK = 64  # molecules whose arrays are made together: so few stay in the processor's cache
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from .chem.smiles import MoleculeError, canonical_smiles, canonical_smiles_batch
-from .data.files import MoleculeReader
-from .inference import Kind
+from ..chem.smiles import MoleculeError, canonical_smiles, canonical_smiles_batch
+from ..data.files import MoleculeReader
+from .engine import Kind
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,7 +93,7 @@ class MoleculeIndex:
         )
 
     def embed(self, model: Any, processor: Any, **options: Any) -> None:
-        """Make `embeddings` with a model; options as in [`~hf_molrep.inference.infer`]."""
+        """Make `embeddings` with a model; options as in [`~hf_molrep.inference.engine.infer`]."""
         from .embedding import embed
 
         width = model.config.hidden_size
@@ -140,7 +140,7 @@ class MoleculeIndex:
         Raises:
             MoleculeError: a query that cannot be read. ValueError: the index holds names.
         """
-        from .chem.fingerprints import morgan_fingerprints, tanimoto
+        from ..chem.fingerprints import morgan_fingerprints, tanimoto
 
         if self.kind != "smiles":
             raise ValueError("fingerprints need SMILES, and the index holds names: use the metric 'embedding'")
@@ -162,7 +162,7 @@ class MoleculeIndex:
         ]
 
     def _packed_fingerprints(self) -> Iterator[np.ndarray]:
-        from .chem.fingerprints import morgan_fingerprints
+        from ..chem.fingerprints import morgan_fingerprints
 
         for first in range(0, len(self.molecules), _ROWS):
             chunk = self.molecules[first : first + _ROWS]
@@ -204,7 +204,7 @@ def _matrix(column: Any) -> np.ndarray:
 
 def _embed_settings(path: str, format: str | None) -> dict[str, Any] | None:
     """What `hf-molrep embed` wrote into its Parquet file; None for any other file."""
-    from .data.files import file_format
+    from ..data.files import file_format
 
     if path == "-" or path.endswith(".gz") or file_format(path, format) != "parquet":
         return None

@@ -9,8 +9,8 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 
-from .data.batching import grouped_order
-from .hub import push
+from ..data.batching import grouped_order
+from ..hub import push
 
 
 def bf16_is_fast(device: str) -> bool:

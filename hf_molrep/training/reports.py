@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .metrics import property_metrics
+from ..metrics import property_metrics
 
 MAX_PANELS = 16  # tasks drawn in one parity plot
 MAX_LEGEND = 8  # ROC curves that get a colour and a line in the legend
@@ -161,7 +161,7 @@ def write_report(
     `metrics.json`, `learning_curve.png` and, with a test part that has labels, `roc.png` or `parity.png`.
 
     Args:
-        result: a [`~hf_molrep.finetuning.FinetuneResult`].
+        result: a [`~hf_molrep.training.finetuning.FinetuneResult`].
         labels: `[molecules, tasks]` that `parts` index.
         more: what else stands in `metrics.json`, before the settings.
     Returns:

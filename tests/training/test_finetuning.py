@@ -10,11 +10,11 @@ from transformers import AutoProcessor, TrainerCallback
 
 from hf_molrep import AutoModelForMoleculePropertyPrediction
 from hf_molrep.chem.smiles import MoleculeError
-from hf_molrep.finetuning import FeatureRows, finetune
-from hf_molrep.prediction import predict
-from hf_molrep.property_models import label_scale, load_finetuned, load_model_for_finetuning
-
-from .models.mm_deacon.tiny import save_tiny_checkpoint
+from hf_molrep.inference.checkpoints import load_finetuned
+from hf_molrep.inference.prediction import predict
+from hf_molrep.training.finetuning import FeatureRows, finetune
+from hf_molrep.training.property_models import label_scale, load_model_for_finetuning
+from tests.models.mm_deacon.tiny import save_tiny_checkpoint
 
 # Chains and rings of growing size, every second one an alcohol: the label is easily read off the SMILES.
 SMILES = [

@@ -108,7 +108,7 @@ def test_bad_molecules_keep_their_places():
 
 
 def test_many_molecules_are_made_in_chunks():
-    from hf_molrep.feature_extraction import CHUNK
+    from hf_molrep.processing.graphs import CHUNK
 
     extractor = MolGraphFeatureExtractor()
     given = ["C" * (1 + place % 7) for place in range(CHUNK + 5)]

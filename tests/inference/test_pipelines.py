@@ -153,11 +153,11 @@ def test_a_saved_pipeline_asks_for_no_remote_code(pipe, tmp_path, expected):
 
 
 def test_registering_twice_changes_nothing(caplog):
-    from hf_molrep.pipelines import register
+    from hf_molrep.inference.pipelines import register
 
     register()
     assert not caplog.records
-    assert hf_molrep.pipelines.register is register
+    assert hf_molrep.inference.pipelines.register is register
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_molrep.chem.smiles import MoleculeError
-from hf_molrep.embedding import embed
-from hf_molrep.inference import infer, load_checkpoint
+from hf_molrep.inference.checkpoints import load_checkpoint
+from hf_molrep.inference.embedding import embed
+from hf_molrep.inference.engine import infer
+from hf_molrep.inference.prediction import predict, task_names, task_units
 from hf_molrep.models.mm_deacon import MMDeaconForPropertyPrediction, MMDeaconModel
-from hf_molrep.prediction import predict, task_names, task_units
 from tests.models.mm_deacon.tiny import NAMES, SMILES, save_tiny_checkpoint, tiny_config, tiny_processor
 
 BAD = {

@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoProcessor
 
 import hf_molrep.cli.embed as embed_command
 from hf_molrep.cli import COMMANDS, main
-from hf_molrep.embedding import embed
+from hf_molrep.inference.embedding import embed
 from tests.models.mm_deacon.tiny import NAMES, SMILES, save_tiny_checkpoint
 
 BAD = ["", " ", "C1CC", "C(C)(C)(C)(C)C", "C" * 100_000, "NaN"]
@@ -164,7 +164,7 @@ def test_a_killed_run_continues_to_the_same_file(run, checkpoint, tmp_path):
 
     output, parts = tmp_path / "out.parquet", tmp_path / "out.parquet.parts"
     command = [sys.executable, "-m", "hf_molrep.cli", "embed", "-", str(output), "--model", checkpoint]
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     with subprocess.Popen(
         [*command, "--device", "cpu", "--quiet", *arguments],
         env={**os.environ, "PYTHONPATH": str(root)},

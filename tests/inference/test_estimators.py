@@ -14,8 +14,8 @@ from sklearn.utils import estimator_checks
 
 from hf_molrep import MoleculeEmbedder
 from hf_molrep.chem.smiles import MoleculeError
-from hf_molrep.embedding import embed
-from hf_molrep.inference import load_checkpoint
+from hf_molrep.inference.checkpoints import load_checkpoint
+from hf_molrep.inference.embedding import embed
 from tests.models.mm_deacon.tiny import NAMES, SMILES, save_tiny_checkpoint
 
 

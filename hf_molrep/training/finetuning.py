@@ -28,12 +28,13 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
-from .chem.smiles import MoleculeError
-from .inference import check_processor, reads, reports_of
-from .metrics import GREATER_IS_BETTER, METRICS, property_metrics
-from .models.auto import method_of
+from ..chem.smiles import MoleculeError
+from ..inference.checkpoints import check_processor
+from ..inference.engine import reads, reports_of
+from ..metrics import GREATER_IS_BETTER, METRICS, property_metrics
+from ..models.auto import method_of
 from .property_models import label_scale, load_model_for_finetuning, quiet
-from .training import MoleculeTrainer, bf16_is_fast
+from .trainer import MoleculeTrainer, bf16_is_fast
 
 PARTS = ("train", "valid", "test")
 
@@ -311,7 +312,7 @@ def finetune(
         truncation: shorten SMILES with more tokens than the model takes instead of leaving them out (sequence methods).
         z, pos: atomic numbers and coordinates of each molecule, for methods that read them, instead of computed ones.
         features: what `processor.featurize(smiles, on_error="skip")` gave, where it is already known.
-        config_overrides: see [`~hf_molrep.property_models.load_model_for_finetuning`].
+        config_overrides: see [`~hf_molrep.training.property_models.load_model_for_finetuning`].
         processor_options: options of the processor to change, for instance `{"descriptors": True}` of GROVER; what the
             model must then match (its `config_fields()`) is changed with them.
         collator_options: for the method's data collator in training, for instance `{"smiles_augmentation": 0.5}`.

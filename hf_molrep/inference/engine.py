@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import torch
 
-from .chem.smiles import MoleculeError
-from .data.files import Geometry
+from ..chem.smiles import MoleculeError
+from ..data.files import Geometry
 
 Kind = Literal["smiles", "iupac", "mol_block", "geometry"]
 
@@ -46,54 +46,6 @@ def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype is 'float32', 'bfloat16' or 'float16', not {dtype!r}")
     return dtype
-
-
-def load_checkpoint(auto_class: type, name: str, device: str | torch.device | None = None) -> tuple[Any, Any]:
-    """
-    Model (fp32, in evaluation mode, on `device`: by default a GPU if there is one) and processor of a checkpoint.
-
-    Args:
-        auto_class: `transformers.AutoModel`, `AutoModelForMoleculePropertyPrediction`, ...
-        name: a folder, a Hub repository, or the name of a checkpoint that is shipped with the package.
-    Raises:
-        ValueError: see [`check_processor`].
-    """
-    from transformers import AutoProcessor
-
-    path = resolve_checkpoint(name)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model, processor = auto_class.from_pretrained(path, dtype=torch.float32), AutoProcessor.from_pretrained(path)
-    check_processor(processor, model.config)
-    return model.to(device).eval(), processor
-
-
-def check_processor(processor: Any, config: Any) -> None:
-    """
-    Refuse a processor that makes something else than the model was made for (its `config_fields`: hydrogens, the
-    number of labels of pre-training, ...). What a configuration leaves open (None) is not compared.
-
-    Raises:
-        ValueError: names what differs.
-    """
-    fields = getattr(processor, "config_fields", dict)()
-    wrong = [
-        f"{name} {value!r}, not {getattr(config, name)!r}"
-        for name, value in fields.items()
-        if getattr(config, name) not in (value, None)
-    ]
-    if wrong:
-        raise ValueError(f"the processor does not fit the model, it has {' and '.join(wrong)}")
-
-
-def resolve_checkpoint(name: str) -> str:
-    """The folder of a shipped checkpoint for its name; any other name as it is."""
-    from importlib import resources
-    from pathlib import Path
-
-    shipped = resources.files(__package__) / "checkpoints" / name
-    if "/" not in name and not Path(name).exists() and (shipped / "config.json").is_file():
-        return str(shipped)
-    return name
 
 
 def reports_of(processor: Any) -> tuple[str, ...]:

@@ -9,9 +9,8 @@ from transformers import AutoConfig, AutoProcessor
 
 from hf_molrep import AutoModelForMoleculePropertyPrediction
 from hf_molrep.cli import main
-from hf_molrep.prediction import predict
-
-from .models.mm_deacon.tiny import save_tiny_checkpoint
+from hf_molrep.inference.prediction import predict
+from tests.models.mm_deacon.tiny import save_tiny_checkpoint
 
 # 48 molecules in 12 scaffolds: rings of 3 to 8 atoms, with and without nitrogen, each with four side chains.
 RINGS = [f"C1{'C' * (size - 2)}{atom}1" for size in range(3, 9) for atom in "CN"]
@@ -254,7 +253,7 @@ def test_split_then_finetune(checkpoint, tmp_path, capsys):
 
 
 def test_a_stopped_run_is_continued(checkpoint, tmp_path, monkeypatch, capsys):
-    from hf_molrep import finetuning
+    from hf_molrep.training import finetuning
 
     data = write_csv(tmp_path / "data.csv", table())
     arguments = ["finetune", str(data), "--labels", "value", "--model", checkpoint, *QUICK, "--output"]

@@ -9,9 +9,8 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging
 
-from .inference import load_checkpoint, resolve_checkpoint
-from .models.auto import AutoModelForMoleculePropertyPrediction, method_of
-from .nn.heads import PropertyHead
+from ..models.auto import AutoModelForMoleculePropertyPrediction, method_of
+from ..nn.heads import PropertyHead
 
 
 @contextlib.contextmanager
@@ -98,18 +97,3 @@ def label_scale(labels: np.ndarray) -> tuple[list[float], list[float]]:
     mean = np.where(present, labels, 0.0).sum(axis=0) / np.maximum(count, 1)
     std = np.sqrt(np.where(present, (labels - mean) ** 2, 0.0).sum(axis=0) / np.maximum(count, 1))
     return mean.tolist(), np.where(std > 1e-12 * np.maximum(np.abs(mean), 1.0), std, 1.0).tolist()
-
-
-def load_finetuned(name: str, device: str | torch.device | None = None) -> tuple[PreTrainedModel, Any]:
-    """
-    Property model (in evaluation mode, on `device`, by default the first GPU if there is one) and processor of a
-    fine-tuned checkpoint: a folder or a Hub repository.
-
-    Raises:
-        ValueError: its head was never trained: the checkpoint is of another kind.
-    """
-    config = AutoConfig.from_pretrained(resolve_checkpoint(name))
-    if method_of(config).for_property_prediction.__name__ not in (config.architectures or ()):
-        saved = ", ".join(config.architectures or ["nothing known"])
-        raise ValueError(f"{name} holds {saved}, which predicts no properties: fine-tune it first (hf-molrep finetune)")
-    return load_checkpoint(AutoModelForMoleculePropertyPrediction, name, device)

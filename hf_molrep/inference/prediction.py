@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .chem.smiles import MoleculeError
-from .inference import infer
+from ..chem.smiles import MoleculeError
+from .engine import infer
 
 
 def predictions(output: Any) -> torch.Tensor:
@@ -45,7 +45,7 @@ def predict(
     The predictions for each molecule, float32 `[tasks]` (names in [`task_names`], units in [`task_units`]), in the
     order of the input; with `on_error="skip"` a [`~hf_molrep.chem.MoleculeError`] in the place of one that failed.
 
-    Options are those of [`~hf_molrep.inference.infer`], which also gives the SMILES used:
+    Options are those of [`~hf_molrep.inference.engine.infer`], which also gives the SMILES used:
     `infer(model, processor, molecules, predictions)`.
     """
     results = infer(model, processor, molecules, predictions, **options)

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .chem.smiles import MoleculeError
-from .inference import infer
+from ..chem.smiles import MoleculeError
+from .engine import infer
 
 
 def pooled(output: Any) -> torch.Tensor:
@@ -31,7 +31,7 @@ def embed(
     [`~hf_molrep.chem.MoleculeError`] in the place of one that failed.
 
     The same for a molecule whatever else is embedded with it, and in memory that does not grow with the number of
-    molecules. Options are those of [`~hf_molrep.inference.infer`]: `kind`, `batch_tokens`, `on_error`, `device`,
+    molecules. Options are those of [`~hf_molrep.inference.engine.infer`]: `kind`, `batch_tokens`, `on_error`, `device`,
     `dtype`, `window`, `num_workers`.
     """
     results = infer(model, processor, molecules, pooled, **options)  # here, so that bad arguments raise at once

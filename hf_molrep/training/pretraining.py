@@ -16,11 +16,12 @@ import torch
 from transformers import HfArgumentParser, ProcessorMixin, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from .configuration import check_fields
-from .inference import check_processor, reads
-from .metrics import retrieval_compute_metrics
-from .models.auto import METHODS, Method
-from .training import MoleculeTrainer, bf16_is_fast
+from ..configuration import check_fields
+from ..inference.checkpoints import check_processor
+from ..inference.engine import reads
+from ..metrics import retrieval_compute_metrics
+from ..models.auto import METHODS, Method
+from .trainer import MoleculeTrainer, bf16_is_fast
 
 # A row that stands in the place of refused ones.
 METHANE = {"smiles": "C", "iupac": "methane", "z": [6], "pos": [0.0, 0.0, 0.0]}
@@ -72,7 +73,7 @@ def prepare(source: str, processor, arguments: PreTrainingDataArguments, name: s
     `row_id`, `length` and, on request, `group`. Rows that the processor refuses are left out and counted by reason on
     standard error.
     """
-    from .data.datasets import geometry_columns, load_molecules
+    from ..data.datasets import geometry_columns, load_molecules
 
     dataset = load_molecules(source)
     allowed = signature(processor.featurize).parameters
@@ -198,7 +199,7 @@ def main(
         program: how this is called on a command line; None: `hf-molrep pretrain METHOD`.
     Raises:
         ValueError: options that do not fit the method, the data or each other; see also [`load_processor`],
-            [`~hf_molrep.inference.check_processor`] and [`prepare`].
+            [`~hf_molrep.inference.checkpoints.check_processor`] and [`prepare`].
     """
     if method_name not in METHODS:
         raise ValueError(f"{method_name!r} is none of the methods here: {', '.join(METHODS)}")

@@ -9,10 +9,11 @@ import torch
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .chem.smiles import MoleculeError
+from ..chem.smiles import MoleculeError
+from ..models.auto import AutoModelForMoleculePropertyPrediction
+from .checkpoints import check_processor
 from .embedding import pooled
-from .inference import check_processor, infer
-from .models.auto import AutoModelForMoleculePropertyPrediction
+from .engine import infer
 from .prediction import predictions, task_names, task_units
 
 _OPTIONS = ("kind", "batch_tokens", "on_error", "window", "num_workers", "column")
@@ -20,8 +21,9 @@ _OPTIONS = ("kind", "batch_tokens", "on_error", "window", "num_workers", "column
 
 class _MoleculePipeline(Pipeline):
     """
-    What both pipelines share: the call. Batches are made by [`~hf_molrep.inference.infer`]: transformers' own batching
-    pads with one tokenizer, knows nothing of graphs, does not sort by length, and loses a window for one bad molecule.
+    What both pipelines share: the call. Batches are made by [`~hf_molrep.inference.engine.infer`]: transformers' own
+    batching pads with one tokenizer, knows nothing of graphs, does not sort by length, and loses a window for one bad
+    molecule.
     """
 
     # None: tried. Methods of texts have a processor, those of graphs and conformers a feature extractor.
@@ -67,7 +69,7 @@ class _MoleculePipeline(Pipeline):
             kind: `"smiles"` or `"iupac"`.
             column: of rows that are dicts; by default `smiles`, or `iupac_name` for names.
             on_error: `"raise"`, or `"skip"`: a failure in its place, with the reason under `error`.
-            batch_tokens, window, num_workers: see [`~hf_molrep.inference.infer`].
+            batch_tokens, window, num_workers: see [`~hf_molrep.inference.engine.infer`].
 
         Raises:
             MoleculeError: a molecule that cannot be used (`on_error="raise"`).
@@ -167,7 +169,7 @@ def _text(row: Any, column: str) -> Any:
 
 def register() -> None:
     """Make the tasks known to `transformers.pipeline` (see `hf_molrep.registration`)."""
-    default = Path(__file__).parent / "checkpoints" / "mm-deacon-mini"
+    default = Path(__file__).parents[1] / "checkpoints" / "mm-deacon-mini"
     tasks = PIPELINE_REGISTRY.supported_tasks
     if tasks.get("molecule-embedding", {}).get("impl") is MoleculeEmbeddingPipeline:
         return

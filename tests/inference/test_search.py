@@ -9,8 +9,8 @@ import torch
 
 from hf_molrep.chem.smiles import MoleculeError
 from hf_molrep.cli import main
-from hf_molrep.inference import load_checkpoint
-from hf_molrep.search import DEFAULT_SMILES_METRIC, MoleculeIndex, choose_metric
+from hf_molrep.inference.checkpoints import load_checkpoint
+from hf_molrep.inference.search import DEFAULT_SMILES_METRIC, MoleculeIndex, choose_metric
 from tests.models.mm_deacon.tiny import NAMES, SMILES, save_tiny_checkpoint
 
 

@@ -1,0 +1,1 @@
+"""Molecules to features of one molecule: what every processor is made of."""
