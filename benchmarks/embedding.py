@@ -47,7 +47,7 @@ def prepared_batches(
 
     batches, tokens, padded = [], 0, 0
     for first in range(0, len(smiles), window):
-        features = processor.featurize(smiles[first : first + window])
+        features = processor.featurize({"smiles": smiles[first : first + window]})
         lengths = np.array([len(feature["input_ids"]) for feature in features])
         for part in token_batches(lengths, batch_tokens):
             batch = processor.pad([features[index] for index in part])
@@ -92,7 +92,7 @@ def rates(args: argparse.Namespace, smiles: list[str], threads: int) -> dict:
     bare, whole, rdkit, tokens = np.zeros(2), np.zeros(2), 0.0, np.zeros(2)
     for first in range(0, len(smiles), TURN * WINDOW):
         turn = smiles[first : first + TURN * WINDOW]
-        rdkit += timed(lambda turn=turn: processor.featurize(turn))[1]
+        rdkit += timed(lambda turn=turn: processor.featurize({"smiles": turn}))[1]
         batches, *count = prepared_batches(processor, turn, WINDOW, BATCH_TOKENS, device)
         bare += timed(lambda batches=batches: forward(batches))
         whole += timed(lambda turn=turn: embedding(turn))

@@ -43,7 +43,7 @@ def ours(scheme: str, standardize: str, hydrogens: bool) -> Callable[[Sequence[s
     def run(smiles: Sequence[str]) -> int:
         done = 0
         for start in range(0, len(smiles), BATCH):
-            features = extractor.featurize(smiles[start : start + BATCH], on_error="skip")
+            features = extractor.featurize({"smiles": smiles[start : start + BATCH]}, on_error="skip")
             features = [feature for feature in features if isinstance(feature, dict)]
             done += extractor.pad(features)["num_graphs"]
         return done

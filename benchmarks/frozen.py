@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -42,17 +41,17 @@ class Truncating:
     def __init__(self, processor):
         self.processor, self.truncated = processor, []
         self.pad, self.size, self.pads = processor.pad, processor.size, processor.pads
+        self.inputs, self.reports = processor.inputs, processor.reports
 
-    def featurize(self, smiles=None, iupac=None, on_error="raise") -> list[dict | MoleculeError]:
-        given = {"smiles": smiles} if iupac is None else {"iupac": iupac}
-        features = self.processor.featurize(**given, on_error=on_error, truncation=True)
+    def featurize(self, columns, on_error="raise") -> list[dict | MoleculeError]:
+        features = self.processor.featurize(columns, on_error, truncation=True)
         self.truncated += [isinstance(feature, dict) and bool(feature.get("truncated")) for feature in features]
         return features
 
 
 def truncating(processor):
     """The processor, shortening where it can: that of a method without tokens as it is."""
-    return Truncating(processor) if "truncation" in signature(processor.featurize).parameters else processor
+    return Truncating(processor) if processor.truncates else processor
 
 
 def embed(

@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     RDLogger.DisableLog("rdApp.*")  # the peer's featuriser calls what RDKit warns of, once per atom
     smiles = pandas.read_parquet(data_folder() / "moleculenet" / "bbbp.parquet")["smiles"].tolist()
     extractor = GroverFeatureExtractor(standardize="none")
-    features = [row for row in extractor.featurize(smiles[:500], on_error="skip") if isinstance(row, dict)]
+    features = [row for row in extractor.featurize({"smiles": smiles[:500]}, on_error="skip") if isinstance(row, dict)]
     middle = (len(features) - args.molecules) // 2
     features = sorted(features, key=lambda row: row["num_nodes"])[middle : middle + args.molecules]
     batch = dict(extractor.pad(features))

@@ -75,7 +75,7 @@ def molclr(args: argparse.Namespace) -> tuple[str, list[dict]]:
     from hf_molrep.models.molclr.conversion_molclr import convert_model
 
     extractor = MolCLRFeatureExtractor()
-    features = extractor.featurize(bbbp(max(args.batches)), on_error="skip")
+    features = extractor.featurize({"smiles": bbbp(max(args.batches))}, on_error="skip")
     features = [feature for feature in features if isinstance(feature, dict)]
     torch.manual_seed(0)
     original = Original(args.original) if args.original else None

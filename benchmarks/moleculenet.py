@@ -101,7 +101,7 @@ class Data:
                 from transformers import AutoProcessor
 
                 processor = AutoProcessor.from_pretrained(checkpoint)
-                self._features[key] = frozen.truncating(processor).featurize(self.smiles, on_error="skip")
+                self._features[key] = frozen.truncating(processor).featurize({"smiles": self.smiles}, on_error="skip")
             elif key == "chemprop":
                 self._features[key] = [parse(smiles) for smiles in self.smiles]
             else:

@@ -143,7 +143,7 @@ class Task:
                     print(f"{len(failed)} of {len(found)} molecules have no RDKit conformer")
                     z = [[1] if isinstance(result, MoleculeError) else result.z for result in found]
                     pos = [[0.0] * 3 if isinstance(result, MoleculeError) else result.pos for result in found]
-                made = processor.featurize(z=z, pos=pos)
+                made = processor.featurize({"z": z, "pos": pos})
                 if source == "rdkit":
                     made = [f if isinstance(f, MoleculeError) else m for f, m in zip(found, made, strict=True)]
                 self._features[key] = made

@@ -97,7 +97,9 @@ def main() -> None:
     table = pd.read_parquet(options.pairs, columns=["smiles", "iupac_name", "formula"])
     table = table.sample(min(len(table), 20_000), random_state=options.seed)
     rows = processor.featurize(
-        table.smiles.tolist(), table.iupac_name.tolist(), truncation=True, max_length=options.max_length
+        {"smiles": table.smiles.tolist(), "iupac_name": table.iupac_name.tolist()},
+        truncation=True,
+        max_length=options.max_length,
     )
     smiles_length = np.array([len(row["input_ids"]) for row in rows])
     name_length = np.array([len(row["iupac_input_ids"]) for row in rows])

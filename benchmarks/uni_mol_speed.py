@@ -203,7 +203,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     args.threads = 1
     torch.set_num_threads(1)
-    made = UniMolFeatureExtractor().featurize(sample("moleculenet/bbbp.parquet", args.molecules, 0), on_error="skip")
+    made = UniMolFeatureExtractor().featurize(
+        {"smiles": sample("moleculenet/bbbp.parquet", args.molecules, 0)}, on_error="skip"
+    )
     features = [feature for feature in made if isinstance(feature, dict)]
     np.random.default_rng(0).shuffle(features)
     plain = [features[start : start + BATCH] for start in range(0, len(features), BATCH)]

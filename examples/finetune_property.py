@@ -34,7 +34,7 @@ set_seed(args.seed)
 processor = AutoProcessor.from_pretrained(checkpoint)
 table = load_molecules(args.data, label_columns=[args.label])
 labels = label_matrix(table, [args.label])  # [molecules, 1], NaN = missing
-features = processor.featurize(table["smiles"][:], on_error="skip")
+features = processor.featurize({"smiles": table["smiles"][:]}, on_error="skip")
 usable = [i for i, f in enumerate(features) if not isinstance(f, MoleculeError) and not np.isnan(labels[i, 0])]
 print(f"{len(usable)} of {len(table)} rows are used")
 split = scaffold_split([table[i]["smiles"] for i in usable]).parts

@@ -39,7 +39,7 @@ import numpy as np
 from hf_molrep.chem.canonical_form import CanonicalForm, Hydrogens, canonical_form
 from hf_molrep.chem.conformer_cache import ConformerCache, Record, default_path
 from hf_molrep.chem.conformer_embedding import compute_conformers, compute_layout
-from hf_molrep.chem.smiles import MoleculeError, OnError, parse
+from hf_molrep.chem.smiles import MoleculeError, OnError, check_on_error, parse
 from hf_molrep.chem.workers import Stopped, WorkerPool
 
 if TYPE_CHECKING:
@@ -257,8 +257,7 @@ class ConformerGenerator:
         self, molecules: Iterable[str | Mol], on_error: OnError = "raise", progress: bool | None = None
     ) -> Iterator[Conformers | MoleculeError]:
         """The same one after the other, for more molecules than memory holds; some are computed ahead."""
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
+        check_on_error(on_error)
         if isinstance(molecules, str):
             raise ValueError("a list of molecules is expected, not one string")
         total = len(molecules) if hasattr(molecules, "__len__") else None

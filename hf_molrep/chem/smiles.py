@@ -10,8 +10,8 @@ import functools
 import os
 import re
 import threading
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from hf_molrep.chem.diagnosis import chemistry_problem, syntax_problem
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Standardize = Literal["none", "clean", "parent"]
 OnError = Literal["raise", "skip"]
+T = TypeVar("T")
 
 STANDARDIZE_MODES = ("none", "clean", "parent")
 MAX_SMILES_LENGTH = 20_000  # characters
@@ -47,6 +48,32 @@ class MoleculeError(ValueError):
         if len(text) > 80:
             text = f"{text[:50]}...{text[-27:]}"
         return f"{self.notation} {text!r}: {self.reason}"
+
+
+def collect(results: Iterable[T | MoleculeError], on_error: OnError) -> list[T | MoleculeError]:
+    """
+    Take the results of a batch function as `on_error` says.
+
+    Args:
+        results: one per molecule, a `MoleculeError` in the place of one that failed; computed as they are asked for.
+        on_error: "raise": the first failure is raised, and what comes after it is not computed; "skip": it stays in
+            its place.
+    Raises:
+        ValueError: another `on_error`; before anything is computed.
+    """
+    check_on_error(on_error)
+    collected = []
+    for result in results:
+        if on_error == "raise" and isinstance(result, MoleculeError):
+            raise result
+        collected.append(result)
+    return collected
+
+
+def check_on_error(on_error: str) -> None:
+    """Raise ValueError unless `on_error` is "raise" or "skip"."""
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
 
 
 class _Quiet:
@@ -376,17 +403,14 @@ def canonical_smiles_batch(
 ) -> list[str | MoleculeError]:
     """`canonical_smiles` of each; with `on_error="skip"` the MoleculeError stands in the place of a failed one."""
     _check_mode(standardize)
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
-    results: list[str | MoleculeError] = []
-    for text in smiles:
+
+    def one(text: str) -> str | MoleculeError:
         try:
-            results.append(canonical_smiles(text, standardize))
+            return canonical_smiles(text, standardize)
         except MoleculeError as error:
-            if on_error == "raise":
-                raise
-            results.append(error)
-    return results
+            return error
+
+    return collect(map(one, smiles), on_error)
 
 
 def random_smiles(smiles: str, rng: np.random.Generator) -> str:
@@ -467,6 +491,6 @@ def standard_mol(smiles: str, standardize: Standardize = "clean", canonical: boo
             text = _settle(standard, standardize)
             return parse(text), text
     if canonical:
-        text = Chem.MolToSmiles(mol)
-        return parse(text), text
+        written = Chem.MolToSmiles(mol)
+        return (mol if written == text else parse(written)), written
     return mol, text

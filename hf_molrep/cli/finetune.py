@@ -26,14 +26,14 @@ PART_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "val": 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `finetune`."""
-    from ..data.files import GEOMETRY_COLUMNS
+    from ..data.files import COORDINATE_COLUMNS
 
     parser.epilog = (
         "DIR then holds the model and its processor, ready for `hf-molrep predict --model DIR` and from_pretrained, "
         "and DIR/report: metrics.json, learning_curve.png, roc.png or parity.png, split.json, predictions.csv (of the "
         "test part), skipped.csv. Molecules that cannot be read are skipped and reported; a label that is no number, "
         "or no class, is an error. 3D methods take the coordinates in columns "
-        f"{' and '.join(GEOMETRY_COLUMNS)} of Parquet data, instead of computing conformers."
+        f"{' and '.join(COORDINATE_COLUMNS)} of Parquet data, instead of computing conformers."
     )
     parser.add_argument("data", metavar="DATA", help=".csv, .tsv (also .gz) or .parquet, a folder, or a Hub dataset")
     parser.add_argument("--labels", nargs="+", required=True, metavar="COLUMN", help="to be predicted; empty = missing")
@@ -101,10 +101,10 @@ class _Data(NamedTuple):
 
     def geometry(self) -> dict[str, list]:
         """`z` and `pos` of the usable rows, where the data have them."""
-        from ..data.datasets import geometry_columns
+        from ..data.datasets import coordinate_columns
 
         usable = self.dataset.select(self.rows)
-        return {name: usable[column][:] for column, name in geometry_columns(self.dataset).items()}
+        return {name: usable[column][:] for column, name in coordinate_columns(self.dataset).items()}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -126,12 +126,13 @@ def run(args: argparse.Namespace) -> int:
 
     from ..hub import save_checkpoint
     from ..inference.checkpoints import resolve_checkpoint
-    from ..inference.engine import reads
     from ..training.finetuning import finetune
     from ..training.property_models import quiet
 
     checkpoint = resolve_checkpoint(args.model)
-    geometry = data.geometry() if reads(AutoProcessor.from_pretrained(checkpoint), "geometry") else {}
+    geometry = (
+        data.geometry() if frozenset({"smiles", "z", "pos"}) in AutoProcessor.from_pretrained(checkpoint).inputs else {}
+    )
 
     same = ("from_scratch", "epochs", "learning_rate", "batch_size", "weight_decay", "warmup", "seed", "metric")
     started = time.monotonic()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hf_molrep.chem.graph import LOWEST, MolGraph, Scheme
+from ..chem.graph import LOWEST, MolGraph, Scheme
 
 
 def pad_tokens(sequences: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
@@ -80,9 +80,11 @@ def join_graphs(features: Sequence[dict], scheme: Scheme) -> dict[str, np.ndarra
     Molecules, as [`~hf_molrep.processing.graphs.MolGraphFeatureExtractor`] describes each, to one graph of several
     components: `x` `[atoms, f]`, `edge_index` int64 `[2, edges]`, `edge_attr` `[edges, g]`, `batch` int64 `[atoms]`,
     `num_graphs`; `x` and `edge_attr` are int64 indices, or float32 where the scheme is one-hot. Edges keep their order.
+    Where the molecules have conformers also `z` int64 `[atoms]` and `pos` float32 angstrom, `[atoms, 3]`, or
+    `[conformers, atoms, 3]` where all have as many, more than one.
 
     Raises:
-        ValueError: no molecule; columns of another scheme.
+        ValueError: no molecule; columns of another scheme; different numbers of conformers.
     """
     if not features:
         raise ValueError("a batch needs at least one molecule")
@@ -98,13 +100,27 @@ def join_graphs(features: Sequence[dict], scheme: Scheme) -> dict[str, np.ndarra
     edge_index = np.concatenate(ends).astype(np.int64).reshape(2, -1)
     edge_index += np.repeat(np.cumsum(counts) - counts, edge_counts)
     mass = np.concatenate([np.asarray(feature["mass"]) for feature in features]) if "mass" in features[0] else None
-    return {
+    positions = {}
+    if "pos" in features[0]:
+        positions["z"] = np.concatenate([np.asarray(feature["z"], dtype=np.int64) for feature in features])
+        positions["pos"] = _join_positions([np.asarray(feature["pos"], np.float32) for feature in features], counts)
+    return positions | {
         "x": scheme.expand_atoms(x.reshape(-1, len(scheme.atoms)), mass),
         "edge_index": edge_index,
         "edge_attr": scheme.expand_bonds(edge_attr.reshape(-1, len(scheme.bonds))),
         "batch": np.repeat(np.arange(len(counts)), counts),
         "num_graphs": len(counts),
     }
+
+
+def _join_positions(flat: Sequence[np.ndarray], counts: np.ndarray) -> np.ndarray:
+    """`[conformers * atoms * 3]` of each molecule to `[conformers, all atoms, 3]`, or `[all atoms, 3]` of one each."""
+    conformers = {len(pos) // (3 * atoms) for pos, atoms in zip(flat, counts.tolist(), strict=True)}
+    if len(conformers) > 1 or any(len(pos) % (3 * atoms) for pos, atoms in zip(flat, counts.tolist(), strict=True)):
+        raise ValueError(f"molecules of a batch have {', '.join(map(str, sorted(conformers)))} conformers, not as many")
+    (number,) = conformers
+    joined = np.concatenate([pos.reshape(number, -1, 3) for pos in flat], axis=1)
+    return joined[0] if number == 1 else joined
 
 
 def to_pyg(graph: MolGraph):

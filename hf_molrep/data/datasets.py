@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from hf_molrep.chem.smiles import MoleculeError, canonical_smiles, inchikey, parse
-from hf_molrep.data.files import GEOMETRY_COLUMNS
+from hf_molrep.data.files import COORDINATE_COLUMNS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -95,11 +95,10 @@ def label_matrix(dataset: Dataset, label_columns: Sequence[str]) -> np.ndarray:
     return np.stack(columns, axis=1).astype(np.float32, copy=False)
 
 
-def geometry_columns(dataset: Dataset) -> dict[str, str]:
-    """The columns with atoms in space, and what `featurize` calls them (`GEOMETRY_COLUMNS`); none where they are not
-    both there, or are text."""
+def coordinate_columns(dataset: Dataset) -> dict[str, str]:
+    """Columns with atoms in space and what processors call them; {} where they are not both there, or are text."""
     features = dataset.features
-    return GEOMETRY_COLUMNS if all(hasattr(features.get(name), "feature") for name in GEOMETRY_COLUMNS) else {}
+    return COORDINATE_COLUMNS if all(hasattr(features.get(name), "feature") for name in COORDINATE_COLUMNS) else {}
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -40,37 +40,49 @@ FORMATS = {
 
 COLUMN_NAMES = {
     "smiles": ("smiles", "canonical_smiles", "isomeric_smiles", "smi", "molecule", "mol"),
-    "iupac": ("iupac_name", "iupac", "pubchem_iupac_name", "name"),
+    "iupac_name": ("iupac_name", "iupac", "pubchem_iupac_name", "name"),
 }
-"""Names, by rank and in any case, under which molecules are looked for when no column is named."""
+"""What a molecule can be given as, and names, by rank and in any case, under which it is looked for when no column is
+named."""
 
-GEOMETRY_COLUMNS = {"atomic_numbers": "z", "coordinates": "pos"}
-"""Parquet columns with the atoms of a molecule in space, and what `featurize` calls them: a list of atomic numbers, and
+KINDS = {"smiles": "smiles", "iupac": "iupac_name"}
+"""What commands and pipelines call these."""
+
+COORDINATE_COLUMNS = {"atomic_numbers": "z", "coordinates": "pos"}
+"""Parquet columns with the atoms of a molecule in space, and what processors call them: a list of atomic numbers, and
 of coordinates in angstrom (flat; several conformers one after the other)."""
 
-IN_SPACE = (
-    f"3D methods use the coordinates of an SDF, or those in the columns {' and '.join(GEOMETRY_COLUMNS)} of a Parquet "
-    "file, instead of computing conformers; columns conformer_status and conformer_flags say where they come from."
+COORDINATES_HELP = (
+    f"3D methods use the coordinates of an SDF, or those in the columns {' and '.join(COORDINATE_COLUMNS)} of a "
+    "Parquet file, instead of computing conformers; columns conformer_status and conformer_flags say where they come "
+    "from."
 )
-"""What commands say of it."""
+"""What commands say of coordinates."""
 
 _SMI_HEADERS = COLUMN_NAMES["smiles"]
 _LONGEST_CELL = 100_000_000  # characters; csv's own limit of 131,072 would end a file at one absurd SMILES
 
 
-class Geometry(NamedTuple):
-    """A molecule with its atoms in space: atomic numbers `[atoms]`, and coordinates in angstrom."""
-
-    smiles: str
-    z: Sequence[int]
-    pos: Sequence[float]
-
-
 class Piece(NamedTuple):
-    """Some rows: all columns, and the molecule of each row (whatever the column holds, or why it could not be read)."""
+    """
+    Some rows of a file: the table with all columns, and for each row its molecule as a dict of the columns that a
+    processor reads (`{"smiles": ...}`, `{"smiles": ..., "z": ..., "pos": ...}`), or why it could not be read.
+    """
 
     table: pa.RecordBatch
-    molecules: list[Any]
+    rows: list[dict[str, Any] | MoleculeError]
+
+
+def molecule_column(kind: str) -> str:
+    """
+    The column of processors that a kind of text (`"smiles"`, `"iupac"`) stands for.
+
+    Raises:
+        ValueError: another kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is one of {', '.join(map(repr, KINDS))}, not {kind!r}")
+    return KINDS[kind]
 
 
 def file_format(path: str, given: str | None = None) -> str:
@@ -93,7 +105,7 @@ def file_format(path: str, given: str | None = None) -> str:
     return FORMATS[suffix]
 
 
-def find_column(columns: list[str], column: str | None, kind: str = "smiles", where: str = "the file") -> str:
+def find_column(columns: list[str], column: str | None, given_as: str = "smiles", where: str = "the file") -> str:
     """
     The column with the molecules: `column`, or the only one whose name says so.
 
@@ -105,15 +117,15 @@ def find_column(columns: list[str], column: str | None, kind: str = "smiles", wh
         if column not in columns:
             raise ValueError(f"{where} has no column {column!r}; it has {present}")
         return column
-    for name in COLUMN_NAMES[kind]:
+    for name in COLUMN_NAMES[given_as]:
         found = [column for column in columns if column.strip().lower() == name]
         if len(found) == 1:
             return found[0]
         if found:
             raise ValueError(f"{where}: {' or '.join(map(repr, found))}? Name the column (--column)")
-    what = "SMILES" if kind == "smiles" else "IUPAC names"
+    what = "SMILES" if given_as == "smiles" else "IUPAC names"
     raise ValueError(
-        f"{where} has no column that is known to hold {what} ({', '.join(COLUMN_NAMES[kind])}); name one of these "
+        f"{where} has no column that is known to hold {what} ({', '.join(COLUMN_NAMES[given_as])}); name one of these "
         f"(--column): {present}"
     )
 
@@ -125,13 +137,15 @@ class MoleculeReader:
     Args:
         path: the file, or "-" for standard input.
         column: with the molecules, of CSV, TSV and Parquet; found by its name if None (see [`find_column`]).
-        kind: what the molecules are given as, `"smiles"` or `"iupac"` names.
+        given_as: what the column holds, `"smiles"` or `"iupac_name"`.
         format: "csv", "tsv", "smi", "sdf", "parquet"; by default from the ending, and CSV for "-".
 
     Attributes:
         format, column, schema: the last is the `pyarrow.Schema` of the columns.
         total: number of rows where the file says so without being read, else None.
-        kind: what the molecules of a piece are given as; other than asked for after [`~MoleculeReader.in_space`].
+        given_as: as above.
+        columns: what the rows of a piece can hold: `given_as`, `z` and `pos` of a Parquet file with
+            [`COORDINATE_COLUMNS`], `mol_block` (the record) of an SDF.
 
     SMI files have the columns `smiles` and `name` (the rest of the line); empty lines are no rows. SDF have `title`
     (`sdf_title` where a field is called `title`) and one text column per data field of any record, so they are read
@@ -142,18 +156,19 @@ class MoleculeReader:
     """
 
     def __init__(
-        self, path: str | os.PathLike, column: str | None = None, kind: str = "smiles", format: str | None = None
+        self, path: str | os.PathLike, column: str | None = None, given_as: str = "smiles", format: str | None = None
     ):
         self.path = str(path)
         self.where = "standard input" if self.path == "-" else self.path
         self.format = file_format(self.path, format)
         self.total: int | None = None
-        self.kind = kind
+        self.given_as = given_as
+        self.columns = frozenset({given_as})
         self._close: list[Callable[[], Any]] = []
         try:
             self._raw = self._open()
             self._size = os.fstat(self._raw.fileno()).st_size if self.path != "-" else 0
-            self.column, self.schema, self._pieces = getattr(self, f"_open_{self.format}")(column, kind)
+            self.column, self.schema, self._pieces = getattr(self, f"_open_{self.format}")(column)
         except BaseException as error:
             self.close()
             raise self._in_words(error) from None
@@ -169,25 +184,22 @@ class MoleculeReader:
         while self._close:
             self._close.pop()()
 
-    def in_space(self, reads: Callable[[str], bool]) -> None:
-        """
-        Molecules with the coordinates that the file holds, where it does and `reads` says that they can be used: as
-        `kind="mol_block"` those of an SDF, as `kind="geometry"` those of a Parquet file with [`GEOMETRY_COLUMNS`].
-        """
-        if self.format == "sdf" and self.column is None and reads("mol_block"):
-            self.kind = "mol_block"
-        in_columns = self.format == "parquet" and set(GEOMETRY_COLUMNS) <= set(self.schema.names)
-        if in_columns and self.kind == "smiles" and reads("geometry"):
-            self.kind = "geometry"
-
     def fraction(self) -> float | None:
         """How much of the file has been read, 0 to 1; None where it has no size."""
         return min(self._raw.tell() / self._size, 1.0) if self._size and not self._raw.closed else None
 
-    def pieces(self, rows: int) -> Iterator[Piece]:
-        """All rows, `rows` at a time (the last piece may be smaller)."""
+    def pieces(self, rows: int, columns: Collection[str] | None = None) -> Iterator[Piece]:
+        """
+        All rows, `rows` at a time (the last piece may be smaller).
+
+        Args:
+            columns: what each row is to hold, of `self.columns`; by default `given_as`.
+        """
+        wanted = frozenset({self.given_as} if columns is None else columns)
+        if not wanted <= self.columns:
+            raise ValueError(f"{self.where} has no {' or '.join(sorted(wanted - self.columns))}")
         try:
-            yield from self._pieces(rows)
+            yield from self._pieces(rows, wanted)
         except (UnicodeDecodeError, EOFError, zlib.error) as error:
             raise self._in_words(error) from None
 
@@ -235,10 +247,10 @@ class MoleculeReader:
 
     # -- formats: each gives the column of the molecules, the schema, and a function from a number of rows to pieces
 
-    def _open_tsv(self, column: str | None, kind: str):
-        return self._open_csv(column, kind, delimiter="\t")
+    def _open_tsv(self, column: str | None):
+        return self._open_csv(column, delimiter="\t")
 
-    def _open_csv(self, column: str | None, kind: str, delimiter: str = ","):
+    def _open_csv(self, column: str | None, delimiter: str = ","):
         csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
         lines = csv.reader(self._text(newline=""), delimiter=delimiter, strict=True)
         header = next(self._csv_rows(lines, None), None)
@@ -247,13 +259,13 @@ class MoleculeReader:
         repeated = {name for name in header if header.count(name) > 1}
         if repeated:
             raise ValueError(f"{self.where}: several columns are called {', '.join(map(repr, sorted(repeated)))}")
-        column = find_column(header, column, kind, self.where)
+        column = find_column(header, column, self.given_as, self.where)
         place = header.index(column)
 
-        def pieces(rows: int) -> Iterator[Piece]:
+        def pieces(rows: int, wanted: frozenset[str]) -> Iterator[Piece]:
             content = self._csv_rows(lines, len(header))
             while chunk := list(islice(content, rows)):
-                yield Piece(_text_table(header, zip(*chunk, strict=True)), [row[place] for row in chunk])
+                yield self._piece(_text_table(header, zip(*chunk, strict=True)), [row[place] for row in chunk])
 
         return column, _text_schema(header), pieces
 
@@ -270,9 +282,9 @@ class MoleculeReader:
             if row:  # an empty line is no row
                 yield row
 
-    def _open_smi(self, column: str | None, kind: str):
+    def _open_smi(self, column: str | None):
         columns = ["smiles", "name"]
-        column = find_column(columns, column, kind, self.where)
+        column = find_column(columns, column, self.given_as, self.where)
         place = columns.index(column)
         lines = (line.rstrip("\r\n") for line in self._text())
         lines = (line for line in lines if line.strip())
@@ -285,14 +297,14 @@ class MoleculeReader:
                 yield _smi_row(first)
             yield from map(_smi_row, lines)
 
-        def pieces(rows: int) -> Iterator[Piece]:
+        def pieces(rows: int, wanted: frozenset[str]) -> Iterator[Piece]:
             parsed = content()
             while chunk := list(islice(parsed, rows)):
-                yield Piece(_text_table(columns, zip(*chunk, strict=True)), [row[place] for row in chunk])
+                yield self._piece(_text_table(columns, zip(*chunk, strict=True)), [row[place] for row in chunk])
 
         return column, _text_schema(columns), pieces
 
-    def _open_sdf(self, column: str | None, kind: str):
+    def _open_sdf(self, column: str | None):
         if self.path == "-":
             self._raw = self._seekable()
         fields: dict[str, None] = {}
@@ -315,25 +327,28 @@ class MoleculeReader:
             self._raw = self._open()
         title = "title" if "title" not in fields else "sdf_title"
         columns = [title, *fields]
-        if kind == "iupac" or column is not None:  # names, or SMILES, in a field
-            column = find_column(columns, column, kind, self.where)
+        if self.given_as != "smiles" or column is not None:  # names, or SMILES, in a field
+            column = find_column(columns, column, self.given_as, self.where)
 
-        def pieces(rows: int) -> Iterator[Piece]:
+        if column is None:
+            self.columns |= {"mol_block"}
+
+        def pieces(rows: int, wanted: frozenset[str]) -> Iterator[Piece]:
             records = read_sdf(self._text())
             while chunk := list(islice(records, rows)):
                 cells = [[record.title for record in chunk]]
                 cells += [[record.properties.get(field) for record in chunk] for field in fields]
-                if self.kind == "mol_block":
-                    molecules = [record.block for record in chunk]
+                table = _text_table(columns, cells)
+                if wanted == {"mol_block"}:
+                    yield Piece(table, [{"mol_block": record.block} for record in chunk])
                 elif column is None:
-                    molecules = [_smiles_or_error(record) for record in chunk]
+                    yield self._piece(table, [_smiles_or_error(record) for record in chunk])
                 else:
-                    molecules = cells[columns.index(column)]
-                yield Piece(_text_table(columns, cells), molecules)
+                    yield self._piece(table, cells[columns.index(column)])
 
         return column, _text_schema(columns), pieces
 
-    def _open_parquet(self, column: str | None, kind: str):
+    def _open_parquet(self, column: str | None):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -343,9 +358,11 @@ class MoleculeReader:
             raise ValueError(f"{self.where} is not a Parquet file: {str(error).splitlines()[0]}") from None
         self._close.append(file.close)
         self.total, schema = file.metadata.num_rows, file.schema_arrow
-        column = find_column(schema.names, column, kind, self.where)
+        if self.given_as == "smiles" and set(COORDINATE_COLUMNS) <= set(schema.names):
+            self.columns |= set(COORDINATE_COLUMNS.values())
+        column = find_column(schema.names, column, self.given_as, self.where)
 
-        def pieces(rows: int) -> Iterator[Piece]:
+        def pieces(rows: int, wanted: frozenset[str]) -> Iterator[Piece]:
             waiting: list[pa.RecordBatch] = []
             # batches end at row groups, pieces do not
             for batch in file.iter_batches(batch_size=rows):
@@ -354,22 +371,30 @@ class MoleculeReader:
                     waiting.append(part)
                     batch = batch.slice(part.num_rows)
                     if sum(held.num_rows for held in waiting) == rows:
-                        yield self._piece(waiting, column)
+                        yield self._parquet_piece(waiting, column, wanted)
                         waiting = []
             if waiting:
-                yield self._piece(waiting, column)
+                yield self._parquet_piece(waiting, column, wanted)
 
         return column, schema, pieces
 
-    def _piece(self, batches: list[pa.RecordBatch], column: str) -> Piece:
+    def _parquet_piece(self, batches: list[pa.RecordBatch], column: str, wanted: frozenset[str]) -> Piece:
         import pyarrow as pa
 
         table = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-        molecules = table.column(column).to_pylist()
-        if self.kind == "geometry":
-            atoms = (table.column(name).to_pylist() for name in GEOMETRY_COLUMNS)
-            molecules = list(map(Geometry, molecules, *atoms))
-        return Piece(table, molecules)
+        piece = self._piece(table, table.column(column).to_pylist())
+        for own, name in COORDINATE_COLUMNS.items():
+            if name in wanted:
+                for row, value in zip(piece.rows, table.column(own).to_pylist(), strict=True):
+                    row[name] = value
+        return piece
+
+    def _piece(self, table: pa.RecordBatch, molecules: Iterable[Any]) -> Piece:
+        """Rows with the text of the molecule column; errors stay."""
+        rows = [
+            molecule if isinstance(molecule, MoleculeError) else {self.given_as: molecule} for molecule in molecules
+        ]
+        return Piece(table, rows)
 
 
 def _smi_row(line: str) -> tuple[str, str]:

@@ -1,42 +1,54 @@
 """Many molecules through a model: windows, batches sorted by length, results in the order of the input."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
-from inspect import signature
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context
 from threading import Barrier
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from ..chem.smiles import MoleculeError
-from ..data.files import Geometry
-
-Kind = Literal["smiles", "iupac", "mol_block", "geometry"]
+from ..chem.smiles import MoleculeError, OnError, check_on_error
+from ..data.files import molecule_column
+from ..processing.contract import MoleculeProcessor, by_column
 
 WINDOW = 8192  # molecules sorted together
 BATCH_TOKENS = 4096  # with this window 2 % of the tokens of ZINC molecules are padding, with 8,192 they are 6 %
 
+Step = Callable[[torch.nn.Module, dict[str, Any]], torch.Tensor | Sequence[Any]]
+"""A model and a batch to one result per molecule: a tensor `[molecules, ...]`, or a sequence of anything."""
+
 
 class Inferred(NamedTuple):
     """
-    What a model says of one molecule. `smiles_used`: the SMILES that it saw, where it saw one. `reports`: what else the
-    processor has to say of it, under the names of its `reports` (3D methods: how the coordinates came about).
+    What a model says of one molecule.
+
+    Attributes:
+        output: the result of the step, tensors as NumPy arrays.
+        report: what the processor says of the molecule, by name: `smiles_used`, the SMILES that the model saw, where it
+            saw one; and its `reports` (3D methods: how the coordinates came about).
     """
 
-    output: np.ndarray
-    smiles_used: str | None
-    reports: dict[str, str]
+    output: Any
+    report: dict[str, str]
 
-    @property
-    def told(self) -> dict[str, str]:
-        """All that is said beside the output, by name."""
-        return ({} if self.smiles_used is None else {"smiles_used": self.smiles_used}) | self.reports
+
+def rows_of(molecules: Iterable[Any], kind: str = "smiles") -> Iterator[Mapping[str, Any] | MoleculeError]:
+    """
+    Molecules as rows of columns: texts under the column that `kind` means; dicts and errors stay as they are.
+
+    Raises:
+        ValueError: one string; see also [`~hf_molrep.data.files.molecule_column`].
+    """
+    column = molecule_column(kind)
+    if isinstance(molecules, str):
+        raise ValueError("molecules are a list or another iterable, not one string")
+    return (molecule if isinstance(molecule, Mapping | MoleculeError) else {column: molecule} for molecule in molecules)
 
 
 def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
@@ -48,22 +60,16 @@ def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return dtype
 
 
-def reports_of(processor: Any) -> tuple[str, ...]:
-    """What a processor reports of each molecule beside `smiles_used`: texts in its features."""
-    return getattr(processor, "reports", ())
-
-
-def reads(processor: Any, kind: Kind) -> bool:
-    """Whether a processor makes features of molecules that are given in this way."""
-    return set(Geometry._fields if kind == "geometry" else [kind]) <= set(signature(processor.featurize).parameters)
-
-
-def token_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
-    """Molecules, the longest first, in batches of at most `batch_tokens` padded tokens (or of one longer molecule)."""
+def token_batches(lengths: np.ndarray, batch_tokens: int, batch_size: int | None = None) -> list[np.ndarray]:
+    """
+    Molecules, the longest first, in batches of at most `batch_tokens` padded tokens (or of one longer molecule) and at
+    most `batch_size` molecules.
+    """
     order = np.argsort(-lengths, kind="stable")
     batches, start = [], 0
     while start < len(order):
-        stop = start + max(1, batch_tokens // int(lengths[order[start]]))
+        number = max(1, batch_tokens // int(lengths[order[start]]))
+        stop = start + (number if batch_size is None else min(number, batch_size))
         batches.append(order[start:stop])
         start = stop
     return batches
@@ -71,49 +77,46 @@ def token_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
 
 def infer(
     model: torch.nn.Module,
-    processor: Any,
-    molecules: Iterable[str | Geometry | MoleculeError],
-    read_output: Callable[[Any], torch.Tensor],
+    processor: MoleculeProcessor,
+    rows: Iterable[Mapping[str, Any] | MoleculeError],
+    step: Step,
     *,
-    kind: Kind = "smiles",
     batch_tokens: int = BATCH_TOKENS,
-    on_error: Literal["raise", "skip"] = "raise",
+    batch_size: int | None = None,
+    on_error: OnError = "raise",
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     window: int = WINDOW,
     num_workers: int = 0,
 ) -> Iterator[Inferred | MoleculeError]:
     """
-    Outputs of a model for any number of molecules, in their order, in memory that does not grow with their number.
+    Results of a model for any number of molecules, in their order, in memory that does not grow with their number.
 
     `window` molecules at a time are featurised, sorted by length, cut into batches of at most `batch_tokens` padded
     tokens (or atoms) and run. What a window gives depends on nothing outside it.
 
     Args:
-        molecules: SMILES or names. A `MoleculeError` among them stands for one that could not even be read.
-        read_output: takes a `[molecules, ...]` tensor out of what the model returns.
-        kind: what `molecules` holds: `"smiles"`, `"iupac"` names (MM-Deacon), or `"mol_block"`: records of an SDF,
-            whose coordinates are used (3D methods), or `"geometry"`: [`~hf_molrep.data.files.Geometry`], likewise.
-        on_error: `"raise"` the first failure, with its index, when its turn comes; or `"skip"`: yield the error in the
-            molecule's place.
-        device: the model is moved there; by default it stays where it is.
-        dtype: run an fp32 model under autocast to bf16 or fp16. Results are float32 always.
-        num_workers: processes that featurise; 0: a thread of this one, enough for a model on two or four cores. A GPU
-            wants several; a script that uses them needs `if __name__ == "__main__":`.
-
+        model: used in evaluation mode and left in the mode it was in.
+        processor: makes its features.
+        rows: molecules, each a dict of the columns that `processor` reads, `{"smiles": "CCO"}`, all with the same
+            columns. A `MoleculeError` passes for a molecule that has already failed.
+        step: calls the model on a batch, see [`Step`]. It runs without gradients, on a CPU in several threads at once.
+        batch_tokens: padded tokens of a batch; a longer molecule is a batch of its own.
+        batch_size: molecules of a batch, at most; None: `batch_tokens` alone decides.
+        on_error: `"raise"`, or `"skip"`: a `MoleculeError` stands in the place of a molecule that failed. One whose
+            result is not finite has failed too.
+        device: moves the model there; by default it stays where it is.
+        dtype: `"bfloat16"` or `"float16"` computes in that type where autocast deems it safe; weights stay in float32.
+        window: molecules featurised and sorted together.
+        num_workers: processes that make features; with 0 a thread does, while the model works on the molecules before.
     Raises:
-        ValueError: arguments that cannot be. MoleculeError: see `on_error`.
+        MoleculeError: a molecule that cannot be used (`on_error="raise"`), with its place in the input.
+        ValueError: arguments that are none; before anything is read.
     """
-    if isinstance(molecules, str):
-        raise ValueError("molecules is one string; give a list of strings")
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind is one of {', '.join(map(repr, get_args(Kind)))}, not {kind!r}")
-    if not reads(processor, kind):
-        raise ValueError(f"{type(processor).__name__} does not read kind={kind!r}")
+    check_on_error(on_error)
     for name, value, least in (
         ("batch_tokens", batch_tokens, 1),
+        ("batch_size", 1 if batch_size is None else batch_size, 1),
         ("window", window, 1),
         ("num_workers", num_workers, 0),
     ):
@@ -126,82 +129,83 @@ def infer(
     if device is not None:
         model.to(device)
     autocast_to = dtype if dtype not in (None, parameter.dtype) else None
-    featurizing = (processor, kind, iter(molecules), window, num_workers)
-    return _infer(model, processor, featurizing, read_output, batch_tokens, on_error, autocast_to)
+    featurizing = (processor, iter(rows), window, num_workers)
+    run = partial(_launch, model, processor, step, (batch_tokens, batch_size), autocast_to)
+    return _infer(next(model.parameters()).device, processor, featurizing, run, on_error)
 
 
-def _infer(model, processor, featurizing, read_output, batch_tokens, on_error, autocast_to):
-    on_cpu = next(model.parameters()).device.type == "cpu"
+def _infer(device, processor, featurizing, launch, on_error):
+    on_cpu = device.type == "cpu"
     # On a GPU a window runs while the next one is featurised: nothing waits for its results before _collect.
-    waiting, first, reports = None, 0, reports_of(processor)
+    waiting, first = None, 0
     with (
         _Threads(torch.get_num_threads() if on_cpu else 1) as threads,
         closing(_featurized_windows(*featurizing, threads)) as windows,
     ):
-        for features in windows:
-            outputs = _launch(model, processor, features, read_output, batch_tokens, autocast_to, threads)
-            running = (features, *outputs)
+        for rows, features in windows:
+            running = (rows, features, *launch(features, threads))
             if on_cpu:
-                yield from _collect(*running, reports, on_error, first)
+                yield from _collect(*running, processor.reports, on_error, first)
                 first += len(features)
                 continue
             if waiting is not None:
-                yield from _collect(*waiting, reports, on_error, first)
-                first += len(waiting[0])
+                yield from _collect(*waiting, processor.reports, on_error, first)
+                first += len(waiting[1])
             waiting = running
     if waiting is not None:
-        yield from _collect(*waiting, reports, on_error, first)
+        yield from _collect(*waiting, processor.reports, on_error, first)
 
 
-def _featurize(processor, kind: str, molecules: list) -> list[dict | MoleculeError]:
-    results = list(molecules)
-    places = [place for place, molecule in enumerate(molecules) if not isinstance(molecule, MoleculeError)]
+def _featurize(processor: MoleculeProcessor, rows: list) -> list[dict | MoleculeError]:
+    results = list(rows)
+    places = [place for place, row in enumerate(rows) if not isinstance(row, MoleculeError)]
     if places:
-        usable = [molecules[place] for place in places]
-        if kind == "geometry":
-            given = dict(zip(Geometry._fields, map(list, zip(*usable, strict=True)), strict=True))
-        else:
-            given = {kind: usable}
-        features = processor.featurize(**given, on_error="skip")
+        features = processor.featurize(by_column([rows[place] for place in places]), on_error="skip")
         for place, feature in zip(places, features, strict=True):
             results[place] = feature
     return results
 
 
-def _in_worker(molecules: list) -> list[dict | MoleculeError]:
-    return _featurize(*_worker, molecules)
+def _in_worker(rows: list) -> list[dict | MoleculeError]:
+    return _featurize(_worker, rows)
 
 
-def _set_up_worker(processor, kind: str) -> None:
+def _set_up_worker(processor: MoleculeProcessor) -> None:
     global _worker
-    _worker = (processor, kind)
+    _worker = processor
 
 
-def _featurized_windows(processor, kind, molecules: Iterator, window: int, num_workers: int, threads: "_Threads"):
-    windows = iter(lambda: list(islice(molecules, window)), [])
+def _featurized_windows(processor, rows: Iterator, window: int, num_workers: int, threads: "_Threads"):
+    windows = iter(lambda: list(islice(rows, window)), [])
     if num_workers:
         # spawn, not fork: this process has threads (torch, tokenizers), and CUDA does not survive a fork
         context = get_context("spawn")
-        pool: Executor = ProcessPoolExecutor(num_workers, context, _set_up_worker, (processor, kind))
+        pool: Executor = ProcessPoolExecutor(num_workers, context, _set_up_worker, (processor,))
         work = _in_worker
     else:
         # RDKit holds the interpreter's lock while it works, torch does not: the two overlap in part, and need no set-up
-        pool, work = threads, partial(_featurize, processor, kind)
+        pool, work = threads, partial(_featurize, processor)
     submitted = deque()
     try:
         for chunk in windows:
             # threads share the interpreter's lock: two windows at once would only delay the first
-            ready = submitted.popleft().result() if len(submitted) >= max(1, num_workers) else None
-            submitted.append(pool.submit(work, chunk))
+            ready = _finished(submitted) if len(submitted) >= max(1, num_workers) else None
+            submitted.append((chunk, pool.submit(work, chunk)))
             if ready is not None:
                 yield ready
         while submitted:
-            yield submitted.popleft().result()
+            yield _finished(submitted)
     finally:
-        for future in submitted:
+        for _, future in submitted:
             future.cancel()
         if num_workers:
             pool.shutdown()
+
+
+def _finished(submitted: deque) -> tuple[list, list[dict | MoleculeError]]:
+    """The rows of the first window, and the feature or the error of each."""
+    rows, future = submitted.popleft()
+    return rows, future.result()
 
 
 class _Threads(ThreadPoolExecutor):
@@ -223,17 +227,17 @@ class _Threads(ThreadPoolExecutor):
         torch.set_num_threads(per_operation)  # threads that come later begin with what was set last
 
 
-def _launch(model, processor, features, read_output, batch_tokens, autocast_to, threads: _Threads):
-    """Run a window; the places in the order in which they ran, and the outputs, still on the device."""
+def _launch(model, processor, step, sizes, autocast_to, features, threads: _Threads):
+    """Run a window; the places in the order in which they ran, and the results of each batch, still on the device."""
     places = [place for place, feature in enumerate(features) if not isinstance(feature, MoleculeError)]
     if not places:
-        return np.empty(0, dtype=np.int64), None
+        return np.empty(0, dtype=np.int64), []
     lengths = np.array([processor.size(features[place]) for place in places])
-    parts = token_batches(lengths, batch_tokens)
+    parts = token_batches(lengths, *sizes)
     order = np.concatenate(parts)
     batches = [[features[places[index]] for index in part] for part in parts]
     device = next(model.parameters()).device
-    outputs: list[torch.Tensor | None] = [None] * len(batches)
+    outputs: list[torch.Tensor | Sequence] = [()] * len(batches)
     todo = deque(enumerate(batches))
 
     def run() -> None:
@@ -249,7 +253,7 @@ def _launch(model, processor, features, read_output, batch_tokens, autocast_to, 
                     for name, value in processor.pad(batch, return_tensors="pt").items()
                 }
                 try:
-                    outputs[place] = read_output(model(**batch)).float()
+                    outputs[place] = step(model, batch)
                 except BaseException:
                     todo.clear()
                     raise
@@ -264,17 +268,41 @@ def _launch(model, processor, features, read_output, batch_tokens, autocast_to, 
         run()
     if was_training:
         model.train()
-    return np.array(places)[order], torch.cat(outputs)
+    for output, part in zip(outputs, parts, strict=True):
+        if len(output) != len(part):
+            raise ValueError(f"the step gave {len(output)} results for {len(part)} molecules")
+    if all(isinstance(output, torch.Tensor) for output in outputs):
+        outputs = [torch.cat(outputs)]  # one transfer from the device
+    return np.array(places)[order], outputs
 
 
-def _collect(features, places, outputs, reports, on_error, first):
-    rows = {} if outputs is None else dict(zip(places.tolist(), outputs.cpu().numpy(), strict=True))
+def _collect(rows, features, places, outputs, reports, on_error, first):
+    results = dict(zip(places.tolist(), chain.from_iterable(map(_on_host, outputs)), strict=True))
     for place, feature in enumerate(features):
-        if not isinstance(feature, MoleculeError):
-            told = {name: feature[name] for name in reports if name in feature}
-            yield Inferred(rows[place].copy(), feature.get("smiles_used"), told)
-        elif on_error == "skip":
-            yield feature
+        if isinstance(feature, MoleculeError):
+            failure = feature
+        elif _is_finite(results[place]):
+            report = {name: feature[name] for name in ("smiles_used", *reports) if name in feature}
+            yield Inferred(results[place], report)
+            continue
         else:
-            reason = f"{feature.reason} (index {first + place} of the input)"
-            raise MoleculeError(feature.smiles, reason, feature.notation) from feature
+            text = next((value for value in rows[place].values() if isinstance(value, str)), feature.get("smiles_used"))
+            failure = MoleculeError(text, "the model's output is not finite")
+        if on_error == "skip":
+            yield failure
+        else:
+            reason = f"{failure.reason} (index {first + place} of the input)"
+            raise MoleculeError(failure.smiles, reason, failure.notation) from failure
+
+
+def _on_host(output: torch.Tensor | Sequence[Any]) -> list[Any]:
+    """One result per molecule, tensors as NumPy arrays of their own, floating-point numbers as float32."""
+    if isinstance(output, torch.Tensor):
+        output = (output.float() if output.is_floating_point() else output).cpu().numpy()
+        return [row.copy() for row in output]  # a view would keep the whole window in memory
+    return [_on_host(result[None])[0] if isinstance(result, torch.Tensor) else result for result in output]
+
+
+def _is_finite(result: Any) -> bool:
+    is_float = isinstance(result, np.ndarray | np.generic) and result.dtype.kind == "f"
+    return not is_float or bool(np.isfinite(result).all())

@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel, Pipeline
+from transformers import AutoModel, Pipeline, PreTrainedModel
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from ..chem.smiles import MoleculeError
+from ..data.files import molecule_column
 from ..models.auto import AutoModelForMoleculePropertyPrediction
-from .checkpoints import check_processor
-from .embedding import pooled
+from .checkpoints import check_processor, load_model, without_columns
+from .embedding import embedding_step
 from .engine import infer
-from .prediction import predictions, task_names, task_units
+from .prediction import prediction_step, task_names, task_units
 
-_OPTIONS = ("kind", "batch_tokens", "on_error", "window", "num_workers", "column")
+_OPTIONS = ("kind", "batch_tokens", "batch_size", "on_error", "window", "num_workers", "column")
 
 
 class _MoleculePipeline(Pipeline):
@@ -47,6 +48,7 @@ class _MoleculePipeline(Pipeline):
         stock = {name: kwargs.pop(name) for name in signature(Pipeline.__init__).parameters if name in kwargs}
         self._sanitize_parameters(**kwargs)
         super().__init__(model=model, processor=processor, **stock)
+        without_columns(self.processor, getattr(self.model, "left_out", ()))
         check_processor(self.processor, self.model.config)
         self._options = self._sanitize_parameters(**options)[0]
         # pipeline() loads a checkpoint in the dtype asked for; a model object is left as it is and run under autocast
@@ -69,29 +71,30 @@ class _MoleculePipeline(Pipeline):
             kind: `"smiles"` or `"iupac"`.
             column: of rows that are dicts; by default `smiles`, or `iupac_name` for names.
             on_error: `"raise"`, or `"skip"`: a failure in its place, with the reason under `error`.
-            batch_tokens, window, num_workers: see [`~hf_molrep.inference.engine.infer`].
+            batch_tokens, batch_size, window, num_workers: see [`~hf_molrep.inference.engine.infer`].
 
         Raises:
             MoleculeError: a molecule that cannot be used (`on_error="raise"`).
             ValueError: unknown or impossible arguments.
         """
         options = {**self._options, **self._sanitize_parameters(**options)[0]}
-        column = options.pop("column", "iupac_name" if options.get("kind") == "iupac" else "smiles")
+        given_as = molecule_column(options.pop("kind", "smiles"))
+        column = options.pop("column", given_as)
         single = isinstance(inputs, (str, Mapping))
         if not single and not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__"):
             raise ValueError(f"molecules are strings, not {type(inputs).__name__}")
-        results = self._results([inputs] if single else _texts(inputs, column), column, options)
+        results = self._results([inputs] if single else _texts(inputs, column), column, given_as, options)
         if single:
             return next(results)
         return list(results) if isinstance(inputs, (list, tuple)) else results
 
-    def _results(self, inputs, column: str, options: dict) -> Iterator[dict]:
-        molecules = (_text(row, column) for row in inputs)
-        inferred = infer(self.model, self.processor, molecules, self._read_output, dtype=self._autocast, **options)
+    def _results(self, inputs, column: str, given_as: str, options: dict) -> Iterator[dict]:
+        rows = ({given_as: _text(row, column)} for row in inputs)
+        inferred = infer(self.model, self.processor, rows, self._step, dtype=self._autocast, **options)
         return (
             {self._result_key: None, "error": result.reason}
             if isinstance(result, MoleculeError)
-            else self.postprocess(result.output) | result.told
+            else self.postprocess(result.output) | result.report
             for result in inferred
         )
 
@@ -100,7 +103,7 @@ class _MoleculePipeline(Pipeline):
         return self.processor(inputs, return_tensors="pt")
 
     def _forward(self, inputs: dict) -> Any:
-        return self._read_output(self.model(**inputs)).float()
+        return self._step(self.model, inputs).float()
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Model and processor (transformers' own would copy this file too, and loading ask for `trust_remote_code`)."""
@@ -124,7 +127,7 @@ class MoleculeEmbeddingPipeline(_MoleculePipeline):
     """
 
     _result_key = "embedding"
-    _read_output = staticmethod(pooled)
+    _step = staticmethod(embedding_step)
 
     def postprocess(self, output) -> dict:
         return {"embedding": output}
@@ -138,7 +141,7 @@ class MoleculePropertyPredictionPipeline(_MoleculePipeline):
     """
 
     _result_key = "predictions"
-    _read_output = staticmethod(predictions)
+    _step = staticmethod(prediction_step)
 
     def postprocess(self, output) -> dict:
         names = task_names(self.model.config)
@@ -167,6 +170,23 @@ def _text(row: Any, column: str) -> Any:
     return row[column]
 
 
+class CheckedModel:
+    """`AutoModel` as pipelines load it: a checkpoint that lacks weights is refused, see `checkpoints.load_model`."""
+
+    auto_class: type = AutoModel
+
+    @classmethod
+    def from_pretrained(cls, name: str, **options: Any) -> PreTrainedModel:
+        """See [`~hf_molrep.inference.checkpoints.load_model`]."""
+        return load_model(cls.auto_class, name, **options)
+
+
+class CheckedPropertyModel(CheckedModel):
+    """The same for models with a property head."""
+
+    auto_class = AutoModelForMoleculePropertyPrediction
+
+
 def register() -> None:
     """Make the tasks known to `transformers.pipeline` (see `hf_molrep.registration`)."""
     default = Path(__file__).parents[1] / "checkpoints" / "mm-deacon-mini"
@@ -176,13 +196,13 @@ def register() -> None:
     PIPELINE_REGISTRY.register_pipeline(
         "molecule-embedding",
         MoleculeEmbeddingPipeline,
-        pt_model=AutoModel,
+        pt_model=CheckedModel,
         default={"model": (str(default), "main")},
         type="multimodal",
     )
     PIPELINE_REGISTRY.register_pipeline(
         "molecule-property-prediction",
         MoleculePropertyPredictionPipeline,
-        pt_model=AutoModelForMoleculePropertyPrediction,
+        pt_model=CheckedPropertyModel,
         type="multimodal",
     )

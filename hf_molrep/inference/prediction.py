@@ -1,22 +1,24 @@
 """Predicted properties of many molecules."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..chem.smiles import MoleculeError
-from .engine import infer
+from ..processing.contract import MoleculeProcessor
+from .engine import infer, rows_of
 
 
-def predictions(output: Any) -> torch.Tensor:
+def prediction_step(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
     """
-    `predictions` `[molecules, tasks]` of what a model returned.
+    `predictions` `[molecules, tasks]` of a batch.
 
     Raises:
         ValueError: the model gives none.
     """
+    output = model(**batch)
     values = getattr(output, "predictions", None)
     if values is None:
         raise ValueError(
@@ -39,14 +41,23 @@ def task_units(config: Any) -> dict[str, str | None]:
 
 
 def predict(
-    model: torch.nn.Module, processor: Any, molecules: Iterable[str | MoleculeError], **options: Any
+    model: torch.nn.Module,
+    processor: MoleculeProcessor,
+    molecules: Iterable[str | Mapping[str, Any] | MoleculeError],
+    kind: str = "smiles",
+    **options: Any,
 ) -> Iterator[np.ndarray | MoleculeError]:
     """
     The predictions for each molecule, float32 `[tasks]` (names in [`task_names`], units in [`task_units`]), in the
     order of the input; with `on_error="skip"` a [`~hf_molrep.chem.MoleculeError`] in the place of one that failed.
 
-    Options are those of [`~hf_molrep.inference.engine.infer`], which also gives the SMILES used:
-    `infer(model, processor, molecules, predictions)`.
+    Args:
+        molecules: SMILES, or with `kind="iupac"` names; or dicts of the columns that `processor` reads.
+        options: those of [`~hf_molrep.inference.engine.infer`], which with [`prediction_step`] also gives the SMILES
+            used.
     """
-    results = infer(model, processor, molecules, predictions, **options)
+    results = infer(model, processor, rows_of(molecules, kind), prediction_step, **options)
     return (result if isinstance(result, MoleculeError) else result.output for result in results)
+
+
+__all__ = ["predict", "prediction_step", "task_names", "task_units"]

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from ..chem.smiles import MoleculeError, canonical_smiles, canonical_smiles_batch
-from ..data.files import MoleculeReader
-from .engine import Kind
+from ..data.files import MoleculeReader, molecule_column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,7 +44,7 @@ class MoleculeIndex:
 
     table: "pa.Table"
     molecules: list[str | None]
-    kind: Kind = "smiles"
+    kind: str = "smiles"
     embeddings: np.ndarray | None = None
     model: str | None = None
     _standard: bool = False  # molecules are standardised SMILES already
@@ -54,7 +53,7 @@ class MoleculeIndex:
 
     @classmethod
     def from_file(
-        cls, path: str, column: str | None = None, kind: Kind | None = None, format: str | None = None
+        cls, path: str, column: str | None = None, kind: str | None = None, format: str | None = None
     ) -> "MoleculeIndex":
         """
         Read an output of `hf-molrep embed` (Parquet, with its embeddings) or any file of molecules.
@@ -72,14 +71,15 @@ class MoleculeIndex:
         embedded = made is not None and kind in (None, made["kind"]) and column in (None, made["column"])
         kind = kind or (made["kind"] if made else "smiles")
         tables, molecules, embeddings = [], [], []
-        with MoleculeReader(path, made["column"] if embedded else column, kind, format) as reader:
+        given_as = molecule_column(kind)
+        with MoleculeReader(path, made["column"] if embedded else column, given_as, format) as reader:
             for piece in reader.pieces(_ROWS):
+                texts = [None if isinstance(row, MoleculeError) else row[given_as] for row in piece.rows]
                 if embedded:
                     embeddings.append(_matrix(piece.table.column("embedding")))
                     failed = piece.table.column("error").is_valid().to_pylist()
-                    molecules += [None if bad else one for one, bad in zip(piece.molecules, failed, strict=True)]
-                else:
-                    molecules += [None if isinstance(one, MoleculeError) else one for one in piece.molecules]
+                    texts = [None if bad else text for text, bad in zip(texts, failed, strict=True)]
+                molecules += texts
                 tables.append(piece.table.drop_columns(["embedding", "error"]) if made else piece.table)
         if not tables:
             raise ValueError(f"{path} has no rows to search")
@@ -176,7 +176,7 @@ class MoleculeIndex:
             yield packed
 
 
-def choose_metric(metric: Metric | None, query_kind: Kind, index_kind: Kind) -> Metric:
+def choose_metric(metric: Metric | None, query_kind: str, index_kind: str) -> Metric:
     """
     The metric asked for, or the default: [`DEFAULT_SMILES_METRIC`] from SMILES to SMILES, else the embedding.
 

@@ -30,7 +30,6 @@ from transformers.utils import logging
 
 from ..chem.smiles import MoleculeError
 from ..inference.checkpoints import check_processor
-from ..inference.engine import reads, reports_of
 from ..metrics import GREATER_IS_BETTER, METRICS, property_metrics
 from ..models.auto import method_of
 from .property_models import label_scale, load_model_for_finetuning, quiet
@@ -333,11 +332,11 @@ def finetune(
 
     processor = _load_processor(checkpoint, processor_options or {})
     geometry = {} if z is None and pos is None else {"z": z, "pos": pos}
-    if geometry and not reads(processor, "geometry"):
+    if geometry and frozenset({"smiles", "z", "pos"}) not in processor.inputs:
         raise ValueError(f"{type(processor).__name__} does not read coordinates")
     if features is None:
         shorten = {"truncation": True} if truncation else {}
-        features = processor.featurize(smiles, on_error="skip", **geometry, **shorten)
+        features = processor.featurize({"smiles": smiles, **geometry}, on_error="skip", **shorten)
     failures = {index: value for index, value in enumerate(features) if isinstance(value, MoleculeError)}
     usable = {part: np.array([i for i in indices if i not in failures], np.int64) for part, indices in parts.items()}
     has_label = ~np.isnan(labels)
@@ -383,7 +382,7 @@ def finetune(
         label_std=std,
         label_units=label_units,
         from_scratch=from_scratch,
-        config_overrides={**getattr(processor, "config_fields", dict)(), **(config_overrides or {})},
+        config_overrides={**processor.config_fields(), **(config_overrides or {})},
         # on a CPU the backward pass of torch's fused kernel takes twice as long for molecules, which are short
         attention="eager" if device == "cpu" else None,
     )
@@ -460,7 +459,7 @@ def finetune(
             name: dict(
                 Counter(word for each in features if isinstance(each, dict) for word in each.get(name, "").split())
             )
-            for name in reports_of(processor)
+            for name in processor.reports
         },
         truncated=[index for index, value in enumerate(features) if isinstance(value, dict) and "truncated" in value],
         label_mean=mean,

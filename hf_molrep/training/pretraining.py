@@ -18,13 +18,12 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ..configuration import check_fields
 from ..inference.checkpoints import check_processor
-from ..inference.engine import reads
 from ..metrics import retrieval_compute_metrics
 from ..models.auto import METHODS, Method
 from .trainer import MoleculeTrainer, bf16_is_fast
 
 # A row that stands in the place of refused ones.
-METHANE = {"smiles": "C", "iupac": "methane", "z": [6], "pos": [0.0, 0.0, 0.0]}
+METHANE = {"smiles": "C", "iupac_name": "methane", "z": [6], "pos": [0.0, 0.0, 0.0]}
 
 
 @dataclass
@@ -73,28 +72,27 @@ def prepare(source: str, processor, arguments: PreTrainingDataArguments, name: s
     `row_id`, `length` and, on request, `group`. Rows that the processor refuses are left out and counted by reason on
     standard error.
     """
-    from ..data.datasets import geometry_columns, load_molecules
+    from ..data.datasets import coordinate_columns, load_molecules
 
     dataset = load_molecules(source)
-    allowed = signature(processor.featurize).parameters
     columns = {"smiles": "smiles"}
-    if "iupac" in allowed:
-        columns["iupac_name"] = "iupac"
+    if any("iupac_name" in names for names in processor.inputs):
+        columns["iupac_name"] = "iupac_name"
         if "iupac_name" not in dataset.column_names:
             raise ValueError(f"{source} has no column 'iupac_name'; there are {', '.join(dataset.column_names)}")
-    if reads(processor, "geometry"):
-        columns |= geometry_columns(dataset)
-    if arguments.max_length is not None and "max_length" not in allowed:
+    if frozenset({"smiles", "z", "pos"}) in processor.inputs:
+        columns |= coordinate_columns(dataset)
+    if arguments.max_length is not None and not processor.truncates:
         raise ValueError(f"max_length: {type(processor).__name__} has no tokens to count")
-    shorten = {"truncation": True, "max_length": arguments.max_length} if "max_length" in allowed else {}
+    shorten = {"truncation": True, "max_length": arguments.max_length} if processor.truncates else {}
     # what stands in the place of a refused row until it is taken out
-    (blank,) = processor.featurize(**{kind: [METHANE[kind]] for kind in columns.values()})
+    (blank,) = processor.featurize({kind: [METHANE[kind]] for kind in columns.values()})
     keys = [key for key, value in blank.items() if isinstance(value, np.ndarray | int)]
     group_by = arguments.group_by  # alone: the cache goes by what `features` refers to, other options change nothing
 
     def features(batch: dict, indices: list[int]) -> dict:
         given = {kind: batch[column] for column, kind in columns.items()}
-        rows = processor.featurize(**given, on_error="skip", **shorten)
+        rows = processor.featurize(given, on_error="skip", **shorten)
         out: dict[str, list] = {key: [] for key in (*keys, "smiles", "length", "row_id", "group", "error")}
         for place, row in enumerate(rows):
             failed = not isinstance(row, dict)
@@ -172,7 +170,7 @@ def make_config(method: Method, processor, path: str | None):
         tokenizer = processor.iupac_tokenizer if view == "iupac_config" else processor.tokenizer
         fields[view] = {**fields.get(view, {}), "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     # what the processor knows and the model must match, for instance the number of labels of pre-training
-    fields |= getattr(processor, "config_fields", dict)()
+    fields |= processor.config_fields()
     return method.config(**fields)
 
 
@@ -253,7 +251,7 @@ def main(
     if data.smiles_augmentation:
         collator_options["smiles_augmentation"] = data.smiles_augmentation
     # retrieval is between the two languages of a molecule
-    retrieves = validation_set is not None and "iupac" in signature(processor.featurize).parameters
+    retrieves = validation_set is not None and any("iupac_name" in names for names in processor.inputs)
     training.prediction_loss_only = not retrieves
 
     trainer = MoleculeTrainer(

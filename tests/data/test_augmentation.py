@@ -11,7 +11,7 @@ EXTRACTOR = MolCLRFeatureExtractor()
 
 
 def feature(smiles: str) -> dict:
-    return EXTRACTOR.featurize([smiles])[0]
+    return EXTRACTOR.featurize({"smiles": [smiles]})[0]
 
 
 def bonds(changed: dict) -> set[tuple[int, int]]:

@@ -21,10 +21,12 @@ def read(path, rows=2, **options):
     """Columns and molecules of a file."""
     with MoleculeReader(path, **options) as reader:
         pieces = list(reader.pieces(rows))
-        assert all(piece.table.num_rows == len(piece.molecules) for piece in pieces)
+        assert all(piece.table.num_rows == len(piece.rows) for piece in pieces)
         assert [piece.table.num_rows for piece in pieces[:-1]] == [rows] * (len(pieces) - 1)
         table = pa.Table.from_batches([piece.table for piece in pieces], reader.schema)
-    return table, [molecule for piece in pieces for molecule in piece.molecules]
+    return table, [
+        row if isinstance(row, MoleculeError) else row[reader.given_as] for piece in pieces for row in piece.rows
+    ]
 
 
 def write(path, table, **options):
@@ -142,7 +144,7 @@ def test_a_damaged_gzip_file(tmp_path, name):
 def test_columns():
     assert find_column(["id", "Smiles"], None) == "Smiles"
     assert find_column(["canonical_smiles", "smiles"], None) == "smiles"
-    assert find_column(["x", "IUPAC_Name"], None, "iupac") == "IUPAC_Name"
+    assert find_column(["x", "IUPAC_Name"], None, "iupac_name") == "IUPAC_Name"
     assert find_column(["x", "y"], "y") == "y"
     with pytest.raises(ValueError, match=r"f\.csv has no column 'z'; it has 'x', 'y'"):
         find_column(["x", "y"], "z", where="f.csv")
@@ -163,7 +165,7 @@ def test_smi(tmp_path):
     table, molecules = read(tmp_path / "in.smi")
     assert molecules == ["CCO", "C", "c1ccccc1", ""]
     assert table["name"].to_pylist() == ["ethyl alcohol", "", "benzene (ring)", "no molecule"]
-    assert read(tmp_path / "in.smi", kind="iupac")[1][0] == "ethyl alcohol"
+    assert read(tmp_path / "in.smi", given_as="iupac_name")[1][0] == "ethyl alcohol"
 
 
 def test_smi_with_a_header(tmp_path):
@@ -211,7 +213,7 @@ def test_sdf_from_standard_input(monkeypatch, sdf_text):
 
 def test_sdf_names_are_read_from_a_field(tmp_path):
     (tmp_path / "in.sdf").write_text(f"x\n{block('CCO')}> <PUBCHEM_IUPAC_NAME>\nethanol\n\n> <title>\nT\n\n$$$$\n")
-    table, molecules = read(tmp_path / "in.sdf", kind="iupac")
+    table, molecules = read(tmp_path / "in.sdf", given_as="iupac_name")
     assert molecules == ["ethanol"]
     assert table.column_names == ["sdf_title", "PUBCHEM_IUPAC_NAME", "title"]
     with pytest.raises(ValueError, match="no column 'smiles'"):

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_molrep.chem.smiles import MoleculeError
 from hf_molrep.inference.checkpoints import load_checkpoint
-from hf_molrep.inference.embedding import embed
+from hf_molrep.inference.embedding import embed, embedding_step
 from hf_molrep.inference.engine import infer
 from hf_molrep.inference.prediction import predict, task_names, task_units
 from hf_molrep.models.mm_deacon import MMDeaconForPropertyPrediction, MMDeaconModel
@@ -127,20 +127,71 @@ def test_duplicates_get_the_same_vector(model, processor):
         np.testing.assert_allclose(other, first, atol=1e-6)
 
 
-def test_the_smiles_that_was_used_is_told(model, processor):
-    def pooled(output):
-        return output.pooler_output
+def test_the_smiles_that_was_used_is_reported(model, processor):
+    (result,) = infer(model, processor, [{"smiles": "OCC"}], embedding_step)
+    assert result.report == {"smiles_used": "CCO"}
+    (result,) = infer(model, processor, [{"iupac_name": "ethanol"}], embedding_step)
+    assert result.report == {}
 
-    (result,) = infer(model, processor, ["OCC"], pooled)
-    assert result.smiles_used == "CCO"
-    (result,) = infer(model, processor, ["ethanol"], pooled, kind="iupac")
-    assert result.smiles_used is None
+
+def test_a_step_gives_anything(model, processor):
+    """Token states of unequal length, strings, scalars: one result per molecule, in the order of the input."""
+
+    def states(model, batch):
+        found = model(**batch).last_hidden_state
+        return [row[: int(mask.sum())] for row, mask in zip(found, batch["attention_mask"], strict=True)]
+
+    rows = [{"smiles": smiles} for smiles in SMILES]
+    results = [result.output for result in infer(model, processor, rows, states, batch_tokens=40)]
+    lengths = [len(processor(smiles, return_tensors="pt")["input_ids"][0]) for smiles in SMILES]
+    assert [result.shape for result in results] == [(length, results[0].shape[1]) for length in lengths]
+    assert all(result.dtype == np.float32 for result in results)
+
+    texts = infer(model, processor, rows, lambda model, batch: [str(row.tolist()) for row in batch["input_ids"]])
+    assert [text.output.count(",") + 1 >= length for text, length in zip(texts, lengths, strict=True)]
+    counts = infer(model, processor, rows, lambda model, batch: batch["attention_mask"].sum(dim=1), batch_tokens=30)
+    assert [int(count.output) for count in counts] == lengths
+    with pytest.raises(ValueError, match="1 results for"):
+        next(infer(model, processor, rows, lambda model, batch: [None]))
+
+
+def test_batch_size_bounds_the_molecules_of_a_batch(model, processor, alone):
+    sizes = []
+
+    def step(model, batch):
+        sizes.append(len(batch["input_ids"]))
+        return embedding_step(model, batch)
+
+    rows = [{"smiles": smiles} for smiles in SMILES]
+    results = [result.output for result in infer(model, processor, rows, step, batch_size=3)]
+    assert max(sizes) == 3
+    np.testing.assert_allclose(np.stack(results), alone, atol=1e-5)
+
+
+def test_a_result_that_is_not_finite_is_a_failure(model, processor):
+    def step(model, batch):
+        embedding = embedding_step(model, batch)
+        return torch.where((batch["attention_mask"].sum(dim=1) > 5)[:, None], torch.nan, embedding)
+
+    rows = [{"smiles": "CC"}, {"smiles": "c1ccccc1O"}]
+    good, bad = infer(model, processor, rows, step, on_error="skip")
+    assert np.isfinite(good.output).all()
+    assert (bad.smiles, bad.reason) == ("c1ccccc1O", "the model's output is not finite")
+    with pytest.raises(MoleculeError, match=r"not finite \(index 1"):
+        list(infer(model, processor, rows, step))
+
+
+def test_rows_are_given_by_what_the_processor_reads(model, processor):
+    with pytest.raises(ValueError, match=r"reads smiles; or iupac_name; .* not z"):
+        next(infer(model, processor, [{"z": [6]}], embedding_step))
+    with pytest.raises(ValueError, match="the rows differ"):
+        list(infer(model, processor, [{"smiles": "C"}, {"iupac_name": "methane"}], embedding_step))
 
 
 def test_names(model, processor):
     rows = np.stack(list(embed(model, processor, NAMES, kind="iupac", batch_tokens=50)))
     with torch.inference_mode():
-        expected = model(**processor(iupac=NAMES, return_tensors="pt")).pooler_output.numpy()
+        expected = model(**processor(iupac_name=NAMES, return_tensors="pt")).pooler_output.numpy()
     np.testing.assert_allclose(rows, expected, atol=1e-5)
 
 
@@ -190,12 +241,13 @@ def test_autocast_casts_a_weight_once(model, processor):
 
     layer, casts = torch.nn.Linear(16, 16), Casts()
 
-    def read(output):
+    def step(model, batch):
+        output = model(**batch)
         with casts:
             layer(output.pooler_output)
             return layer(output.pooler_output)
 
-    for _ in infer(model, processor, SMILES[:4], read, dtype="bfloat16"):
+    for _ in infer(model, processor, [{"smiles": text} for text in SMILES[:4]], step, dtype="bfloat16"):
         pass
     assert casts.of_weights == 1
 

@@ -103,14 +103,31 @@ def test_failures_keep_their_place(pipe, expected):
 
 
 def test_unknown_arguments_are_refused(pipe, checkpoint):
-    with pytest.raises(ValueError, match=r"unknown argument 'batch_size'.*batch_tokens"):
-        pipe(SMILES, batch_size=8)
+    with pytest.raises(ValueError, match=r"unknown argument 'batch_length'.*batch_tokens"):
+        pipe(SMILES, batch_length=8)
+    with pytest.raises(ValueError, match="batch_size is an integer of at least 1"):
+        pipe(SMILES, batch_size=0)
     with pytest.raises(ValueError, match="unknown argument 'colour'"):
         pipeline("molecule-embedding", model=checkpoint, device="cpu", colour="red")
     with pytest.raises(ValueError, match="kind is"):
         pipe(SMILES, kind="inchi")
     with pytest.raises(ValueError, match="molecules are strings"):
         pipe(5)
+
+
+@pytest.mark.parametrize("where", ["pipeline", "call"])
+def test_batch_size_bounds_the_molecules_of_a_batch(checkpoint, pipe, where):
+    """As every pipeline of transformers takes it."""
+    options = {"batch_size": 3}
+    at_first = options if where == "pipeline" else {}
+    bounded = pipeline("molecule-embedding", model=checkpoint, device="cpu", **at_first)
+    sizes = []
+    hook = lambda module, args, kwargs: sizes.append(len(kwargs["input_ids"]))  # noqa: E731
+    bounded.model.register_forward_pre_hook(hook, with_kwargs=True)
+    results = bounded(SMILES, **({} if where == "pipeline" else options))
+    assert max(sizes) == 3
+    for result, expected in zip(results, pipe(SMILES), strict=True):
+        np.testing.assert_allclose(result["embedding"], expected["embedding"], atol=1e-5)
 
 
 def test_options_of_the_pipeline_are_defaults_of_the_call(checkpoint):

@@ -117,7 +117,7 @@ def test_names_find_smiles_and_smiles_find_names(embedded, csv_file, checkpoint,
     model, processor = load_checkpoint(AutoModel, checkpoint, "cpu")
     with torch.inference_mode():
         smiles = model(**processor(SMILES, return_tensors="pt")).pooler_output
-        names = model(**processor(iupac=NAMES, return_tensors="pt")).pooler_output
+        names = model(**processor(iupac_name=NAMES, return_tensors="pt")).pooler_output
     cosines = torch.cosine_similarity(names[:, None], smiles[None], dim=-1)
     out = tmp_path / "hits.csv"
     options = ["-k", "1", "--out", out, "--device", "cpu"]
@@ -129,7 +129,7 @@ def test_names_find_smiles_and_smiles_find_names(embedded, csv_file, checkpoint,
         assert search(index, *smiles_queries, *extra, *options) == 0
         found = [int(row["id"]) for row in read(out)]
         with_ninth = torch.cat(
-            [names, model(**processor(iupac=["nothing"], return_tensors="pt")).pooler_output]
+            [names, model(**processor(iupac_name=["nothing"], return_tensors="pt")).pooler_output]
         ).detach()
         expected = torch.cosine_similarity(smiles[:, None], with_ninth[None], dim=-1).argmax(dim=1)
         assert found == expected.tolist()

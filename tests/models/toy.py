@@ -34,6 +34,7 @@ from hf_molrep.losses import info_nce
 from hf_molrep.modeling_outputs import MoleculeModelOutput, MoleculePreTrainingOutput
 from hf_molrep.models.auto import Method
 from hf_molrep.nn.heads import PropertyHead
+from hf_molrep.processing.contract import check_columns
 from tests.models.common import MethodLaws
 
 
@@ -73,9 +74,10 @@ class ToyProcessor(FeatureExtractionMixin):
         pos = self.scale * rng.standard_normal(3 * len(z))
         return {"z": np.array(z, dtype=np.int8), "pos": pos.astype(np.float32)}
 
-    def featurize(self, smiles, on_error: str = "raise") -> list:
+    def featurize(self, columns, on_error: str = "raise") -> list:
         results: list = []
-        for text in smiles:
+        check_columns(self, columns)
+        for text in columns["smiles"]:
             try:
                 results.append(self.featurize_one(text))
             except MoleculeError as error:
@@ -89,7 +91,13 @@ class ToyProcessor(FeatureExtractionMixin):
             print("featurised")
         return results
 
+    inputs = (frozenset({"smiles"}),)
     pads = True
+    truncates = False
+    reports = ()
+
+    def config_fields(self) -> dict:
+        return {}
 
     def size(self, feature: dict) -> int:
         return len(feature["z"])
@@ -101,7 +109,7 @@ class ToyProcessor(FeatureExtractionMixin):
         return BatchFeature({"z": z, "pos": pos, "attention_mask": mask}, tensor_type=return_tensors)
 
     def __call__(self, smiles, return_tensors: str | None = None) -> BatchFeature:
-        return self.pad(self.featurize([smiles] if isinstance(smiles, str) else smiles), return_tensors)
+        return self.pad(self.featurize({"smiles": [smiles] if isinstance(smiles, str) else smiles}), return_tensors)
 
 
 class ToyDataCollator:
@@ -360,7 +368,7 @@ class ToyLaws(MethodLaws):
     def renumbered(self, rng: np.random.Generator) -> dict:
         processor = self.processor()
         features = []
-        for feature in processor.featurize(self.molecules):
+        for feature in processor.featurize({"smiles": self.molecules}):
             order = rng.permutation(len(feature["z"]))
             features.append({"z": feature["z"][order], "pos": feature["pos"].reshape(-1, 3)[order].ravel()})
         return dict(processor.pad(features))

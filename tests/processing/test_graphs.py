@@ -17,7 +17,7 @@ SMILES = ["CCO", "[Na+].[Cl-]", "C", "F/C=C/F", "CC(=O)Oc1ccccc1C(=O)O", "C[C@H]
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("hydrogens", [False, True])
 def test_a_batch_is_the_molecules_side_by_side(scheme, hydrogens):
-    extractor = MolGraphFeatureExtractor(scheme, explicit_hydrogens=hydrogens)
+    extractor = MolGraphFeatureExtractor(scheme, explicit_hydrogens=hydrogens, canonical=False)
     batch = extractor(SMILES, return_tensors="pt")
     graphs = [mol_to_graph(parse(smiles), scheme, hydrogens) for smiles in SMILES]
     counts = [len(graph.z) for graph in graphs]
@@ -47,7 +47,7 @@ def test_cached_features_give_the_same_batch(scheme):
     from datasets import Dataset
 
     extractor = MolGraphFeatureExtractor(scheme)
-    features = extractor.featurize(SMILES)
+    features = extractor.featurize({"smiles": SMILES})
     direct = extractor.pad(features)
     table = Dataset.from_list(features)
     kinds = {"x": "uint8", "edge_index": "int16", "edge_attr": "uint8", "z": "uint8"}
@@ -66,45 +66,124 @@ def test_saved_and_loaded(tmp_path, hydrogens):
     loaded = MolGraphFeatureExtractor.from_pretrained(tmp_path)
     assert loaded.to_dict() == made.to_dict()
     assert (loaded.scheme, loaded.explicit_hydrogens, loaded.canonical) == ("dmp", hydrogens, True)
-    assert loaded.featurize(["CC(=O)[O-].[Na+]"])[0]["smiles_used"] == "CC(=O)O"
+    assert loaded.featurize({"smiles": ["CC(=O)[O-].[Na+]"]})[0]["smiles_used"] == "CC(=O)O"
 
 
 def test_standardisation_and_what_was_used():
     """The SMILES as it was given, unless something had to be changed; atoms in its order."""
-    extractor = MolGraphFeatureExtractor()
-    used = [feature["smiles_used"] for feature in extractor.featurize([" OCC ", "CS(C)=O", "[CH3:1]O", "[Na]OC"])]
+    extractor = MolGraphFeatureExtractor(canonical=False)
+    used = [
+        feature["smiles_used"]
+        for feature in extractor.featurize({"smiles": [" OCC ", "CS(C)=O", "[CH3:1]O", "[Na]OC"]})
+    ]
     assert used == ["OCC", "C[S+](C)[O-]", "CO", "C[O-].[Na+]"]
-    assert extractor.featurize(["OCC"])[0]["z"].tolist() == [8, 6, 6]
-    as_drawn = MolGraphFeatureExtractor(standardize="none").featurize(["[CH3:1]O[Na]"])[0]
-    assert as_drawn["smiles_used"] == "[CH3:1]O[Na]"
-    assert len(as_drawn["edge_index"]) == 8
+    assert extractor.featurize({"smiles": ["OCC"]})[0]["z"].tolist() == [8, 6, 6]
+    as_drawn = MolGraphFeatureExtractor(standardize="none", canonical=False)
+    (feature,) = as_drawn.featurize({"smiles": ["[CH3:1]O[Na]"]})
+    assert feature["smiles_used"] == "[CH3:1]O[Na]"
+    assert len(feature["edge_index"]) == 8
     # sulfur hidden behind its number is standardised like any other
-    assert extractor.featurize(["C[#16](=O)C"])[0]["smiles_used"] == "C[S+](C)[O-]"
+    assert extractor.featurize({"smiles": ["C[#16](=O)C"]})[0]["smiles_used"] == "C[S+](C)[O-]"
 
 
-def test_canonical_does_not_depend_on_the_writing():
-    """Chirality tags and bond directions do, unless the SMILES is made canonical first."""
-    written = ["C[C@H](N)C(=O)O", "N[C@@H](C)C(=O)O", "OC(=O)[C@@H](N)C"]
-    canonical = MolGraphFeatureExtractor(canonical=True).featurize(written)
-    for feature in canonical[1:]:
-        for key in ("x", "edge_index", "edge_attr"):
-            np.testing.assert_array_equal(feature[key], canonical[0][key])
-    tags = {feature["x"].reshape(-1, 2)[:, 1].max() for feature in MolGraphFeatureExtractor().featurize(written)}
-    assert tags == {1, 2}
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_one_molecule_is_one_graph_however_it_is_written(scheme):
+    """By default; chirality tags, bond directions and bracket atoms are those of the SMILES with `canonical=False`."""
+    written = ["C[C@H](N)C(=O)O", "N[C@@H](C)C(=O)O", "OC(=O)[C@@H](N)C", "[CH3][C@H]([NH2])[C](=[O])[OH]"]
+    first, *others = MolGraphFeatureExtractor(scheme).featurize({"smiles": written})
+    assert {each["smiles_used"] for each in (first, *others)} == {"C[C@H](N)C(=O)O"}
+    for feature in others:
+        for key in ("x", "edge_index", "edge_attr", "z"):
+            np.testing.assert_array_equal(feature[key], first[key])
+    as_written = MolGraphFeatureExtractor(scheme, canonical=False).featurize({"smiles": written[:3]})
+    assert as_written[1]["z"].tolist() != as_written[0]["z"].tolist()
+    if scheme == "pretrain_gnns":
+        assert {feature["x"].reshape(-1, 2)[:, 1].max() for feature in as_written} == {1, 2}
+
+
+@pytest.mark.parametrize("hydrogens", [False, True])
+def test_conformers_have_the_atoms_of_the_graph_in_its_order(hydrogens, tmp_path):
+    """Computed ones and those of columns, which may come in another order; a batch of graphs keeps its positions."""
+    smiles = ["OCC", "C[C@H](N)C(=O)O", "c1ccccc1"]
+    options = {"explicit_hydrogens": hydrogens, "num_conformers": 1}
+    extractor = MolGraphFeatureExtractor(**options)
+    extractor.conformers.cache = None
+    features = extractor.featurize({"smiles": smiles})
+    bonds = 0
+    for feature in features:
+        pos, (source, target) = feature["pos"].reshape(-1, 3), feature["edge_index"].reshape(2, -1)
+        lengths = np.linalg.norm(pos[source] - pos[target], axis=1)
+        assert ((lengths > 0.9) & (lengths < 1.65)).all()
+        bonds += len(lengths)
+        assert feature["conformer_status"] == "3d"
+    batch = extractor.pad(features)
+    assert batch["pos"].shape == (len(batch["batch"]), 3)
+    assert batch["pos"].dtype == torch.float32
+    assert batch["z"].tolist() == np.concatenate([feature["z"] for feature in features]).tolist()
+    lengths = (batch["pos"][batch["edge_index"][0]] - batch["pos"][batch["edge_index"][1]]).norm(dim=1)
+    assert len(lengths) == bonds
+    assert bool((lengths < 1.65).all())
+
+    alanine = features[1]
+    order = np.random.default_rng(0).permutation(len(alanine["z"]))
+    given = {"smiles": smiles[1:2], "z": [alanine["z"][order]], "pos": [alanine["pos"].reshape(-1, 3)[order]]}
+    (again,) = extractor.featurize(given)
+    np.testing.assert_array_equal(again["z"], alanine["z"])
+    pos = again["pos"].reshape(-1, 3)
+    source, target = again["edge_index"].reshape(2, -1)
+    assert (np.linalg.norm(pos[source] - pos[target], axis=1) < 1.65).all()
+    assert "given" in again["conformer_flags"].split()
+
+
+def test_several_conformers_of_a_graph():
+    extractor = MolGraphFeatureExtractor(num_conformers=3)
+    extractor.conformers.cache = None
+    features = extractor.featurize({"smiles": ["CCCCO", "CCN"]})
+    assert [feature["num_conformers"] for feature in features] == [3, 3]
+    batch = extractor.pad(features)
+    assert batch["pos"].shape == (3, 8, 3)
+    for conformer, own in zip(batch["pos"][:, :5], features[0]["pos"].reshape(3, 5, 3), strict=True):
+        np.testing.assert_array_equal(conformer.numpy(), own)
+    with pytest.raises(ValueError, match="1, 3 conformers"):
+        extractor.pad([features[0], {**features[1], "pos": features[1]["pos"][:9]}])
+
+
+def test_what_has_no_conformer_of_all_its_atoms_is_refused(tmp_path):
+    extractor = MolGraphFeatureExtractor(num_conformers=1)
+    extractor.conformers.cache = None
+    salt, ethanol, other = extractor.featurize({"smiles": ["[Na+].CC(=O)[O-]", "CCO", "C1CC"]}, on_error="skip")
+    assert isinstance(salt, MoleculeError)
+    assert salt.smiles == "[Na+].CC(=O)[O-]"
+    assert "fragment" in salt.reason
+    assert isinstance(ethanol, dict)
+    assert isinstance(other, MoleculeError)
+    ethanol["pos"][0] += 50.0
+    moved = {"smiles": ["CCO"], "z": [ethanol["z"]], "pos": [ethanol["pos"]]}
+    with pytest.raises(MoleculeError, match=r"angstrom apart|not this molecule"):
+        extractor.featurize(moved)
+
+
+def test_conformer_settings_are_saved(tmp_path):
+    MolGraphFeatureExtractor("ogb", num_conformers=2, conformer_seed=7).save_pretrained(tmp_path)
+    loaded = MolGraphFeatureExtractor.from_pretrained(tmp_path)
+    assert (loaded.num_conformers, loaded.conformer_seed) == (2, 7)
+    assert loaded.reports == ("conformer_status", "conformer_flags")
+    assert frozenset({"smiles", "z", "pos"}) in loaded.inputs
+    assert MolGraphFeatureExtractor().inputs == (frozenset({"smiles"}),)
 
 
 def test_bad_molecules_keep_their_places():
     extractor = MolGraphFeatureExtractor()
     given = ["CCO", "C1CC", "", "CC*", None, "C" * 30_000, "[Na+].[Cl-]", "CN->[Cu]"]
-    found = extractor.featurize(given, on_error="skip")
+    found = extractor.featurize({"smiles": given}, on_error="skip")
     assert [isinstance(each, dict) for each in found] == [True, False, False, False, False, False, True, False]
     for smiles, each in zip(given, found, strict=True):
         if isinstance(each, MoleculeError):
             assert each.smiles == smiles
             with pytest.raises(MoleculeError):
-                extractor.featurize(["C", smiles])
+                extractor.featurize({"smiles": ["C", smiles]})
     assert "dummy atom" in found[3].reason
-    assert MolGraphFeatureExtractor("ogb").featurize(["CC*"])
+    assert MolGraphFeatureExtractor("ogb").featurize({"smiles": ["CC*"]})
 
 
 def test_many_molecules_are_made_in_chunks():
@@ -113,7 +192,7 @@ def test_many_molecules_are_made_in_chunks():
     extractor = MolGraphFeatureExtractor()
     given = ["C" * (1 + place % 7) for place in range(CHUNK + 5)]
     given[CHUNK] = "C1CC"
-    found = extractor.featurize(given, on_error="skip")
+    found = extractor.featurize({"smiles": given}, on_error="skip")
     assert isinstance(found[CHUNK], MoleculeError)
     assert all(len(found[i]["z"]) == 1 + i % 7 for i in range(len(given)) if i != CHUNK)
 
@@ -127,11 +206,11 @@ def test_wrong_calls(tmp_path):
         MolGraphFeatureExtractor(standardize="wash")
     extractor = MolGraphFeatureExtractor()
     with pytest.raises(ValueError, match="on_error"):
-        extractor.featurize(["C"], on_error="ignore")
+        extractor.featurize({"smiles": ["C"]}, on_error="ignore")
     with pytest.raises(ValueError, match="at least one molecule"):
         extractor.pad([])
     with pytest.raises(ValueError, match="not made by the scheme 'pretrain_gnns'"):
-        extractor.pad(MolGraphFeatureExtractor("ogb").featurize(["CCO"]))
+        extractor.pad(MolGraphFeatureExtractor("ogb").featurize({"smiles": ["CCO"]}))
     with pytest.raises(ValueError, match="return_tensors"):
         extractor("CCO", return_tensors="tf")
 
@@ -145,7 +224,7 @@ def test_pyg_batch_and_back(scheme):
     from torch_geometric.data import Batch
 
     data = [to_pyg(mol_to_graph(parse(smiles), scheme)) for smiles in SMILES]
-    expected = MolGraphFeatureExtractor(scheme)(SMILES, return_tensors="pt")
+    expected = MolGraphFeatureExtractor(scheme, canonical=False)(SMILES, return_tensors="pt")
     batch = Batch.from_data_list(data)
     order = torch.randperm(batch.edge_index.shape[1], generator=torch.Generator().manual_seed(0))
     shuffled = Batch.from_data_list(data)

@@ -333,7 +333,7 @@ def test_bf16_is_close(checkpoint):
 
 def test_precomputed_features_are_used(checkpoint, monkeypatch):
     processor = AutoProcessor.from_pretrained(checkpoint)
-    features = processor.featurize(SMILES, on_error="skip")
+    features = processor.featurize({"smiles": SMILES}, on_error="skip")
     arguments = (checkpoint, SMILES, CARBONS, ["carbons"], "regression", SPLIT)
     expected = finetune(*arguments, **QUICK).test_predictions
     monkeypatch.setattr(type(processor), "featurize", None)

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .feature_extraction_grover import GroverFeatureExtractor
-
-GRAPH_KEYS = ("x", "edge_index", "edge_attr", "z", "num_nodes", "mass")
+from ...processing.collation import MoleculeCollator
 
 
 @dataclass
-class GroverDataCollator:
+class GroverDataCollator(MoleculeCollator):
     """
     Rows to a batch. A row holds the features of one molecule, as [`GroverFeatureExtractor.featurize`] gives them, or a
     raw `smiles`. With `labels` (and, where the model takes them, `features`) the molecules are joined as they are.
@@ -22,15 +20,11 @@ class GroverDataCollator:
     (`atom_context`, `bond_context`, `motifs`, see [`GroverFeatureExtractor.label`]) or made from its `smiles`.
 
     Args:
-        processor: the feature extractor of the checkpoint.
+        processor, seed, epoch: see [`~hf_molrep.processing.collation.MoleculeCollator`].
         share: of atoms and of bonds that are asked for.
-        seed, epoch: each molecule draws from `default_rng([seed, epoch, row_id])`; a trainer sets `epoch`.
     """
 
-    processor: GroverFeatureExtractor
     share: float = 0.15
-    seed: int = 0
-    epoch: int = 0
 
     def __post_init__(self):
         if not 0 < self.share <= 1:
@@ -44,23 +38,17 @@ class GroverDataCollator:
         return labels
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
-        first = rows[0]
-        if "x" in first:
-            features = [{key: row[key] for key in (*GRAPH_KEYS, "features") if key in row} for row in rows]
-        else:
-            features = self.processor.featurize([row["smiles"] for row in rows])
+        features = self.features(rows)
         batch = dict(self.processor.pad(features, return_tensors="pt"))
-        for key in ("features", "labels"):  # `features` may stand beside a raw `smiles`, too
-            if key in first:
-                batch[key] = torch.from_numpy(np.array([row[key] for row in rows], dtype=np.float32))
-        if "labels" in first:
-            return batch
-        if "row_id" not in first:
-            raise ValueError("choosing labels needs the column 'row_id': each molecule draws its own random numbers")
-        labels = rows if "atom_context" in first else self.processor.label([row["smiles"] for row in rows])
+        if "features" in rows[0] and "features" not in batch:  # they may stand beside a raw `smiles`, too
+            descriptors = np.array([row["features"] for row in rows], dtype=np.float32)
+            batch["features"] = torch.from_numpy(descriptors)
+        if "labels" in rows[0]:
+            return batch | self.labels(rows)
+        generators = [self.generator(row) for row in rows]
+        labels = rows if "atom_context" in rows[0] else self.processor.label([row["smiles"] for row in rows])
         atoms, bonds = [], []
-        for row, label in zip(rows, labels, strict=True):
-            rng = np.random.default_rng([self.seed, self.epoch, int(row["row_id"])])
+        for rng, label in zip(generators, labels, strict=True):
             atoms.append(self._chosen(label["atom_context"], rng))
             bonds.append(self._chosen(label["bond_context"], rng))
         batch["atom_labels"] = torch.from_numpy(np.concatenate(atoms))

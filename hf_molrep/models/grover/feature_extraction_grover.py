@@ -8,7 +8,8 @@ from transformers import BatchFeature
 
 from ...chem.context_labels import context_vocabulary, molecule_contexts
 from ...chem.descriptors import DESCRIPTOR_NAMES, normalized_descriptors
-from ...chem.smiles import MoleculeError, standard_mol
+from ...chem.smiles import MoleculeError, OnError, standard_mol
+from ...processing.contract import Columns
 from ...processing.graphs import MolGraphFeatureExtractor
 
 
@@ -45,9 +46,9 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
         self.context_labels = context_labels
         self.descriptors = descriptors
 
-    def featurize(self, smiles: Sequence[str], on_error: str = "raise") -> list[dict | MoleculeError]:
+    def featurize(self, columns: Columns, on_error: OnError = "raise") -> list[dict | MoleculeError]:
         """See [`~hf_molrep.processing.graphs.MolGraphFeatureExtractor.featurize`], `context_labels`, `descriptors`."""
-        found = super().featurize(smiles, on_error)
+        found, smiles = super().featurize(columns, on_error), columns["smiles"]
         valid = [place for place, feature in enumerate(found) if isinstance(feature, dict)]
         if self.context_labels:
             for place, labels in zip(valid, self.label([smiles[place] for place in valid]), strict=True):

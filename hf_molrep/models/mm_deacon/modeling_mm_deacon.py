@@ -259,6 +259,12 @@ class MMDeaconEncoder(MMDeaconPreTrainedModel):
 class MMDeaconModel(MMDeaconPreTrainedModel):
     """Both towers and their projections into the joint space."""
 
+    # what each input needs: a checkpoint that lacks all of it refuses that input
+    input_modules = {
+        "smiles": ("smiles_model", "smiles_projection"),
+        "iupac_name": ("iupac_model", "iupac_projection"),
+    }
+
     def __init__(self, config: MMDeaconConfig):
         super().__init__(config)
         self.smiles_model = MMDeaconEncoder._from_config(config.smiles_config)
@@ -388,6 +394,7 @@ class MMDeaconForPreTraining(MMDeaconPreTrainedModel):
 class MMDeaconSmilesOnlyModel(MMDeaconPreTrainedModel):
     """A head on the SMILES tower alone. The name tower of a checkpoint is neither built nor loaded."""
 
+    input_modules = {"iupac_name": ()}
     _keys_to_ignore_on_load_unexpected = [r"iupac_model\.", r"iupac_projection\.", r"logit_scale"]
 
 

@@ -1,21 +1,17 @@
 """MM-Deacon processor: SMILES and IUPAC names to token ids."""
 
-import re
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 from transformers import BatchFeature, ProcessorMixin
 
-from ...chem.smiles import MoleculeError, canonical_smiles_batch
-from ...data.batching import pad_tokens
+from ...chem.smiles import MoleculeError, OnError, check_on_error, collect
 from ...hub import RemoteCodeMixin
+from ...processing.contract import Columns, check_columns
+from ...processing.sequences import check_standardize, name_texts, pad_view, smiles_texts, tokenize
 
-CAPITALISED = re.compile(r"(?<![A-Za-z])[A-Z](?=[a-z]{2})")
-
-
-def systematic_case(name: str) -> str:
-    """A name as in the middle of a sentence ("2-Acetyloxybenzoic acid" -> "2-acetyloxybenzoic acid"), stripped."""
-    return CAPITALISED.sub(lambda match: match.group().lower(), name.strip())
+# column -> prefix of its batch keys, the key under which a feature says what was tokenized, what errors call it
+VIEWS = {"smiles": ("", "smiles_used", "SMILES"), "iupac_name": ("iupac_", "iupac_used", "name")}
 
 
 class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
@@ -30,12 +26,14 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
             is no molecule.
     """
 
+    inputs = (frozenset({"smiles"}), frozenset({"iupac_name"}), frozenset({"smiles", "iupac_name"}))
+    pads = True
+    truncates = True
+    reports = ()
+
     def __init__(self, tokenizer, iupac_tokenizer, standardize: str = "clean", canonical: bool = True):
         super().__init__(tokenizer, iupac_tokenizer)
-        if standardize not in ("none", "clean", "parent"):
-            raise ValueError(f"standardize is 'none', 'clean' or 'parent', not {standardize!r}")
-        if not canonical and standardize != "none":
-            raise ValueError("canonical=False keeps the SMILES as written and so needs standardize='none'")
+        check_standardize(standardize, canonical)
         self.standardize = standardize
         self.canonical = canonical
 
@@ -43,39 +41,15 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "iupac_input_ids", "iupac_attention_mask"]
 
-    def _tokenize(
-        self, tokenizer, texts: list, places: list[int], results: list, key: str, truncation, max_length, notation
-    ):
-        """Token ids of `texts` into `results[place][key]`; a text that cannot be expressed becomes a MoleculeError."""
-        if not texts:
-            return
-        limit, unknown = max_length or tokenizer.model_max_length, tokenizer.unk_token_id
-        # not tokenizer(texts), which also makes character offsets and two masks that nobody reads
-        backend = tokenizer.backend_tokenizer
-        backend.no_truncation()  # a call of the tokenizer may have left both switched on
-        backend.no_padding()
-        for place, text, encoding in zip(places, texts, backend.encode_batch_fast(texts), strict=True):
-            ids = np.array(encoding.ids, dtype=np.int32)
-            if unknown in encoding.ids:
-                odd = sorted({letter for letter in text if unknown in tokenizer(letter)["input_ids"]})
-                reason = f"the vocabulary has no {', '.join(map(repr, odd)) or 'token for a part of it'}"
-                results[place] = MoleculeError(text, reason, notation)
-            elif len(ids) > limit and not truncation:
-                reason = f"{len(ids)} tokens, the model takes {limit} (see truncation)"
-                results[place] = MoleculeError(text, reason, notation)
-            else:
-                if len(ids) > limit:
-                    ids = np.append(ids[: limit - 1], ids[-1])
-                    results[place]["truncated"] = True
-                results[place][key] = ids
+    def config_fields(self) -> dict[str, Any]:
+        return {}
+
+    def tokenizer_of(self, column: str) -> Any:
+        """The tokenizer of the column `smiles` or `iupac_name`."""
+        return self.tokenizer if column == "smiles" else self.iupac_tokenizer
 
     def featurize(
-        self,
-        smiles: Sequence[str] | None = None,
-        iupac: Sequence[str] | None = None,
-        on_error: str = "raise",
-        truncation: bool = False,
-        max_length: int | None = None,
+        self, columns: Columns, on_error: OnError = "raise", truncation: bool = False, max_length: int | None = None
     ) -> list[dict | MoleculeError]:
         """
         One dict of one-dimensional int32 arrays per molecule: `input_ids` (with `smiles_used`, the SMILES that was
@@ -87,41 +61,26 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
                 (`on_error="raise"`); with `on_error="skip"` such an error stands in the molecule's place.
             ValueError: neither SMILES nor names, or different numbers of them.
         """
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
-        if smiles is None and iupac is None:
-            raise ValueError("give smiles, iupac, or both")
-        if smiles is not None and iupac is not None and len(smiles) != len(iupac):
-            raise ValueError(f"{len(smiles)} SMILES and {len(iupac)} names")
-        results: list[dict | MoleculeError] = [{} for _ in (smiles if smiles is not None else iupac)]
-        if smiles is not None:
-            used = canonical_smiles_batch(smiles, self.standardize, on_error=on_error)
-            for place, text in enumerate(used):
-                if isinstance(text, MoleculeError):
-                    results[place] = text
+        check_on_error(on_error)
+        results: list[dict | MoleculeError] = [{} for _ in range(check_columns(self, columns))]
+        for column in (name for name in VIEWS if name in columns):
+            prefix, used_key, notation = VIEWS[column]
+            if column == "smiles":
+                texts = smiles_texts(columns["smiles"], self.standardize, self.canonical)
+            else:
+                texts = name_texts(columns["iupac_name"])
+            ids, shortened = tokenize(self.tokenizer_of(column), texts, notation, truncation, max_length)
+            shortened = set(shortened)
+            for place, (text, tokens) in enumerate(zip(texts, ids, strict=True)):
+                if isinstance(results[place], MoleculeError):
+                    continue
+                if isinstance(tokens, MoleculeError):
+                    results[place] = tokens
                 else:
-                    results[place]["smiles_used"] = text if self.canonical else smiles[place].strip()
-            places = [place for place, result in enumerate(results) if isinstance(result, dict)]
-            texts = [results[place]["smiles_used"] for place in places]
-            self._tokenize(self.tokenizer, texts, places, results, "input_ids", truncation, max_length, "SMILES")
-        if iupac is not None:
-            for place, name in enumerate(iupac):
-                if isinstance(results[place], dict) and (not isinstance(name, str) or not name.strip()):
-                    results[place] = MoleculeError(name, "an IUPAC name is a string that is not empty", "name")
-            places = [place for place, result in enumerate(results) if isinstance(result, dict)]
-            texts = [systematic_case(iupac[place]) for place in places]
-            for place, text in zip(places, texts, strict=True):
-                results[place]["iupac_used"] = text
-            self._tokenize(
-                self.iupac_tokenizer, texts, places, results, "iupac_input_ids", truncation, max_length, "name"
-            )
-        if on_error == "raise":
-            for result in results:
-                if isinstance(result, MoleculeError):
-                    raise result
-        return results
-
-    pads = True  # batches of one length waste less
+                    results[place] |= {used_key: text, f"{prefix}input_ids": tokens}
+                    if place in shortened:
+                        results[place]["truncated"] = True
+        return collect(results, on_error)
 
     def size(self, feature: dict) -> int:
         """Tokens of a molecule, of all its views: by this number molecules are grouped into batches."""
@@ -133,11 +92,9 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
         `iupac_attention_mask`, int64 `[molecules, longest]`.
         """
         batch = {}
-        for prefix, tokenizer in (("", self.tokenizer), ("iupac_", self.iupac_tokenizer)):
+        for column, (prefix, _, _) in VIEWS.items():
             if features and f"{prefix}input_ids" in features[0]:
-                sequences = [np.asarray(feature[f"{prefix}input_ids"]) for feature in features]
-                ids, mask = pad_tokens(sequences, tokenizer.pad_token_id)
-                batch |= {f"{prefix}input_ids": ids, f"{prefix}attention_mask": mask}
+                batch |= pad_view(features, self.tokenizer_of(column), prefix)
         if not batch:
             raise ValueError("no features to pad: a batch needs at least one molecule with token ids")
         return BatchFeature(batch, tensor_type=return_tensors)
@@ -145,7 +102,7 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
     def __call__(
         self,
         smiles: str | Sequence[str] | None = None,
-        iupac: str | Sequence[str] | None = None,
+        iupac_name: str | Sequence[str] | None = None,
         return_tensors: str | None = None,
         padding: bool = True,
         truncation: bool = False,
@@ -159,9 +116,11 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
             MoleculeError: as [`~MMDeaconProcessor.featurize`].
             ValueError: `padding=False` with tensors of unequal length.
         """
-        smiles = [smiles] if isinstance(smiles, str) else smiles
-        iupac = [iupac] if isinstance(iupac, str) else iupac
-        features = self.featurize(smiles, iupac, truncation=truncation, max_length=max_length)
+        given = {"smiles": smiles, "iupac_name": iupac_name}
+        columns = {
+            name: [value] if isinstance(value, str) else value for name, value in given.items() if value is not None
+        }
+        features = self.featurize(columns, truncation=truncation, max_length=max_length)
         if padding:
             return self.pad(features, return_tensors)
         keys = [key for key in ("input_ids", "iupac_input_ids") if features and key in features[0]]

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from ...data.augmentation import delete_bonds, hops_from, mask_atoms, mask_bonds_of, part_of, remove_subgraph
-from .feature_extraction_molclr import MolCLRFeatureExtractor
+from ...processing.collation import MoleculeCollator
 
 
 @dataclass
-class MolCLRDataCollator:
+class MolCLRDataCollator(MoleculeCollator):
     """
     Rows to a batch. A row holds the features of one molecule, as [`MolCLRFeatureExtractor.featurize`] gives them, or a
     raw `smiles`. With `labels` the molecules are joined as they are; without, they are made ready for `objective`.
@@ -37,14 +37,12 @@ class MolCLRDataCollator:
     `anchor_batch` the molecule of each. A molecule that is too small has no context.
 
     Args:
-        processor: the feature extractor of the checkpoint.
+        processor, seed, epoch: see [`~hf_molrep.processing.collation.MoleculeCollator`].
         objective, mask_atom_type, mask_bond_type, num_layers, context_inner_hops, context_size: the configuration's.
         augmentation: `"node"` (the original's default), `"subgraph"` or `"mix"`.
         masked_share: of the atoms, in attribute masking.
-        seed, epoch: each molecule draws from `default_rng([seed, epoch, row_id])`; a trainer sets `epoch`.
     """
 
-    processor: MolCLRFeatureExtractor
     objective: Literal["contrastive", "attribute_masking", "context_prediction"] = "contrastive"
     augmentation: Literal["node", "subgraph", "mix"] = "node"
     mask_atom_type: int = 118
@@ -53,8 +51,6 @@ class MolCLRDataCollator:
     num_layers: int = 5
     context_inner_hops: int = 4
     context_size: int = 3
-    seed: int = 0
-    epoch: int = 0
 
     def __post_init__(self):
         if self.objective not in ("contrastive", "attribute_masking", "context_prediction"):
@@ -62,13 +58,9 @@ class MolCLRDataCollator:
         if self.augmentation not in ("node", "subgraph", "mix"):
             raise ValueError(f"augmentation is 'node', 'subgraph' or 'mix', not {self.augmentation!r}")
 
-    def generator(self, row_id: int) -> np.random.Generator:
-        """Of the random numbers of a molecule in this epoch."""
-        return np.random.default_rng([self.seed, self.epoch, int(row_id)])
-
-    def views(self, feature: dict, row_id: int) -> tuple[dict, dict]:
+    def views(self, feature: dict, rng: np.random.Generator) -> tuple[dict, dict]:
         """Two augmented copies of a molecule."""
-        rng, mask = self.generator(row_id), (self.mask_atom_type, 0)
+        mask = (self.mask_atom_type, 0)
         atoms, bonds = int(feature["num_nodes"]), len(feature["edge_index"]) // 4
         centers = rng.permutation(atoms)[:2]
         made = []
@@ -89,13 +81,13 @@ class MolCLRDataCollator:
             made.append(changed)
         return made[0], made[1]
 
-    def masked(self, features: list[dict], row_ids: list[int]) -> dict[str, torch.Tensor]:
+    def masked(self, features: list[dict], generators: list[np.random.Generator]) -> dict[str, torch.Tensor]:
         """The batch of attribute masking."""
         changed, parts, atom, edge = [], [], 0, 0
-        for feature, row_id in zip(features, row_ids, strict=True):
+        for feature, rng in zip(features, generators, strict=True):
             number = int(feature["num_nodes"])
             count = math.floor(number * self.masked_share + 1)
-            new, places = mask_atoms(feature, self.generator(row_id), min(count, number), (self.mask_atom_type, 0))
+            new, places = mask_atoms(feature, rng, min(count, number), (self.mask_atom_type, 0))
             part = {"atoms": places + atom, "atom_types": _column(feature["x"])[places]}
             if self.mask_bond_type is not None:
                 new, bonds = mask_bonds_of(new, places, (self.mask_bond_type, 0))
@@ -109,12 +101,12 @@ class MolCLRDataCollator:
             names |= {"bonds": "masked_bonds", "bond_types": "masked_bond_types"}
         return batch | {name: _joined([part[key] for part in parts]) for key, name in names.items()}
 
-    def split(self, features: list[dict], row_ids: list[int]) -> dict[str, torch.Tensor]:
+    def split(self, features: list[dict], generators: list[np.random.Generator]) -> dict[str, torch.Tensor]:
         """The batch of context prediction."""
         inner, outer = self.context_inner_hops, self.context_inner_hops + self.context_size
         near, far, centers, anchors, owners, atom, context_atom = [], [], [], [], [], 0, 0
-        for place, (feature, row_id) in enumerate(zip(features, row_ids, strict=True)):
-            center = int(self.generator(row_id).integers(int(feature["num_nodes"])))
+        for place, (feature, rng) in enumerate(zip(features, generators, strict=True)):
+            center = int(rng.integers(int(feature["num_nodes"])))
             hops = hops_from(feature, center)
             substructure = (hops >= 0) & (hops <= self.num_layers)
             context = (hops > inner) & (hops <= outer)
@@ -135,22 +127,15 @@ class MolCLRDataCollator:
         }
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
-        if "x" in rows[0]:
-            features = [{key: row[key] for key in ("x", "edge_index", "edge_attr", "z", "num_nodes")} for row in rows]
-        else:
-            features = self.processor.featurize([row["smiles"] for row in rows])
+        features = self.features(rows)
         if "labels" in rows[0]:
-            batch = dict(self.processor.pad(features, return_tensors="pt"))
-            batch["labels"] = torch.from_numpy(np.array([row["labels"] for row in rows], dtype=np.float32))
-            return batch
-        if "row_id" not in rows[0]:
-            raise ValueError("pre-training needs the column 'row_id': each molecule draws its own random numbers")
-        row_ids = [row["row_id"] for row in rows]
+            return dict(self.processor.pad(features, return_tensors="pt")) | self.labels(rows)
+        generators = [self.generator(row) for row in rows]
         if self.objective == "attribute_masking":
-            return self.masked(features, row_ids)
+            return self.masked(features, generators)
         if self.objective == "context_prediction":
-            return self.split(features, row_ids)
-        pairs = [self.views(feature, row_id) for feature, row_id in zip(features, row_ids, strict=True)]
+            return self.split(features, generators)
+        pairs = [self.views(feature, rng) for feature, rng in zip(features, generators, strict=True)]
         first, second = (self.processor.pad(views, return_tensors="pt") for views in zip(*pairs, strict=True))
         return {**first, **{f"second_{key}": value for key, value in second.items()}}
 

@@ -7,49 +7,40 @@ from typing import Literal
 import numpy as np
 import torch
 
-from .feature_extraction_uni_mol import ELEMENTS, MASK, UNKNOWN, UniMolFeatureExtractor
-
-
-def generators_of(rows: Sequence[dict], seed: int, epoch: int) -> list[np.random.Generator]:
-    """Random numbers of each row's own; ValueError where rows have no `row_id`."""
-    if "row_id" not in rows[0]:
-        raise ValueError("random steps need the column 'row_id': each molecule draws its own random numbers")
-    return [np.random.default_rng([seed, epoch, int(row["row_id"])]) for row in rows]
+from ...processing.collation import MoleculeCollator
+from .feature_extraction_uni_mol import ELEMENTS, MASK, UNKNOWN
 
 
 @dataclass
-class UniMolDataCollator:
+class UniMolDataCollator(MoleculeCollator):
     """
     Rows to a batch. A row holds the features of one molecule, as [`UniMolFeatureExtractor.featurize`] gives them, or
-    its `z` and `pos`. With `labels` the molecules are padded as they are; without, atoms are chosen, masked and moved
-    (`mask_points_dataset.py` of the original), the truth stands in `target_ids` and `target_pos`.
+    the columns that the processor reads. With `labels` the molecules are padded as they are; without, atoms are
+    chosen, masked and moved (`mask_points_dataset.py` of the original), the truth stands in `target_ids` and
+    `target_pos`.
 
     Of n atoms `int(mask_probability * n + u)` are chosen, u uniform in 0 ... 1. A share `leave_probability` of them is
     left as it is, a share `random_probability` gets the token of a random element, the others `[MASK]`; all but those
     left are moved.
 
     Args:
-        processor: the feature extractor of the checkpoint.
+        processor, seed, epoch: see [`~hf_molrep.processing.collation.MoleculeCollator`].
         mask_probability, leave_probability, random_probability: see above.
         noise, noise_type: `"uniform"` in -noise ... noise angstrom along each axis, `"normal"` of that width,
             `"truncated_normal"` (cut at twice the width), or `"none"`.
         conformers: of molecules that have several: `"random"`: one per epoch (the paper, in training), `"all"` (the
             paper, in evaluation) or `"first"`. None: `"random"` in pre-training, `"all"` where there are labels, which
             may be for evaluation: ask for `"random"` in training (by default there is one conformer).
-        seed, epoch: each molecule draws from `default_rng([seed, epoch, row_id])`; a trainer sets `epoch`.
 
     A molecule of few atoms may have none chosen, here as in the original.
     """
 
-    processor: UniMolFeatureExtractor
     mask_probability: float = 0.15
     leave_probability: float = 0.05
     random_probability: float = 0.05
     noise: float = 1.0
     noise_type: Literal["uniform", "normal", "truncated_normal", "none"] = "uniform"
     conformers: Literal["random", "all", "first"] | None = None
-    seed: int = 0
-    epoch: int = 0
 
     def __post_init__(self):
         if self.noise_type not in ("uniform", "normal", "truncated_normal", "none"):
@@ -88,19 +79,15 @@ class UniMolDataCollator:
         return {"input_ids": feature["input_ids"], "pos": pos[0 if rng is None else rng.integers(len(pos))]}
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
-        features = list(rows)
-        if "input_ids" not in rows[0]:
-            features = self.processor.featurize(z=[row["z"] for row in rows], pos=[row["pos"] for row in rows])
+        features = self.features(rows)
         labelled = "labels" in rows[0]
         conformers = self.conformers or ("all" if labelled else "random")
-        generators = None if labelled and conformers != "random" else generators_of(rows, self.seed, self.epoch)
+        generators = None if labelled and conformers != "random" else [self.generator(row) for row in rows]
         if conformers != "all":
             drawing = generators if conformers == "random" else [None] * len(rows)
             features = [self._chosen_conformer(each, rng) for each, rng in zip(features, drawing, strict=True)]
         if labelled:
-            batch = dict(self.processor.pad(features, return_tensors="pt"))
-            batch["labels"] = torch.from_numpy(np.array([row["labels"] for row in rows], dtype=np.float32))
-            return batch
+            return dict(self.processor.pad(features, return_tensors="pt")) | self.labels(rows)
         if conformers == "all":
             raise ValueError("pre-training takes one conformer at a time: conformers is 'random' or 'first'")
         corrupted = [self.corrupted(feature, rng) for feature, rng in zip(features, generators, strict=True)]
@@ -115,7 +102,7 @@ class UniMolDataCollator:
 
 
 @dataclass
-class UniMolConformerCollator:
+class UniMolConformerCollator(MoleculeCollator):
     """
     Rows to a batch for [`UniMolForConformerGeneration`]. A row holds one molecule as
     [`UniMolFeatureExtractor.featurize`] gives it, `pos` being its `n` starting conformers, and also `target_pos`
@@ -126,16 +113,12 @@ class UniMolConformerCollator:
     `1 / (rmsd ** power + smooth)` (`ConformerSampleConfGV2Dataset` of the original, with the options of its README).
 
     Args:
-        processor: the feature extractor of the checkpoint.
-        seed, epoch: each molecule draws from `default_rng([seed, epoch, row_id])`; a trainer sets `epoch`.
+        processor, seed, epoch: see [`~hf_molrep.processing.collation.MoleculeCollator`].
     """
 
-    processor: UniMolFeatureExtractor
     nearest: int = 20
     power: float = 4.0
     smooth: float = 0.1
-    seed: int = 0
-    epoch: int = 0
 
     def __post_init__(self):
         if self.nearest < 1 or self.smooth <= 0:
@@ -160,7 +143,7 @@ class UniMolConformerCollator:
         return {"input_ids": ids, "pos": starts[start]}, {"input_ids": ids, "pos": reference.ravel()}
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
-        generators = generators_of(rows, self.seed, self.epoch)
+        generators = [self.generator(row) for row in rows]
         pairs = [self.drawn(row, rng) for row, rng in zip(rows, generators, strict=True)]
         batch = dict(self.processor.pad([start for start, _ in pairs], return_tensors="pt"))
         batch["target_pos"] = self.processor.pad([target for _, target in pairs], return_tensors="pt")["pos"]

@@ -309,14 +309,14 @@ def test_descriptors(tmp_path):
     assert processor.config_fields()["features_dim"] == 200
     assert "features_dim" not in tiny_processor().config_fields()
     smiles = ["OCC", "C1CC", "[Na+].[Cl-]", "C"]
-    rows = processor.featurize(smiles, on_error="skip")
+    rows = processor.featurize({"smiles": smiles}, on_error="skip")
     assert isinstance(rows[1], MoleculeError)
     rows = [row for row in rows if isinstance(row, dict)]
     expected = normalized_descriptors(["CCO", "[Na+].[Cl-]", "C"])
     for kind in ("np", "pt"):
         features = processor.pad(rows, return_tensors=kind)["features"]
         np.testing.assert_array_equal(np.asarray(features), expected)
-    plain = tiny_processor().featurize(["CCO"])
+    plain = tiny_processor().featurize({"smiles": ["CCO"]})
     assert "features" not in plain[0]
     for mixed in (plain, [*plain, *rows]):
         with pytest.raises(ValueError, match="molecules have descriptors"):

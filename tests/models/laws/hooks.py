@@ -82,7 +82,7 @@ class MethodHooks:
 
     def rows(self) -> list[dict]:
         """Pre-training rows: the features of each of `molecules`, its SMILES, and its `row_id`."""
-        features = self.processor().featurize(self.molecules)
+        features = self.processor().featurize({"smiles": self.molecules})
         return [
             {**feature, "smiles": smiles, "row_id": row_id}
             for row_id, (feature, smiles) in enumerate(zip(features, self.molecules, strict=True))
@@ -102,7 +102,7 @@ class MethodHooks:
     def inputs(self, molecules: list[str] | None = None) -> dict:
         """A batch for `<Method>Model`."""
         processor = self.processor()
-        return dict(processor.pad(processor.featurize(self.molecules if molecules is None else molecules)))
+        return dict(processor.pad(processor.featurize({"smiles": self.molecules if molecules is None else molecules})))
 
     def share(self, rank: int, world: int) -> dict:
         """The pre-training batch of one process out of several."""

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from hf_molrep.chem.smiles import MoleculeError
+from hf_molrep.processing.contract import MoleculeProcessor
 from tests.models.laws.checks import require, require_same, rotation
 from tests.models.laws.hooks import MethodHooks
 
@@ -68,6 +69,31 @@ class MoleculeLaws(MethodHooks):
         changes = bool((mirrored - expected).abs().max() > 10 * self.tolerance)
         require(5, changes == self.reflection_changes, f"reflection changes the embedding: {changes}")
 
+    def test_law_10_contract(self):
+        """The processor says what it reads, and refuses everything else in words (`processing/contract.py`)."""
+        processor = self.processor()
+        require(10, isinstance(processor, MoleculeProcessor), "the processor lacks a part of the contract")
+        for name, kind in (("pads", bool), ("truncates", bool), ("reports", tuple), ("inputs", tuple)):
+            require(10, isinstance(getattr(processor, name), kind), f"{name} is no {kind.__name__}")
+        require(10, all(isinstance(names, frozenset) for names in processor.inputs), "inputs are sets of columns")
+        fields = processor.config_fields()
+        config = self.config()
+        require(10, all(hasattr(config, name) for name in fields), f"{sorted(fields)} are not all in the configuration")
+        for wrong in ({"no_such_column": ["C"]}, {}, ["C"]):
+            try:
+                processor.featurize(wrong)
+            except MoleculeError:
+                require(10, False, f"{wrong!r} is no molecule's fault")
+            except ValueError:
+                continue
+            require(10, False, f"featurize accepts {wrong!r}")
+        features = processor.featurize({"smiles": ["CCO", "c1ccccc1"]})
+        sizes = [processor.size(feature) for feature in features]
+        require(10, all(isinstance(size, int) and size > 0 for size in sizes), f"sizes {sizes}")
+        require(10, sizes[0] < sizes[1], "size does not grow with the molecule")
+        for name in processor.reports:
+            require(10, all(isinstance(feature[name], str) for feature in features), f"no report {name}")
+
     def test_law_10_bad_smiles(self, capfd):
         """Bad SMILES raise MoleculeError, or stand as such in their place; nothing is printed."""
         processor = self.processor()
@@ -81,11 +107,13 @@ class MoleculeLaws(MethodHooks):
             require(10, error is not None, f"{what}: accepted")
             require(10, error.smiles == bad and bool(error.reason), f"{what}: error about {error.smiles!r}")
         batch = ["CCO", *BAD_SMILES.values(), "C"]
-        results = processor.featurize(batch, on_error="skip")
+        results = processor.featurize({"smiles": batch}, on_error="skip")
         kinds = [isinstance(result, MoleculeError) for result in results]
         require(10, kinds == [False, *[True] * len(BAD_SMILES), False], f"skipped places: {kinds}")
         for place, smiles in ((0, "CCO"), (-1, "C")):
-            pair = [processor.pad([feature]) for feature in (results[place], processor.featurize([smiles])[0])]
+            pair = [
+                processor.pad([feature]) for feature in (results[place], processor.featurize({"smiles": [smiles]})[0])
+            ]
             require_same(10, f"{smiles} between bad ones", *pair)
         printed = capfd.readouterr()
         require(10, not printed.out and not printed.err, f"printed: {printed.out}{printed.err}")

@@ -62,7 +62,7 @@ class SavingLaws(MethodHooks):
         loaded = AutoProcessor.from_pretrained(tmp_path)
         require(1, type(loaded) is type(processor), f"AutoProcessor gives {type(loaded).__name__}")
         require(1, not asked, f"AutoProcessor asks {asked}")
-        again = loaded.pad(loaded.featurize(self.molecules))
+        again = loaded.pad(loaded.featurize({"smiles": self.molecules}))
         require_same(1, "processor", again, self.inputs())
 
     # ---- 2

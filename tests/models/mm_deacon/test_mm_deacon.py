@@ -75,7 +75,7 @@ class TestMMDeacon(MethodLaws):
         return MMDeaconDataCollator(tiny_processor(), smiles_augmentation=0.5, seed=seed)
 
     def rows(self):
-        features = tiny_processor().featurize(SMILES, NAMES)
+        features = tiny_processor().featurize({"smiles": SMILES, "iupac_name": NAMES})
         return [{**feature, "smiles": SMILES[place], "row_id": place} for place, feature in enumerate(features)]
 
     def agreement(self):

@@ -25,8 +25,8 @@ def processor() -> MMDeaconProcessor:
 
 def test_views(processor):
     smiles = processor(SMILES, return_tensors="pt")
-    names = processor(iupac=NAMES, return_tensors="pt")
-    both = processor(smiles=SMILES, iupac=NAMES, return_tensors="pt")
+    names = processor(iupac_name=NAMES, return_tensors="pt")
+    both = processor(smiles=SMILES, iupac_name=NAMES, return_tensors="pt")
     assert list(smiles) == ["input_ids", "attention_mask"]
     assert list(names) == ["iupac_input_ids", "iupac_attention_mask"]
     assert sorted(both) == sorted(processor.model_input_names)
@@ -74,13 +74,16 @@ def test_too_long(processor):
         processor(["CCO", long])
     assert error.value.smiles == long
     assert processor(["CCO", long], truncation=True, return_tensors="pt")["input_ids"].shape == (2, MAX_LENGTH)
-    (feature,) = processor.featurize([long], truncation=True, max_length=10)
+    (feature,) = processor.featurize({"smiles": [long]}, truncation=True, max_length=10)
     assert feature["truncated"]
     assert feature["input_ids"].tolist() == [0, *[processor.tokenizer.convert_tokens_to_ids("C")] * 8, 2]
     name = "1-" * 40 + "methane"
     with pytest.raises(MoleculeError, match="the model takes"):
-        processor(iupac=[name])
-    assert processor(iupac=[name], truncation=True, return_tensors="pt")["iupac_input_ids"].shape == (1, MAX_LENGTH)
+        processor(iupac_name=[name])
+    assert processor(iupac_name=[name], truncation=True, return_tensors="pt")["iupac_input_ids"].shape == (
+        1,
+        MAX_LENGTH,
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,30 +99,32 @@ def test_too_long(processor):
 )
 def test_bad_names(processor, name, reason):
     with pytest.raises(MoleculeError, match=reason) as error:
-        processor(iupac=["ethanol", name])
+        processor(iupac_name=["ethanol", name])
     assert error.value.smiles == name
     assert pickle.loads(pickle.dumps(error.value)).reason == error.value.reason
-    results = processor.featurize(iupac=["ethanol", name, "phenol"], on_error="skip")
+    results = processor.featurize({"iupac_name": ["ethanol", name, "phenol"]}, on_error="skip")
     assert [isinstance(result, MoleculeError) for result in results] == [False, True, False]
 
 
 def test_either_view_can_fail(processor):
     """In pairs the first error of a row counts, and its neighbours lose nothing."""
-    results = processor.featurize(["CCO", "C1CC", "COC", "C"], ["ethanol", "ring", "", "methane"], on_error="skip")
+    results = processor.featurize(
+        {"smiles": ["CCO", "C1CC", "COC", "C"], "iupac_name": ["ethanol", "ring", "", "methane"]}, on_error="skip"
+    )
     assert [isinstance(result, MoleculeError) for result in results] == [False, True, True, False]
     assert "ring 1" in results[1].reason
-    (alone,) = processor.featurize(["C"], ["methane"])
+    (alone,) = processor.featurize({"smiles": ["C"], "iupac_name": ["methane"]})
     assert results[3].keys() == alone.keys()
     assert all(np.array_equal(results[3][key], alone[key]) for key in alone)
 
 
 def test_wrong_calls(processor):
-    with pytest.raises(ValueError, match="give smiles, iupac, or both"):
+    with pytest.raises(ValueError, match=r"reads smiles; or iupac_name; or .* not nothing"):
         processor()
-    with pytest.raises(ValueError, match="2 SMILES and 1 names"):
+    with pytest.raises(ValueError, match="different lengths: 2 of smiles, 1 of iupac_name"):
         processor(["C", "CC"], ["methane"])
     with pytest.raises(ValueError, match="on_error"):
-        processor.featurize(["C"], on_error="ignore")
+        processor.featurize({"smiles": ["C"]}, on_error="ignore")
     with pytest.raises(ValueError, match="at least one molecule"):
         processor([])
     with pytest.raises(ValueError, match="standardize is"):
@@ -132,11 +137,11 @@ def test_standardisation_travels(tmp_path):
     tiny_processor(standardize="parent").save_pretrained(tmp_path / "parent")
     tiny_processor(standardize="none", canonical=False).save_pretrained(tmp_path / "as_written")
     parent = MMDeaconProcessor.from_pretrained(tmp_path / "parent")
-    assert parent.featurize(["CC(=O)[O-].[Na+]"])[0]["smiles_used"] == "CC(=O)O"
+    assert parent.featurize({"smiles": ["CC(=O)[O-].[Na+]"]})[0]["smiles_used"] == "CC(=O)O"
     as_written = MMDeaconProcessor.from_pretrained(tmp_path / "as_written")
-    assert [feature["smiles_used"] for feature in as_written.featurize(["OCC", " OCC\n"])] == ["OCC", "OCC"]
-    assert as_written.featurize(["C1CC"], on_error="skip")[0].reason
-    assert tiny_processor().featurize(["CC(=O)[O-].[Na+]"])[0]["smiles_used"] == "CC(=O)[O-].[Na+]"
+    assert [feature["smiles_used"] for feature in as_written.featurize({"smiles": ["OCC", " OCC\n"]})] == ["OCC", "OCC"]
+    assert as_written.featurize({"smiles": ["C1CC"]}, on_error="skip")[0].reason
+    assert tiny_processor().featurize({"smiles": ["CC(=O)[O-].[Na+]"]})[0]["smiles_used"] == "CC(=O)[O-].[Na+]"
 
 
 def test_one_folder_for_everything(tmp_path):
@@ -174,11 +179,11 @@ def test_tokenizers_without_this_package(tmp_path):
 def test_raw_and_cached_rows_give_the_same_batch(processor):
     collator = MMDeaconDataCollator(processor)
     raw = collator([{"smiles": smiles, "iupac_name": name} for smiles, name in zip(SMILES, NAMES, strict=True)])
-    cached = collator(processor.featurize(SMILES, NAMES))
+    cached = collator(processor.featurize({"smiles": SMILES, "iupac_name": NAMES}))
     listed = collator(
         [
             {key: value.tolist() for key, value in feature.items() if isinstance(value, np.ndarray)}
-            for feature in processor.featurize(SMILES, NAMES)
+            for feature in processor.featurize({"smiles": SMILES, "iupac_name": NAMES})
         ]
     )
     for batch in (raw, listed):
@@ -200,7 +205,7 @@ def test_augmentation_keeps_the_molecule(processor):
         written.update(texts)
     assert len(written) > 2 * len(SMILES)
     for column in ("smiles", "row_id"):
-        incomplete = {key: rows[0][key] for key in rows[0] if key != column} | processor.featurize(["C"])[0]
+        incomplete = {key: rows[0][key] for key in rows[0] if key != column} | processor.featurize({"smiles": ["C"]})[0]
         with pytest.raises(ValueError, match="'smiles' and 'row_id'"):
             collator([incomplete])
 
@@ -208,7 +213,7 @@ def test_augmentation_keeps_the_molecule(processor):
 def test_augmentation_rate(processor):
     collator = MMDeaconDataCollator(processor, smiles_augmentation=0.25)
     rows = [{"smiles": SMILES[3], "row_id": row_id} for row_id in range(400)]
-    changed = sum(collator._smiles(row) is not None for row in rows)
+    changed = sum(collator._random_smiles(row) is not None for row in rows)
     assert abs(changed - 100) < 5 * math.sqrt(400 * 0.25 * 0.75)
 
 

@@ -76,7 +76,7 @@ class TestMolCLR(MethodLaws):
     def renumbered(self, rng: np.random.Generator):
         """The same graphs, their atoms permuted: another SMILES may give other chirality tags and directions."""
         processor, features = self.processor(), []
-        for feature in self.processor().featurize(self.molecules):
+        for feature in self.processor().featurize({"smiles": self.molecules}):
             order = rng.permutation(feature["num_nodes"])
             x = feature["x"].reshape(len(order), -1)
             changed = {"x": x[np.argsort(order)].ravel(), "edge_index": order[feature["edge_index"]]}
@@ -232,7 +232,7 @@ def test_context_prediction_batch():
     """A chain of twelve from one end: five bonds around it; the context is 5 to 7 away, its anchor the fifth."""
     processor = MolCLRFeatureExtractor()
     collator = MolCLRDataCollator(processor, objective="context_prediction")
-    chain = processor.featurize(["CCCCCCCCCCCO"])[0]
+    chain = processor.featurize({"smiles": ["CCCCCCCCCCCO"]})[0]
     for row_id in range(200):
         batch = collator([{**chain, "row_id": row_id}])
         if len(batch["x"]) == 6:  # an end was drawn
@@ -250,7 +250,7 @@ def test_context_prediction_batch():
     loss.backward()
     assert loss.item() == 0
     assert all(parameter.grad is not None for parameter in model.context_model.layers.parameters())
-    methane = processor.featurize(["C"])[0]
+    methane = processor.featurize({"smiles": ["C"]})[0]
     mixed = collator([{**methane, "row_id": 0}, {**chain, "row_id": row_id}, {**chain, "row_id": row_id + 1}])
     assert model(**mixed).loss > 0
 
@@ -263,7 +263,7 @@ def test_rows_as_a_dataset_gives_them(objective, augmentation):
     options = {"mask_bond_type": 5} if objective == "attribute_masking" else {}
     collator = MolCLRDataCollator(processor, objective=objective, augmentation=augmentation, **options)
     for smiles in (["[Na+].[Cl-]", "CC(=O)O", "C"], ["[Na+].[Cl-]", "C"]):
-        rows = [{**feature, "row_id": place} for place, feature in enumerate(processor.featurize(smiles))]
+        rows = [{**feature, "row_id": place} for place, feature in enumerate(processor.featurize({"smiles": smiles}))]
         listed = [
             {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in row.items()}
             for row in rows

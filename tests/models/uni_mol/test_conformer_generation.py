@@ -43,7 +43,7 @@ def rows(molecules=MOLECULES, starts: int = 3, targets: int = 2) -> list[dict]:
     for row_id, smiles in enumerate(molecules):
         z, pos = atoms_and_coordinates(smiles)
         pos = pos + 0.3 * rng.standard_normal((starts, len(z), 3))
-        (feature,) = UniMolFeatureExtractor(hydrogens="none").featurize(z=[z], pos=[pos])
+        (feature,) = UniMolFeatureExtractor(hydrogens="none").featurize({"z": [z], "pos": [pos]})
         target = pos[0] + 0.3 * rng.standard_normal((targets, len(z), 3))
         rmsd = rng.uniform(0.1, 2.0, targets * starts).astype(np.float32)
         found.append(feature | {"target_pos": target.astype(np.float32).ravel(), "rmsd": rmsd, "row_id": row_id})

@@ -25,7 +25,7 @@ EXTRACTOR = UniMolFeatureExtractor(hydrogens="none")
 
 def features() -> list[dict]:
     z, pos = zip(*map(atoms_and_coordinates, MOLECULES), strict=True)
-    return [feature | {"row_id": row} for row, feature in enumerate(EXTRACTOR.featurize(z=z, pos=pos))]
+    return [feature | {"row_id": row} for row, feature in enumerate(EXTRACTOR.featurize({"z": z, "pos": pos}))]
 
 
 def plain() -> dict:

@@ -144,7 +144,7 @@ class TestUniMol(MethodLaws):
 
     def features(self, molecules: list[str]) -> list[dict]:
         z, pos = zip(*map(atoms_and_coordinates, molecules), strict=True)
-        return self.processor().featurize(z=z, pos=pos)
+        return self.processor().featurize({"z": z, "pos": pos})
 
     def test_law_01_processor(self, tmp_path, monkeypatch):
         """As everywhere, with computed conformers."""
@@ -315,7 +315,7 @@ class TestUniMol(MethodLaws):
 
     def test_collator_chooses_conformers(self):
         rng = np.random.default_rng(0)
-        (feature,) = self.processor().featurize(z=[np.array([6, 8])], pos=[rng.standard_normal((4, 2, 3))])
+        (feature,) = self.processor().featurize({"z": [np.array([6, 8])], "pos": [rng.standard_normal((4, 2, 3))]})
         conformers = feature["pos"].reshape(4, 2, 3)
         row = {**feature, "row_id": 0}
         drawn = set()
@@ -347,17 +347,17 @@ def test_extracted_features():
     """Tokens, centred coordinates, special tokens at the centroid."""
     extractor = UniMolFeatureExtractor()
     pos = np.array([[1.0, 2.0, 3.0], [2.0, 2.0, 3.0], [6.0, 2.0, 0.0]])
-    (feature,) = extractor.featurize(z=[[6, 8, 1]], pos=[pos])
+    (feature,) = extractor.featurize({"z": [[6, 8, 1]], "pos": [pos]})
     assert feature["input_ids"].tolist() == [1, 4, 6, 8, 2]
     assert feature["input_ids"].dtype == np.uint8
     assert "smiles_used" not in feature
-    batch = extractor.pad([feature, *extractor.featurize(z=[[6]], pos=[[0.0, 0.0, 5.0]])])
+    batch = extractor.pad([feature, *extractor.featurize({"z": [[6]], "pos": [[0.0, 0.0, 5.0]]})])
     assert batch["input_ids"].tolist() == [[1, 4, 6, 8, 2], [1, 4, 2, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
     expected = torch.zeros(2, 5, 3)
     expected[0, 1:4] = torch.from_numpy(pos - pos.mean(axis=0))
     torch.testing.assert_close(batch["pos"], expected)
-    (heavy,) = UniMolFeatureExtractor(hydrogens="none").featurize(z=[[6, 8, 1]], pos=[pos.ravel()])
+    (heavy,) = UniMolFeatureExtractor(hydrogens="none").featurize({"z": [[6, 8, 1]], "pos": [pos.ravel()]})
     assert heavy["z"].tolist() == [6, 8]
     assert heavy["pos"].tolist() == [-0.5, 0.0, 0.0, 0.5, 0.0, 0.0]
 
@@ -378,16 +378,16 @@ def test_refused_molecules(z, pos, reason):
     """Each raises, or stands in its place."""
     extractor = UniMolFeatureExtractor(max_atoms=8)
     with pytest.raises(MoleculeError, match=reason):
-        extractor.featurize(z=[z], pos=[pos])
+        extractor.featurize({"z": [z], "pos": [pos]})
     good = ([6, 8], np.eye(3)[:2])
-    results = extractor.featurize(z=[good[0], z], pos=[good[1], pos], on_error="skip")
+    results = extractor.featurize({"z": [good[0], z], "pos": [good[1], pos]}, on_error="skip")
     assert [isinstance(result, MoleculeError) for result in results] == [False, True]
 
 
 def test_nothing_but_hydrogens():
     pos = np.eye(3)[:2]
     with pytest.raises(MoleculeError, match="'H2': nothing is left of it without hydrogens"):
-        UniMolFeatureExtractor(hydrogens="none").featurize(z=[[1, 1]], pos=[pos])
+        UniMolFeatureExtractor(hydrogens="none").featurize({"z": [[1, 1]], "pos": [pos]})
     with pytest.raises(ValueError, match="hydrogens must be"):
         UniMolFeatureExtractor(hydrogens="some")
 
@@ -397,8 +397,8 @@ def test_smiles(tmp_path):
     found = {}
     for hydrogens in ("all", "polar", "none"):
         extractor = UniMolFeatureExtractor(hydrogens=hydrogens, num_conformers=2)
-        extractor.cache = tmp_path / "conformers.sqlite"
-        found[hydrogens] = extractor.featurize(["CO", "[Na+].CC(=O)[O-]", "*C"], on_error="skip")
+        extractor.conformers.cache = tmp_path / "conformers.sqlite"
+        found[hydrogens] = extractor.featurize({"smiles": ["CO", "[Na+].CC(=O)[O-]", "*C"]}, on_error="skip")
         assert not {"cache", "processes", "_generator"} & extractor.to_dict().keys()
     tokens = {key: features[0]["input_ids"].tolist()[1:-1] for key, features in found.items()}
     assert tokens == {"all": [4, 6, 8, 8, 8, 8], "polar": [4, 6, 8], "none": [4, 6]}
@@ -413,21 +413,21 @@ def test_smiles(tmp_path):
     assert batch["pos"][0, 0].std() > 0.5
     pos = alcohol["pos"].reshape(2, -1, 3)[0]
     polar = UniMolFeatureExtractor(hydrogens="polar")
-    assert polar.featurize(["CO"], z=[alcohol["z"]], pos=[pos])[0]["z"].tolist() == [6, 8, 1]
-    with pytest.raises(MoleculeError, match="told by a SMILES"):
-        polar.featurize(z=[alcohol["z"]], pos=[pos])
+    assert polar.featurize({"smiles": ["CO"], "z": [alcohol["z"]], "pos": [pos]})[0]["z"].tolist() == [6, 8, 1]
+    with pytest.raises(MoleculeError, match="only a SMILES beside coordinates"):
+        polar.featurize({"z": [alcohol["z"]], "pos": [pos]})
     with pytest.raises(ValueError, match="give smiles, or z and pos"):
-        polar.featurize()
+        polar.featurize({})
 
 
 def test_coordinates_are_held_against_the_smiles(tmp_path):
     """Another molecule's are refused; hydrogens that are missing are added, another order is the molecule's again."""
     extractor = UniMolFeatureExtractor()
-    extractor.cache = tmp_path / "conformers.sqlite"
-    (ethanol,) = extractor.featurize(["CCO"])
+    extractor.conformers.cache = tmp_path / "conformers.sqlite"
+    (ethanol,) = extractor.featurize({"smiles": ["CCO"]})
     z, pos = ethanol["z"], ethanol["pos"].reshape(-1, 3)
     (whole, bare, turned) = extractor.featurize(
-        ["CCO", "OCC", "CCO"], z=[z, z[:3], z[::-1]], pos=[pos, pos[:3], pos[::-1].ravel()]
+        {"smiles": ["CCO", "OCC", "CCO"], "z": [z, z[:3], z[::-1]], "pos": [pos, pos[:3], pos[::-1].ravel()]}
     )
     assert (whole["smiles_used"], whole["conformer_status"], whole["conformer_flags"]) == ("CCO", "3d", "given")
     assert np.array_equal(whole["pos"], ethanol["pos"])
@@ -441,9 +441,9 @@ def test_coordinates_are_held_against_the_smiles(tmp_path):
     wrong.append(("COC", pos, "not this molecule's"))
     for smiles, coordinates, reason in wrong:
         with pytest.raises(MoleculeError, match=reason) as caught:
-            extractor.featurize([smiles], z=[z], pos=[coordinates])
+            extractor.featurize({"smiles": [smiles], "z": [z], "pos": [coordinates]})
         assert caught.value.smiles == smiles
-    (heavy,) = UniMolFeatureExtractor(hydrogens="none").featurize(["CCO"], z=[z], pos=[pos])
+    (heavy,) = UniMolFeatureExtractor(hydrogens="none").featurize({"smiles": ["CCO"], "z": [z], "pos": [pos]})
     assert heavy["z"].tolist() == [6, 6, 8]
 
 
@@ -451,7 +451,9 @@ def test_odd_atoms():
     """One atom works; elements without a token are named; a dummy atom is one of them."""
     extractor = UniMolFeatureExtractor()
     with pytest.warns(UserWarning, match=r"no token for \*, Pt, U: \[UNK\] in 2 of 3 molecules"):
-        features = extractor.featurize(z=[[6, 78], [6], [92, 0]], pos=[np.eye(3)[:2], [[1, 1, 1]], np.eye(3)[:2]])
+        features = extractor.featurize(
+            {"z": [[6, 78], [6], [92, 0]], "pos": [np.eye(3)[:2], [[1, 1, 1]], np.eye(3)[:2]]}
+        )
     assert [feature["input_ids"].tolist()[1:-1] for feature in features] == [[4, UNKNOWN], [4], [UNKNOWN, UNKNOWN]]
 
 
@@ -459,13 +461,13 @@ def test_sample_of_atoms(tmp_path):
     """The same molecule gets the same choice, wherever it stands; another seed another one."""
     z, pos = np.tile([6, 7, 8], 4), np.arange(36.0).reshape(12, 3) ** 1.5
     extractor = UniMolFeatureExtractor(max_atoms=8, too_many_atoms="sample")
-    first, second = extractor.featurize(z=[z, z], pos=[pos, pos])
+    first, second = extractor.featurize({"z": [z, z], "pos": [pos, pos]})
     assert len(first["z"]) == 8
     assert np.array_equal(first["pos"], second["pos"])
-    other = UniMolFeatureExtractor(max_atoms=8, too_many_atoms="sample", seed=1).featurize(z=[z], pos=[pos])[0]
+    other = UniMolFeatureExtractor(max_atoms=8, too_many_atoms="sample", seed=1).featurize({"z": [z], "pos": [pos]})[0]
     assert not np.array_equal(first["pos"], other["pos"])
-    extractor.cache = tmp_path / "conformers.sqlite"
-    decane, methane = extractor.featurize(["CCCCCCCCCC", "C"])
+    extractor.conformers.cache = tmp_path / "conformers.sqlite"
+    decane, methane = extractor.featurize({"smiles": ["CCCCCCCCCC", "C"]})
     assert (decane["conformer_flags"], methane["conformer_flags"]) == ("atoms_left_out", "")
 
 
@@ -485,7 +487,7 @@ def test_collator_masks_as_the_original():
     rng = np.random.default_rng(0)
     extractor = UniMolFeatureExtractor()
     z, pos = np.full(200, 6), rng.uniform(0, 30, (200, 3))
-    (feature,) = extractor.featurize(z=[z], pos=[pos])
+    (feature,) = extractor.featurize({"z": [z], "pos": [pos]})
     collator = UniMolDataCollator(extractor)
     rows = [{**feature, "row_id": row_id} for row_id in range(200)]
     batch = collator(rows)
@@ -513,7 +515,7 @@ def test_collator_masks_as_the_original():
 @pytest.mark.parametrize(("noise_type", "bound"), [("normal", None), ("truncated_normal", 1.0), ("none", 0.0)])
 def test_noise(noise_type, bound):
     extractor = UniMolFeatureExtractor()
-    (feature,) = extractor.featurize(z=[np.full(125, 6)], pos=[2.0 * np.indices((5, 5, 5)).reshape(3, -1).T])
+    (feature,) = extractor.featurize({"z": [np.full(125, 6)], "pos": [2.0 * np.indices((5, 5, 5)).reshape(3, -1).T]})
     options = {"noise": 0.5, "noise_type": noise_type, "mask_probability": 1.0, "leave_probability": 0.0}
     batch = UniMolDataCollator(extractor, **options)([{**feature, "row_id": row} for row in range(20)])
     shift = (batch["pos"] - batch["target_pos"])[:, 1:-1]
@@ -702,7 +704,7 @@ def test_an_extractor_with_other_hydrogens_is_refused(tmp_path):
     folder, hydrogens = str(tmp_path), {"hydrogens": "none"}
     save_seeing_distances(folder)
     z, pos = zip(*map(atoms_and_coordinates, ["CCO", "CC", "CN"]), strict=True)
-    features = UniMolFeatureExtractor(**hydrogens).featurize(z=z, pos=pos)
+    features = UniMolFeatureExtractor(**hydrogens).featurize({"z": z, "pos": pos})
     data = (["CCO", "CC", "CN"], np.arange(3.0)[:, None], ["x"], "regression", {"train": [0, 1, 2]})
     tuned = finetune(folder, *data, features=features, processor_options=hydrogens, epochs=1)
     assert tuned.model.config.hydrogens == tuned.processor.hydrogens == "none"
