@@ -794,7 +794,7 @@ def test_columns_give_their_coordinates(tmp_path):
     assert (rows["conformer_status"], rows["conformer_flags"]) == ({"3d": 7}, {"given": 7})
     assert main(["predict", str(data), str(tmp_path / "said.parquet"), "--model", tuned, "--quiet"]) == 0
     predicted = pq.read_table(tmp_path / "said.parquet")
-    assert predicted.column_names[-4:] == ["conformer_status", "conformer_flags", "predicted_stretched", "error"]
+    assert predicted.column_names[-4:] == ["conformer_status", "conformer_flags", "error", "predicted_stretched"]
     assert predicted["conformer_status"].to_pylist() == ["3d"] * 7 + [None] * 2
     said = predicted["predicted_stretched"].to_pylist()
     assert said[0] != said[1]
