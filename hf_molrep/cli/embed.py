@@ -28,7 +28,7 @@ SHOWN_FAILURES = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `embed`."""
     from ..data.files import FORMATS, IN_SPACE
-    from ..inference.engine import BATCH_TOKENS, WINDOW
+    from ..inference import BATCH_TOKENS, WINDOW
 
     endings = ", ".join(FORMATS)
     parser.epilog = (

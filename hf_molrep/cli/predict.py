@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `predict`."""
     from ..data.files import FORMATS, IN_SPACE
-    from ..inference.engine import BATCH_TOKENS
+    from ..inference import BATCH_TOKENS
 
     parser.epilog = (
         "OUT has all columns of IN, then smiles_used (the SMILES that the model saw), one column per task (values in "

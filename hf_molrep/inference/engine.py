@@ -16,11 +16,9 @@ import torch
 
 from ..chem.smiles import MoleculeError
 from ..data.files import Geometry
+from . import BATCH_TOKENS, WINDOW
 
 Kind = Literal["smiles", "iupac", "mol_block", "geometry"]
-
-WINDOW = 8192  # molecules sorted together
-BATCH_TOKENS = 4096  # with this window 2 % of the tokens of ZINC molecules are padding, with 8,192 they are 6 %
 
 
 class Inferred(NamedTuple):

@@ -10,7 +10,7 @@ from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from ..chem.smiles import MoleculeError
-from ..models.auto import AutoModelForMoleculePropertyPrediction
+from ..models.auto_classes import AutoModelForMoleculePropertyPrediction
 from .checkpoints import check_processor
 from .embedding import pooled
 from .engine import infer
@@ -186,3 +186,6 @@ def register() -> None:
         pt_model=AutoModelForMoleculePropertyPrediction,
         type="multimodal",
     )
+
+
+register()
