@@ -74,7 +74,7 @@ trainer = Trainer(
         dataloader_pin_memory=torch.cuda.is_available(),
         report_to="none",
     ),
-    data_collator=METHODS[config.model_type].data_collator(processor),
+    data_collator=METHODS[config.model_type].tasks["property-prediction"].collator(processor),
     train_dataset=rows["train"],
     eval_dataset=rows["valid"],
     compute_metrics=property_compute_metrics(config),

@@ -6,59 +6,72 @@ Nothing heavy is loaded before it is used: see `registration`.
 
 from importlib import import_module as _import_module
 from importlib import resources as _resources
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
+from .models.auto import METHODS
+from .models.auto import class_names as _class_names
 from .registration import register_when_used as _register_when_used
+
+if _TYPE_CHECKING:  # what `__getattr__` finds, for editors; tests/test_imports.py holds it against the table of methods
+    from .chem.smiles import MoleculeError
+    from .inference.estimators import MoleculeEmbedder
+    from .models.auto_classes import (
+        AutoModelForConformerGeneration,
+        AutoModelForMoleculeInteractionPrediction,
+        AutoModelForMoleculePropertyPrediction,
+    )
+    from .models.grover import (
+        GroverConfig,
+        GroverDataCollator,
+        GroverFeatureExtractor,
+        GroverForPreTraining,
+        GroverForPropertyPrediction,
+        GroverModel,
+    )
+    from .models.mm_deacon import (
+        MMDeaconConfig,
+        MMDeaconDataCollator,
+        MMDeaconForInteractionPrediction,
+        MMDeaconForPreTraining,
+        MMDeaconForPropertyPrediction,
+        MMDeaconModel,
+        MMDeaconProcessor,
+    )
+    from .models.molclr import (
+        MolCLRConfig,
+        MolCLRDataCollator,
+        MolCLRFeatureExtractor,
+        MolCLRForPreTraining,
+        MolCLRForPropertyPrediction,
+        MolCLRModel,
+    )
+    from .models.uni_mol import (
+        UniMolConfig,
+        UniMolConformerCollator,
+        UniMolDataCollator,
+        UniMolFeatureExtractor,
+        UniMolForConformerGeneration,
+        UniMolForPreTraining,
+        UniMolForPropertyPrediction,
+        UniMolModel,
+    )
+    from .processing.graphs import MolGraphFeatureExtractor
 
 __version__ = "0.1.0"
 
 _NAMES = {
     ".chem.smiles": ["MoleculeError"],
     ".inference.estimators": ["MoleculeEmbedder"],
-    ".processing.graphs": ["MolGraphFeatureExtractor"],
-    ".models.auto": [
-        "METHODS",
+    ".models.auto_classes": [
         "AutoModelForConformerGeneration",
         "AutoModelForMoleculeInteractionPrediction",
         "AutoModelForMoleculePropertyPrediction",
     ],
-    ".models.grover": [
-        "GroverConfig",
-        "GroverDataCollator",
-        "GroverFeatureExtractor",
-        "GroverForPreTraining",
-        "GroverForPropertyPrediction",
-        "GroverModel",
-    ],
-    ".models.mm_deacon": [
-        "MMDeaconConfig",
-        "MMDeaconDataCollator",
-        "MMDeaconForInteractionPrediction",
-        "MMDeaconForPreTraining",
-        "MMDeaconForPropertyPrediction",
-        "MMDeaconModel",
-        "MMDeaconProcessor",
-    ],
-    ".models.molclr": [
-        "MolCLRConfig",
-        "MolCLRDataCollator",
-        "MolCLRFeatureExtractor",
-        "MolCLRForPreTraining",
-        "MolCLRForPropertyPrediction",
-        "MolCLRModel",
-    ],
-    ".models.uni_mol": [
-        "UniMolConfig",
-        "UniMolConformerCollator",
-        "UniMolDataCollator",
-        "UniMolFeatureExtractor",
-        "UniMolForConformerGeneration",
-        "UniMolForPreTraining",
-        "UniMolForPropertyPrediction",
-        "UniMolModel",
-    ],
+    ".processing.graphs": ["MolGraphFeatureExtractor"],
+    **{f".models.{name}": _class_names(method) for name, method in METHODS.items()},
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
-__all__ = ["checkpoint_path", *_MODULE_OF]
+__all__ = ["METHODS", "checkpoint_path", *_MODULE_OF]
 
 _register_when_used()
 

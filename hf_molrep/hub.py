@@ -19,11 +19,14 @@ import json
 import re
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import CommitInfo, HfApi, ModelCard
-from transformers import FeatureExtractionMixin, PreTrainedConfig, PreTrainedModel, ProcessorMixin
-from transformers.models.auto import modeling_auto
+from transformers import PreTrainedConfig
+
+if TYPE_CHECKING:  # configurations import this module, and must not load the models of transformers
+    from transformers import PreTrainedModel
 
 PACKAGE = __name__.partition(".")[0]
 SHIM_MODULE = "hf_molrep_shim"
@@ -92,23 +95,26 @@ def _auto_map(owner) -> dict[str, str]:
     cls = type(owner)
     if not _is_ours(cls):
         return {}
-    if isinstance(owner, ProcessorMixin):
-        classes = {"AutoProcessor": cls}
-    elif isinstance(owner, FeatureExtractionMixin):
-        classes = {"AutoFeatureExtractor": cls}
-    elif isinstance(owner, PreTrainedConfig):
+    if isinstance(owner, PreTrainedConfig):
+        from transformers.models.auto import modeling_auto
+
         classes = {"AutoConfig": cls}
         for name in modeling_auto.__all__:
             mapping = getattr(getattr(modeling_auto, name), "_model_mapping", None)
             if name.startswith("AutoModel") and mapping is not None and cls in mapping:
                 classes[name] = mapping[cls]
-    else:
-        classes = {}
-    return {name: f"{SHIM_MODULE}.{each.__name__}" for name, each in classes.items() if _is_ours(each)}
+        return {name: f"{SHIM_MODULE}.{each.__name__}" for name, each in classes.items() if _is_ours(each)}
+    from transformers import FeatureExtractionMixin, ProcessorMixin
+
+    if isinstance(owner, ProcessorMixin):
+        return {"AutoProcessor": f"{SHIM_MODULE}.{cls.__name__}"}
+    if isinstance(owner, FeatureExtractionMixin):
+        return {"AutoFeatureExtractor": f"{SHIM_MODULE}.{cls.__name__}"}
+    return {}
 
 
 def save_checkpoint(
-    model: PreTrainedModel,
+    model: "PreTrainedModel",
     processor,
     folder: str | Path,
     card: ModelCard | str | None = None,
@@ -193,7 +199,7 @@ def repository_files(folder: str | Path) -> tuple[list[str], list[str]]:
 
 
 def push(
-    folder_or_model: str | Path | PreTrainedModel,
+    folder_or_model: "str | Path | PreTrainedModel",
     repo_id: str,
     *,
     processor=None,
@@ -217,6 +223,8 @@ def push(
     Raises:
         ValueError: the folder is no model repository ([`repository_files`]), or `private` and the repository is public.
     """
+    from transformers import PreTrainedModel
+
     if isinstance(folder_or_model, PreTrainedModel):
         if processor is None or card is None:
             raise ValueError("a model is pushed with its processor and its card")

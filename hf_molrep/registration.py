@@ -1,62 +1,116 @@
 """
-When the methods become known to transformers: as soon as its Auto classes or pipelines are loaded, and not before.
+Makes the methods known to transformers, each part of them when the part of transformers that asks for it is imported.
 
-transformers loads its parts, and torch with them, when one of their names is first used. `import hf_molrep` must not
-change that, so it only watches: after the import that brought the Auto classes has ended, everything is registered.
+transformers imports its parts, and torch with them, when one of their names is first used. `import hf_molrep` must not
+change that, so it waits for the modules of `_AFTER`. What is registered then are the configurations, which cost next to
+nothing, and for all other classes how to import them.
 """
 
 import sys
-import threading
-from importlib.abc import MetaPathFinder
+from collections import UserDict
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from importlib.machinery import PathFinder
+from types import ModuleType
+from typing import Any
 
-# Every Auto class and `transformers.pipelines` import it.
-_AUTO = "transformers.models.auto.configuration_auto"
-
-
-def register() -> None:
-    """All methods with the Auto classes of transformers, our tasks with its pipelines; again changes nothing."""
-    from .inference import pipelines
-    from .models import auto
-
-    auto.register()
-    pipelines.register()
+from .models.auto import AUTO_CLASSES, METHODS, class_name
 
 
-class _Watch(MetaPathFinder):
+class _ClassesOnUse(UserDict):
+    """What is registered in a mapping of transformers. A `partial` in it is called when its value is first read."""
+
+    def __getitem__(self, key: Any) -> Any:
+        value = self.data[key]
+        if isinstance(value, partial):
+            value = self.data[key] = value()
+        return value
+
+
+def _register(auto_class: type, mapping: Any, config: type, row: Any, field: str) -> None:
+    """As `auto_class.register(config, <class in that field of the row>)`, without importing the class."""
+    # `_extra_content` holds what was registered, in every mapping of transformers; that is not promised to stay, and
+    # tests/test_imports.py notices when it changes
+    if not isinstance(mapping._extra_content, _ClassesOnUse):
+        mapping._extra_content = _ClassesOnUse(mapping._extra_content)
+    auto_class.register(config, partial(getattr, row, field))
+
+
+def _configurations(auto: ModuleType) -> None:
+    for model_type, method in METHODS.items():
+        auto.AutoConfig.register(model_type, method.config)
+
+
+def _models(auto: ModuleType) -> None:
+    for method in METHODS.values():
+        if hasattr(auto, "AutoModel"):
+            _register(auto.AutoModel, auto.AutoModel._model_mapping, method.config, method, "model")
+        for task, row in method.tasks.items():
+            for name in AUTO_CLASSES[task]:
+                if auto_class := getattr(auto, name, None):
+                    _register(auto_class, auto_class._model_mapping, method.config, row, "model")
+
+
+def _feature_extractors(auto: ModuleType) -> None:
+    for method in METHODS.values():
+        if class_name(method, "processor").endswith("FeatureExtractor"):
+            _register(auto.AutoFeatureExtractor, auto.FEATURE_EXTRACTOR_MAPPING, method.config, method, "processor")
+
+
+def _processors(auto: ModuleType) -> None:
+    # feature extractors too: AutoProcessor would else try AutoTokenizer first, which asks whether to trust the shim
+    for method in METHODS.values():
+        _register(auto.AutoProcessor, auto.PROCESSOR_MAPPING, method.config, method, "processor")
+
+
+def _pipelines(pipelines: ModuleType) -> None:
+    import_module(f"{__package__}.inference.pipelines")  # registers its tasks itself
+
+
+# Module -> what registers the methods with it, once it is imported.
+_AFTER: dict[str, Callable[[ModuleType], None]] = {
+    "transformers.models.auto.configuration_auto": _configurations,
+    "transformers.models.auto.modeling_auto": _models,
+    "transformers.models.auto.feature_extraction_auto": _feature_extractors,
+    "transformers.models.auto.processing_auto": _processors,
+    "transformers.pipelines": _pipelines,
+    f"{__package__}.models.auto_classes": _models,
+}
+
+
+def _register_with(module: ModuleType) -> None:
     """
-    Finds modules of transformers and of this package as Python would, and counts those that are being imported:
-    registering while one of them is half done would meet it half done.
+    Raises:
+        ImportError: something failed. It may surface in anybody's `from transformers import ...`, so it names this
+            package. The alternative, a warning, would end in "does not recognize this architecture" much later.
     """
+    try:
+        _AFTER[module.__name__](module)
+    except Exception as error:
+        raise ImportError(f"{__package__} could not register its methods with {module.__name__}: {error}") from error
 
-    def __init__(self) -> None:
-        self._thread = threading.local()
 
-    def find_spec(self, name, path=None, target=None):
-        if not name.startswith(("transformers.", "hf_molrep.")):
-            return None
-        spec = PathFinder.find_spec(name, path, target)
+class _Watch:
+    """Finder that finds the modules of `_AFTER` as Python would, and registers the methods after their import."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        spec = PathFinder.find_spec(name, path, target) if name in _AFTER else None
         if spec is None or spec.loader is None:
-            return spec
+            return None
         execute = spec.loader.exec_module
 
-        def counted(module) -> None:
-            self._thread.depth = getattr(self._thread, "depth", 0) + 1
-            try:
-                execute(module)
-            finally:
-                self._thread.depth -= 1
-            if not self._thread.depth and _AUTO in sys.modules and self in sys.meta_path:
-                sys.meta_path.remove(self)
-                register()
+        def execute_and_register(module: ModuleType) -> None:
+            execute(module)
+            _register_with(module)
 
-        spec.loader.exec_module = counted
+        spec.loader.exec_module = execute_and_register
         return spec
 
 
 def register_when_used() -> None:
-    """Register now if the Auto classes are loaded, else when they are."""
-    if _AUTO in sys.modules:
-        register()
-    else:
-        sys.meta_path.insert(0, _Watch())
+    """Register the methods with the modules of `_AFTER` that are imported, and with the others when they are."""
+    sys.meta_path.insert(0, _Watch())
+    for name in _AFTER:
+        if name in sys.modules:
+            _register_with(import_module(name))  # where another thread is importing it, waits for that

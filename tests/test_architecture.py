@@ -32,7 +32,7 @@ LAYERS = [
     {"processing"},
     {"data"},
     {"chem", "configuration", "nn", "tokenization"},
-    {"losses", "modeling_outputs", "compat", "hub", "metrics"},
+    {"losses", "modeling_outputs", "compat", "hub", "lazy", "metrics"},
 ]
 RANK = {area: rank for rank, areas in enumerate(LAYERS) for area in areas}
 MODELING_MAY_IMPORT = {"torch", "torch_geometric", "transformers", "nn", "losses", "modeling_outputs", "compat", "hub"}

@@ -1,11 +1,17 @@
 """THE TABLE against the tree: every method has what the house asks of it, and no folder is without its method."""
 
+import ast
 from pathlib import Path
 
 import pytest
+from transformers import BertConfig, FeatureExtractionMixin, ProcessorMixin
+from transformers.models.auto import modeling_auto
 
-from hf_molrep import METHODS
+import hf_molrep
+from hf_molrep import METHODS, lazy
 from hf_molrep.hub import SHIM, SHIM_MODULE
+from hf_molrep.models import auto_classes
+from hf_molrep.models.auto import AUTO_CLASSES, Method, class_name, class_names, method_of
 from tests.models.common import laws_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,11 +29,51 @@ def test_a_method_is_complete(method):
     row = METHODS[method]
     assert row.config.model_type == method == laws_of(method).model_type
     name = row.config.__name__.removesuffix("Config")
-    assert row.data_collator.__name__ == f"{name}DataCollator"
     assert row.model.__name__ == f"{name}Model"
-    assert row.for_pre_training.__name__ == f"{name}ForPreTraining"
-    assert row.for_property_prediction.__name__ == f"{name}ForPropertyPrediction"
+    # registration tells by the name which kind it is
+    kind = FeatureExtractionMixin if row.processor.__name__ == f"{name}FeatureExtractor" else ProcessorMixin
     assert row.processor.__name__ in (f"{name}Processor", f"{name}FeatureExtractor")
+    assert issubclass(row.processor, kind)
+    assert row.tasks["pre-training"].collator.__name__ == f"{name}DataCollator"
+    for task, classes in row.tasks.items():
+        assert classes.model.__name__ == f"{name}For{task.title().replace('-', '')}"
+        assert classes.model.config_class is row.config
+
+
+def test_every_task_has_its_auto_classes():
+    assert {task for row in METHODS.values() for task in row.tasks} == set(AUTO_CLASSES)
+    ours = {name for names in AUTO_CLASSES.values() for name in names if not hasattr(modeling_auto, name)}
+    assert ours == set(auto_classes.__all__)
+
+
+def test_classes_are_given_by_name_or_as_they_are():
+    by_name = Method(config="grover.GroverConfig", processor=dict, model="grover.GroverModle", tasks={})
+    assert class_names(by_name) == ["GroverConfig", "GroverModle", "dict"]
+    assert by_name.config is METHODS["grover"].config
+    assert by_name.processor is dict
+    assert class_name(by_name, "config") == "GroverConfig"
+    with pytest.raises(AttributeError, match=r"hf_molrep\.models\.grover.*GroverModle"):
+        _ = by_name.model
+    with pytest.raises(TypeError, match="config"):
+        Method(processor=dict, model=dict, tasks={})
+
+
+def test_method_of_a_configuration():
+    assert method_of(hf_molrep.UniMolConfig()) is METHODS["uni_mol"]
+    with pytest.raises(ValueError, match=f"'bert' is none of the methods here: {', '.join(METHODS)}"):
+        method_of(BertConfig())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_editors_see_the_names_of_a_method(method):
+    """The imports for type checking are those of the files whose names the folder offers."""
+    folder = ROOT / "hf_molrep" / "models" / method
+    stars = {
+        node.module
+        for node in ast.walk(ast.parse((folder / "__init__.py").read_text()))
+        if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
+    }
+    assert stars == {path.stem for path in folder.glob("*.py") if path.stem.removesuffix(f"_{method}") in lazy.ROLES}
 
 
 def test_cards_belong_to_methods():

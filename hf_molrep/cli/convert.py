@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,79 +15,79 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from transformers import PreTrainedConfig
-
-from ..configuration import MoleculeConfig
 from ..models.auto import METHODS
 
 JSON = {"True": "true", "False": "false", "None": "null"}
 WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text", NoneType: "null"}
 
 
-def conversion(method: str):
-    """The function `convert(source, out, ...)` of a method, or None where nothing was ever released."""
-    name = f"{METHODS[method].config.__module__.rpartition('.')[0]}.conversion_{method}"
-    return import_module(name).convert if find_spec(name) else None
+def convertible() -> list[str]:
+    """The methods of which weights were released: those with a file `conversion_<m>.py`, which is not imported."""
+    return [method for method in METHODS if find_spec(_module(method))]
+
+
+def conversion(method: str) -> Callable[..., Any]:
+    """The function `convert(source, out, ...)` of a method of [`convertible`]."""
+    return import_module(_module(method)).convert
+
+
+def _module(method: str) -> str:
+    return f"hf_molrep.models.{method}.conversion_{method}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "hf-molrep convert METHOD --help says what each option takes."
-    convertible = {method: found for method in METHODS if (found := conversion(method))}
-    methods = parser.add_subparsers(dest="method", metavar="METHOD", required=True)
-    for method, convert in convertible.items():
-        options = list(signature(convert).parameters.values())[2:]
-        texts = {name: text for names, text in _arguments(convert).items() for name in names}
-        about = _plain(inspect.getdoc(convert).partition("\nArgs:\n")[0])
-        wide = {"width": shutil.get_terminal_size().columns - 2}  # as argparse
-        command = methods.add_parser(
-            method,
-            description="\n\n".join(textwrap.fill(paragraph, **wide) for paragraph in about.split("\n\n")),
-            help=f"options: {', '.join(map(_usage, options))}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        command.add_argument("source", type=Path, help=_help(texts["source"]))
-        command.add_argument("out", type=Path, help=_help(texts["out"]))
-        for option in options:
-            if option.kind is Parameter.VAR_KEYWORD:
-                command.add_argument(
-                    "--option",
-                    action="append",
-                    default=[],
-                    metavar="NAME=VALUE",
-                    help="one of the fields below; can be given several times",
-                )
-                command.epilog = (
-                    "fields for --option (text needs no quotes, the rest is JSON), with their defaults where the file "
-                    "tells nothing:\n"
-                )
-                command.epilog += "\n".join(
-                    textwrap.fill(line, initial_indent="  ", subsequent_indent="      ", **wide)
-                    for line in _fields(METHODS[method].config)
-                )
-            else:
-                command.add_argument(
-                    _flag(option),
-                    type=_value,
-                    default=option.default,
-                    choices=_choices(option),
-                    metavar=None if _choices(option) else "VALUE",
-                    help=_help(texts[option.name]),
-                )
+    """The arguments of `convert`; those after METHOD are the method's own and need its code."""
+    parser.usage = "hf-molrep convert METHOD SOURCE OUT [options of the method]"
+    parser.epilog = "hf-molrep convert METHOD --help says which options a method has and what they take."
+    parser.add_argument("method", choices=convertible(), help="whose weights")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="file or folder, folder to write, options")
 
 
-def _flag(option: Parameter) -> str:
-    return f"--{option.name.replace('_', '-')}"
+def _parser(method: str) -> argparse.ArgumentParser:
+    """What `hf-molrep convert METHOD` takes: the parameters of the method's `convert`."""
+    convert = conversion(method)
+    texts = {name: text for names, text in _arguments(convert).items() for name in names}
+    about = _plain(inspect.getdoc(convert).partition("\nArgs:\n")[0])
+    wide = {"width": shutil.get_terminal_size().columns - 2}  # as argparse
+    parser = argparse.ArgumentParser(
+        prog=f"hf-molrep convert {method}",
+        description="\n\n".join(textwrap.fill(paragraph, **wide) for paragraph in about.split("\n\n")),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", type=Path, help=_help(texts["source"]))
+    parser.add_argument("out", type=Path, help=_help(texts["out"]))
+    for option in list(signature(convert).parameters.values())[2:]:
+        if option.kind is Parameter.VAR_KEYWORD:
+            parser.add_argument(
+                "--option",
+                action="append",
+                default=[],
+                metavar="NAME=VALUE",
+                help="one of the fields below; can be given several times",
+            )
+            parser.epilog = (
+                "fields for --option (text needs no quotes, the rest is JSON), with their defaults where the file "
+                "tells nothing:\n"
+            )
+            parser.epilog += "\n".join(
+                textwrap.fill(line, initial_indent="  ", subsequent_indent="      ", **wide)
+                for line in _fields(METHODS[method].config)
+            )
+        else:
+            parser.add_argument(
+                f"--{option.name.replace('_', '-')}",
+                type=_value,
+                default=option.default,
+                choices=_choices(option),
+                metavar=None if _choices(option) else "VALUE",
+                help=_help(texts[option.name]),
+            )
+    return parser
 
 
 def _choices(option: Parameter) -> tuple | None:
     """The values of a `Literal` in an annotation `Literal[...] | None`."""
     return next((get_args(kind) for kind in get_args(option.annotation) if get_origin(kind) is Literal), None)
-
-
-def _usage(option: Parameter) -> str:
-    if option.kind is Parameter.VAR_KEYWORD:
-        return "--option NAME=VALUE"
-    return _flag(option) + (f" {{{','.join(choices)}}}" if (choices := _choices(option)) else "")
 
 
 def _arguments(documented) -> dict[tuple[str, ...], str]:
@@ -110,6 +110,10 @@ def _help(text: str) -> str:
 
 def _fields(config_class: type) -> list[str]:
     """The fields that a configuration adds to those of transformers: what they take, defaults, and what they are."""
+    from transformers import PreTrainedConfig
+
+    from ..configuration import MoleculeConfig
+
     common = {field.name for field in fields(PreTrainedConfig)}
     left = {field.name: field for field in fields(config_class) if field.name not in common}
     lines = []
@@ -154,7 +158,9 @@ def _pairs(given: Sequence[str]) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command."""
     convert = conversion(args.method)
+    args = _parser(args.method).parse_args(args.arguments)
     options: dict[str, Any] = {}
     for option in list(signature(convert).parameters.values())[2:]:
         if option.kind is Parameter.VAR_KEYWORD:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..inference.files import FileOptions, FileSummary
 
-WINDOW, BATCH_TOKENS = 8192, 4096  # those of inference.engine, which would load torch; a test compares them
-
 
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     """IN, OUT and how the rows between them are worked through."""
     from ..data.files import FORMATS
+    from ..inference import BATCH_TOKENS, WINDOW
 
     endings = ", ".join(FORMATS)
     parser.add_argument("input", metavar="IN", help=f"{endings}, also with .gz; - is standard input")

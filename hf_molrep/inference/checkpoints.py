@@ -10,7 +10,8 @@ import torch
 from transformers import AutoConfig, AutoProcessor, PreTrainedModel
 from transformers.utils import logging
 
-from ..models.auto import AutoModelForMoleculePropertyPrediction, method_of
+from ..models.auto import class_name, method_of
+from ..models.auto_classes import AutoModelForMoleculePropertyPrediction
 from ..processing.contract import MoleculeProcessor
 
 DEFAULT_CHECKPOINT = "mm-deacon-mini"
@@ -102,7 +103,7 @@ def load_finetuned(name: str, device: str | torch.device | None = None) -> tuple
         ValueError: its head was never trained: the checkpoint is of another kind.
     """
     config = AutoConfig.from_pretrained(resolve_checkpoint(name))
-    if method_of(config).for_property_prediction.__name__ not in (config.architectures or ()):
+    if class_name(method_of(config).tasks["property-prediction"], "model") not in (config.architectures or ()):
         saved = ", ".join(config.architectures or ["nothing known"])
         raise ValueError(f"{name} holds {saved}, which predicts no properties: fine-tune it first (hf-molrep finetune)")
     return load_checkpoint(AutoModelForMoleculePropertyPrediction, name, device)

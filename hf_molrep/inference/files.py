@@ -19,7 +19,8 @@ from ..data.files import MoleculeReader, Piece, file_format
 from ..data.runs import check_continues
 from ..data.table_writer import TableWriter
 from ..processing.contract import MoleculeProcessor, choose_input
-from .engine import BATCH_TOKENS, WINDOW, Step, infer
+from . import BATCH_TOKENS, WINDOW
+from .engine import Step, infer
 
 if TYPE_CHECKING:
     import pyarrow as pa

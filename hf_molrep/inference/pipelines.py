@@ -11,7 +11,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from ..chem.smiles import MoleculeError
 from ..data.files import molecule_column
-from ..models.auto import AutoModelForMoleculePropertyPrediction
+from ..models.auto_classes import AutoModelForMoleculePropertyPrediction
 from .checkpoints import check_processor, load_model, without_columns
 from .embedding import embedding_step
 from .engine import infer
@@ -206,3 +206,6 @@ def register() -> None:
         pt_model=CheckedPropertyModel,
         type="multimodal",
     )
+
+
+register()

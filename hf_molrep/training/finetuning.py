@@ -399,7 +399,7 @@ def finetune(
             raise ValueError("predictions are not finite: training has diverged, try a lower learning rate")
         return property_metrics(predictions, truth, problem_type, task_names)
 
-    data_collator = method_of(model.config).data_collator
+    data_collator = method_of(model.config).tasks["property-prediction"].collator
     with contextlib.ExitStack() as stack:
         stack.enter_context(quiet())
         folder = output_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="hf_molrep_finetune_"))

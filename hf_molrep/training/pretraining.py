@@ -176,7 +176,11 @@ def make_config(method: Method, processor, path: str | None):
 
 def collator_fields(method: Method, config) -> dict:
     """What a data collator has to know of the configuration: the fields that both have (the objective, masks ...)."""
-    return {name: getattr(config, name) for name in signature(method.data_collator).parameters if hasattr(config, name)}
+    return {
+        name: getattr(config, name)
+        for name in signature(method.tasks["pre-training"].collator).parameters
+        if hasattr(config, name)
+    }
 
 
 def main(
@@ -219,6 +223,7 @@ def main(
     set_seed(training.seed)
 
     method = METHODS[method_name]
+    task = method.tasks["pre-training"]
     processor = make_processor(data, training) if make_processor else load_processor(method_name, data)
     if data.model:
         check_processor(processor, method.config.from_pretrained(data.model))
@@ -233,9 +238,9 @@ def main(
     if makes_labels:  # a checkpoint embeds, which needs none
         processor.context_labels = False
     if data.model:
-        model = method.for_pre_training.from_pretrained(data.model)
+        model = task.model.from_pretrained(data.model)
     else:
-        model = method.for_pre_training(make_config(method, processor, data.config))
+        model = task.model(make_config(method, processor, data.config))
 
     on_cpu = training.device.type == "cpu"
     if hasattr(model.config, "encoder_chunk_size"):
@@ -259,8 +264,8 @@ def main(
         args=training,
         train_dataset=train_set,
         eval_dataset=validation_set,
-        data_collator=method.data_collator(processor, seed=training.seed, **collator_options),
-        eval_data_collator=method.data_collator(processor, **collator_fields(method, model.config)),
+        data_collator=task.collator(processor, seed=training.seed, **collator_options),
+        eval_data_collator=task.collator(processor, **collator_fields(method, model.config)),
         processing_class=processor,
         compute_metrics=retrieval_compute_metrics(("smiles", "iupac")) if retrieves else None,
     )

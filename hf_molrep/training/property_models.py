@@ -9,7 +9,8 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging
 
-from ..models.auto import AutoModelForMoleculePropertyPrediction, method_of
+from ..models.auto import method_of
+from ..models.auto_classes import AutoModelForMoleculePropertyPrediction
 from ..nn.heads import PropertyHead
 
 

@@ -6,10 +6,10 @@ from inspect import Parameter, signature
 import pytest
 
 from hf_molrep.cli import main
-from hf_molrep.cli.convert import METHODS, conversion
+from hf_molrep.cli.convert import METHODS, conversion, convertible
 from hf_molrep.configuration import check_fields
 
-CONVERTIBLE = [method for method in METHODS if conversion(method)]
+CONVERTIBLE = convertible()
 
 
 def shown(capsys, *arguments: str) -> str:
@@ -26,10 +26,11 @@ def _wide(monkeypatch):
 
 
 def test_methods_and_their_options(capsys):
-    page = shown(capsys)
-    assert "molclr options: --gnn-type {gin,gcn,gcn_normalized,graphsage,gat}" in page
-    assert "--problem-type {regression,classification,multi_label_classification}" in page
-    assert "grover options: --option NAME=VALUE" in page
+    assert CONVERTIBLE == ["grover", "molclr", "uni_mol"]
+    assert "{grover,molclr,uni_mol} whose weights" in shown(capsys)
+    assert "--gnn-type {gin,gcn,gcn_normalized,graphsage,gat}" in shown(capsys, "molclr")
+    assert "--problem-type {regression,classification,multi_label_classification}" in shown(capsys, "uni_mol")
+    assert "--option NAME=VALUE" in shown(capsys, "grover")
 
 
 @pytest.mark.parametrize("method", CONVERTIBLE)

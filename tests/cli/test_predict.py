@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from hf_molrep import MMDeaconForPropertyPrediction
-from hf_molrep.cli import file_arguments, main
-from hf_molrep.inference import engine
+from hf_molrep.cli import main
 from hf_molrep.inference.files import FileRun
 from tests.models.mm_deacon.tiny import tiny_config, tiny_processor
 
@@ -57,8 +56,3 @@ def test_a_stopped_run_resumes(checkpoint, tmp_path, monkeypatch, capsys):
         values = [np.array(table[name].to_pylist(), dtype=float) for table in (actual, expected)]
         np.testing.assert_allclose(*values, rtol=1e-5)
         assert np.flatnonzero(np.isnan(values[0])).tolist() == [4]
-
-
-def test_the_defaults_of_the_commands_are_those_of_the_engine():
-    """They stand twice, since the help of a command must not load torch."""
-    assert (file_arguments.WINDOW, file_arguments.BATCH_TOKENS) == (engine.WINDOW, engine.BATCH_TOKENS)

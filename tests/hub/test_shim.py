@@ -106,7 +106,8 @@ def test_the_shim_has_every_name_of_every_method(model_type, tmp_path):
     for reference in auto_map.values():
         assert names[reference.removeprefix("hf_molrep_shim.")].__module__.startswith("hf_molrep.")
     assert names[method.processor.__name__] is method.processor
-    for cls in (method.config, method.processor, method.model, method.for_pre_training, method.for_property_prediction):
+    models = [method.model, *(task.model for task in method.tasks.values())]
+    for cls in (method.config, method.processor, *models):
         assert issubclass(cls, RemoteCodeMixin)
 
 

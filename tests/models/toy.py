@@ -32,7 +32,7 @@ from hf_molrep.compat import ALL_ATTENTION_FUNCTIONS, GradientCheckpointingLayer
 from hf_molrep.data.batching import pad_tokens
 from hf_molrep.losses import info_nce
 from hf_molrep.modeling_outputs import MoleculeModelOutput, MoleculePreTrainingOutput
-from hf_molrep.models.auto import Method
+from hf_molrep.models.auto import Method, Task
 from hf_molrep.nn.heads import PropertyHead
 from hf_molrep.processing.contract import check_columns
 from tests.models.common import MethodLaws
@@ -328,10 +328,11 @@ class ToyForPropertyPrediction(ToyPreTrainedModel):
 TOY = Method(
     config=ToyConfig,
     processor=ToyProcessor,
-    data_collator=ToyDataCollator,
     model=ToyModel,
-    for_pre_training=ToyForPreTraining,
-    for_property_prediction=ToyForPropertyPrediction,
+    tasks={
+        "pre-training": Task(ToyForPreTraining, ToyDataCollator),
+        "property-prediction": Task(ToyForPropertyPrediction, ToyDataCollator),
+    },
 )
 AutoConfig.register(ToyConfig.model_type, ToyConfig)
 AutoFeatureExtractor.register(ToyConfig, ToyProcessor)

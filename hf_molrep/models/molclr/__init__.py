@@ -1,6 +1,13 @@
 """MolCLR (Wang et al., NMI 2022): graph neural networks, contrastively pre-trained."""
 
-from .collation_molclr import *
-from .configuration_molclr import *
-from .feature_extraction_molclr import *
-from .modeling_molclr import *
+from typing import TYPE_CHECKING
+
+from ...lazy import method_names
+
+if TYPE_CHECKING:
+    from .collation_molclr import *
+    from .configuration_molclr import *
+    from .feature_extraction_molclr import *
+    from .modeling_molclr import *
+else:
+    __getattr__, __dir__ = method_names(__name__)

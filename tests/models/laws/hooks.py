@@ -111,20 +111,24 @@ class MethodHooks:
         return self.collator()(rows[rank * size : (rank + 1) * size])
 
     def build(self, kind: str, attention: str | None = None, **options) -> PreTrainedModel:
-        """A model in evaluation mode with drawn weights. `kind` is a field of [`~hf_molrep.models.auto.Method`]."""
+        """A model in evaluation mode with drawn weights. `kind` is `"model"` or a task of the method."""
         torch.manual_seed(0)  # biases are moved, not replaced: where they begin must not differ between processes
-        model = getattr(self.method, kind)._from_config(self.config(**options), attn_implementation=attention)
+        model = self.model_class(kind)._from_config(self.config(**options), attn_implementation=attention)
         return draw_weights(model).eval()
 
+    def model_class(self, kind: str) -> type[PreTrainedModel]:
+        """The class of `"model"` or of a task of the method."""
+        return self.method.model if kind == "model" else self.method.tasks[kind].model
+
     def cases(self) -> list[tuple[str, type, dict, dict]]:
-        """Every model: its field in `Method`, its Auto class, its options and a batch for it."""
+        """Every model: `"model"` or its task, its Auto class, its options and a batch for it."""
         tasks = {"problem_type": "regression", "id2label": {0: "a", 1: "b"}}
         tasks |= {"label_mean": [1.0, 2.0], "label_std": [2.0, 3.0]}
         labelled = {**self.inputs(), "labels": torch.arange(16.0).view(8, 2)}
         return [
             ("model", AutoModel, {}, self.inputs()),
-            ("for_pre_training", AutoModelForPreTraining, {}, self.collator()(self.rows())),
-            ("for_property_prediction", AutoModelForMoleculePropertyPrediction, tasks, labelled),
+            ("pre-training", AutoModelForPreTraining, {}, self.collator()(self.rows())),
+            ("property-prediction", AutoModelForMoleculePropertyPrediction, tasks, labelled),
         ]
 
     @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ class OutputLaws(MethodHooks):
             if count is not None:
                 given = model(**inputs, **{f"output_{name}": True})[name]
                 require(9, len(given) == count, f"{len(given)} {name}, not {count}")
-        output = self.build("for_pre_training")(**batch)
+        output = self.build("pre-training")(**batch)
         require(9, output.loss.shape == () and output.loss.dtype == torch.float32, "loss: a float32 scalar")
         require(9, bool(output.loss.isfinite()) and bool(output.losses), "loss finite, named losses given")
         for name, value in output.losses.items():
@@ -43,7 +43,7 @@ class OutputLaws(MethodHooks):
         scales = {"label_mean": mean.tolist(), "label_std": std.tolist(), "label_units": ["V", "K"]}
         names = {"id2label": {0: "a", 1: "b"}}
         for problem, options in (("regression", scales), ("multi_label_classification", {})):
-            model = self.build("for_property_prediction", problem_type=problem, **names, **options)
+            model = self.build("property-prediction", problem_type=problem, **names, **options)
             targets = labels if problem == "regression" else (labels > 0).float().masked_fill(labels.isnan(), math.nan)
             output = model(**inputs, labels=targets)
             logits, predictions = output.logits.detach(), output.predictions.detach()
@@ -84,7 +84,7 @@ class OutputLaws(MethodHooks):
         batch = self.collator()(self.rows())
         results, calls = [], []
         for checkpointing in (True, False):
-            model = self.build("for_pre_training").train()
+            model = self.build("pre-training").train()
             if checkpointing:
                 enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
                 enable()
@@ -101,7 +101,7 @@ class OutputLaws(MethodHooks):
     def test_law_12_compile(self):
         """`torch.compile(backend="aot_eager")` gives the same loss and gradients."""
         batch = self.collator()(self.rows())
-        model = self.build("for_pre_training")
+        model = self.build("pre-training")
         expected = self._run(model, batch)
         torch._dynamo.reset()
         compiled = torch.compile(model, backend="aot_eager")
@@ -120,7 +120,7 @@ class OutputLaws(MethodHooks):
             actual = self.build("model").to(torch.bfloat16)(**inputs).pooler_output.float()
         near = torch.cosine_similarity(actual, expected, dim=-1).min().item()
         require(12, bool(actual.isfinite().all()) and near > 0.98, f"bf16 weights: cosine to fp32 {near:.3f}")
-        model = self.build("for_pre_training").train()
+        model = self.build("pre-training").train()
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(**batch).loss
         loss.backward()

@@ -41,7 +41,7 @@ class SavingLaws(MethodHooks):
 
     def test_law_01_pre_trained_into_others(self, tmp_path):
         """What was pre-trained is found again in the model and under the property head, bit for bit."""
-        source = self.build("for_pre_training")
+        source = self.build("pre-training")
         source.save_pretrained(tmp_path)
         prefix = f"{source.base_model_prefix}."
         weights = source.state_dict()
@@ -70,7 +70,7 @@ class SavingLaws(MethodHooks):
     def test_law_02_everything_missing(self):
         """A model loaded from an empty checkpoint equals a freshly built one, buffers and output included."""
         for kind, _, options, batch in self.cases():
-            model_class = getattr(self.method, kind)
+            model_class = self.model_class(kind)
             with reseeded_initialisation(), quiet_loading(), torch.no_grad():
                 fresh = model_class(self.config(**options)).eval()
                 loaded = model_class.from_pretrained(None, config=self.config(**options), state_dict={})
@@ -85,12 +85,12 @@ class SavingLaws(MethodHooks):
     def test_law_02_some_missing(self):
         """Weights that are missing are drawn as the paper says; no loaded one is touched, not even a neighbour."""
         for kind, _, options, _ in self.cases()[1:]:
-            model_class = getattr(self.method, kind)
+            model_class = self.model_class(kind)
             full = self.build(kind, **options)
             state = full.state_dict()
             inside = f"{full.base_model_prefix}."  # under a head the same as under pre-training
             names = [
-                name for name, _ in full.named_parameters() if kind == "for_pre_training" or not name.startswith(inside)
+                name for name, _ in full.named_parameters() if kind == "pre-training" or not name.startswith(inside)
             ]
             for first in range(6):
                 missing = names[first::6]

@@ -32,7 +32,7 @@ class InterruptAfter(TrainerCallback):
 class TrainingLaws(MethodHooks):
     def test_law_06_gradients(self):
         """Pre-training gives every parameter a gradient, but for those listed as frozen, which get none."""
-        model = self.build("for_pre_training").train()
+        model = self.build("pre-training").train()
         model(**self.collator()(self.rows())).loss.backward()
         unused = dict(self.frozen)
         for name, parameter in model.named_parameters():
@@ -70,7 +70,7 @@ class TrainingLaws(MethodHooks):
 
     def _require_rows_draw_for_themselves(self, rows: list[dict]) -> None:
         """A row draws the same wherever it stands in the batch: two rows in both orders."""
-        pair, model = [rows[3], rows[6]], self.build("for_pre_training")
+        pair, model = [rows[3], rows[6]], self.build("pre-training")
         first, second = self.collator()(pair), self.collator()(pair[::-1])
         for name, tensor in tensors(first).items():
             other = tensors(second)[name]
@@ -104,8 +104,8 @@ class TrainingLaws(MethodHooks):
         labels = torch.randn(8, 2)
         tasks = {"problem_type": "regression", "id2label": {0: "a", 1: "b"}}
         for kind, options, batch in (
-            ("for_pre_training", {}, self.collator()(self.rows())),
-            ("for_property_prediction", tasks, {**self.inputs(), "labels": labels}),
+            ("pre-training", {}, self.collator()(self.rows())),
+            ("property-prediction", tasks, {**self.inputs(), "labels": labels}),
         ):
             model = self.build(kind, **options).train()
             optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
@@ -137,7 +137,7 @@ class TrainingLaws(MethodHooks):
             dataloader_pin_memory=False,
         )
         return MoleculeTrainer(
-            model=self.method.for_pre_training(self.config(dropout=0.1)),
+            model=self.method.tasks["pre-training"].model(self.config(dropout=0.1)),
             args=arguments,
             train_dataset=Dataset.from_list(rows),
             data_collator=self.collator(),
@@ -167,5 +167,5 @@ class TrainingLaws(MethodHooks):
         self.require_joined(two_process_gradients([name], tmp_path)[name])
 
     def require_joined(self, actual: dict) -> None:
-        expected = self._run(self.build("for_pre_training"), self.share(0, 1))
+        expected = self._run(self.build("pre-training"), self.share(0, 1))
         require_same(14, "two processes", actual, expected, 10 * self.tolerance)

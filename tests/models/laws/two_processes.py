@@ -33,7 +33,7 @@ def work(folder: Path, names: list[str]) -> None:
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     for place, name in enumerate(names):
         laws = laws_by_name(name)
-        model = nn.parallel.DistributedDataParallel(laws.build("for_pre_training"), find_unused_parameters=True)
+        model = nn.parallel.DistributedDataParallel(laws.build("pre-training"), find_unused_parameters=True)
         loss = model(**laws.share(rank, world)).loss
         loss.backward()
         total = loss.detach().clone()

@@ -205,7 +205,7 @@ class TestUniMol(MethodLaws):
     @torch.no_grad()
     def test_coordinate_head_is_equivariant(self, dtype, tolerance):
         """Predicted coordinates turn, move and are mirrored with the molecule; distances and states do not change."""
-        model = self.build("for_pre_training").to(dtype)
+        model = self.build("pre-training").to(dtype)
         inputs = self.inputs()
         inputs["pos"] = inputs["pos"].to(dtype)
         expected = model(**inputs)
@@ -227,7 +227,7 @@ class TestUniMol(MethodLaws):
     @torch.no_grad()
     def test_without_padding(self):
         """A batch in which nothing is padded needs no mask, and padding does not matter for any output."""
-        model = self.build("for_pre_training")
+        model = self.build("pre-training")
         inputs = self.inputs(["CC(=O)Oc1ccccc1C(=O)O"] * 2)
         assert inputs["attention_mask"].all()
         plain = model(input_ids=inputs["input_ids"], pos=inputs["pos"])
@@ -242,7 +242,7 @@ class TestUniMol(MethodLaws):
     @torch.no_grad()
     def test_losses_look_at_chosen_atoms_only(self):
         """What the heads give for all tokens, compared by hand, is what the losses say."""
-        model = self.build("for_pre_training")
+        model = self.build("pre-training")
         batch = self.collator()(self.rows())
         losses = model(**batch).losses
         targets = {name: batch.pop(name) for name in ("target_ids", "target_pos")}
@@ -261,7 +261,7 @@ class TestUniMol(MethodLaws):
 
     def test_nothing_chosen(self):
         """Terms without an atom are 0, and there is a gradient all the same."""
-        model = self.build("for_pre_training").train()
+        model = self.build("pre-training").train()
         collator = UniMolDataCollator(self.processor(), mask_probability=0.0)
         rows = [{**row, "row_id": 0} for row in self.rows()]
         batch = collator(rows)
@@ -302,7 +302,7 @@ class TestUniMol(MethodLaws):
         single = [dict(extractor(z=[z[0]], pos=[each], return_tensors="pt")) for each in pos[0]]
         single.append(dict(extractor(z=[z[1]], pos=[pos[1]], return_tensors="pt")))
         tasks = {"problem_type": "multi_label_classification", "id2label": {0: "a", 1: "b"}}
-        for kind, options, key in (("model", {}, "pooler_output"), ("for_property_prediction", tasks, "predictions")):
+        for kind, options, key in (("model", {}, "pooler_output"), ("property-prediction", tasks, "predictions")):
             model = self.build(kind, **options)
             rows = torch.cat([model(**batch)[key] for batch in single])
             expected = torch.stack([rows[:3].mean(dim=0), rows[3]])

@@ -1,0 +1,40 @@
+"""Packages that import one of their modules when one of its names is first used."""
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+# Files of a method whose `__all__` are its public names, in the order in which they import each other: a name is looked
+# for in the first of them first, so that asking for a configuration or a processor loads no model.
+ROLES = ("configuration", "tokenization", "feature_extraction", "processing", "collation", "modeling", "generation")
+
+
+def method_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """
+    `__getattr__` and `__dir__` of the folder of a method.
+
+    Args:
+        package: full name of the folder, `hf_molrep.models.<m>`. The names in the `__all__` of its files
+            `<role>_<m>.py`, for the roles of `ROLES`, are offered as its own.
+    """
+    method = package.rpartition(".")[2]
+    files = {module.name for module in iter_modules(sys.modules[package].__path__)}
+    modules = [f"{package}.{role}_{method}" for role in ROLES if f"{role}_{method}" in files]
+
+    def all_names() -> list[str]:
+        return sorted(name for module in modules for name in import_module(module).__all__)
+
+    def find(name: str) -> Any:
+        if name == "__all__":
+            return all_names()
+        if not name.startswith("__"):
+            for module in map(import_module, modules):
+                if name in module.__all__:
+                    value = getattr(module, name)
+                    setattr(sys.modules[package], name, value)
+                    return value
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return find, all_names
