@@ -1,7 +1,7 @@
-"""Embeddings of a checkpoint whose weights stay as they are, computed once and kept in a cache folder."""
+"""Checkpoints in the benchmarks: loading, features, and embeddings of frozen weights, which a cache folder keeps."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 
@@ -13,6 +13,15 @@ from hf_molrep.chem import MoleculeError
 from hf_molrep.inference.embedding import embed as embed_each
 
 
+def load_processor(model: str):
+    """The processor of a checkpoint."""
+    from transformers import AutoProcessor
+
+    import hf_molrep  # noqa: F401  registers the methods
+
+    return AutoProcessor.from_pretrained(model)
+
+
 def load(model: str, seed: int | None = None):
     """
     Model (in evaluation mode, on the first accelerator if there is one) and processor of a checkpoint.
@@ -20,13 +29,11 @@ def load(model: str, seed: int | None = None):
     Args:
         seed: if given, the checkpoint's architecture with random weights of that seed instead of its own.
     """
-    from transformers import AutoConfig, AutoModel, AutoProcessor, set_seed
+    from transformers import AutoConfig, AutoModel, set_seed
     from transformers.utils import logging
 
-    import hf_molrep  # noqa: F401  registers the methods
-
     logging.disable_progress_bar()  # loading takes a second
-    processor = AutoProcessor.from_pretrained(model)
+    processor = load_processor(model)
     if seed is None:
         network = AutoModel.from_pretrained(model, dtype=torch.float32)
     else:
@@ -34,6 +41,27 @@ def load(model: str, seed: int | None = None):
         network = AutoModel.from_config(AutoConfig.from_pretrained(model), dtype=torch.float32)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     return network.to(device).eval(), processor
+
+
+# The one call of a processor's `featurize` in the benchmarks, and what it calls the columns.
+_ARGUMENTS = {"iupac_name": "iupac"}
+
+
+def featurize(processor, columns: Mapping[str, Sequence], on_error: str = "raise", **options) -> list:
+    """
+    Features of each row, or its `MoleculeError` with `on_error="skip"`.
+
+    Args:
+        columns: `smiles`, `iupac_name`, `z` and `pos`, as the processor reads them.
+        options: of the method's `featurize`.
+    """
+    given = {_ARGUMENTS.get(name, name): values for name, values in columns.items()}
+    return processor.featurize(**given, on_error=on_error, **options)
+
+
+def usable(features: Sequence) -> list[dict]:
+    """Of the results of [`featurize`] with `on_error="skip"` those that are features."""
+    return [feature for feature in features if isinstance(feature, dict)]
 
 
 class Truncating:
@@ -44,8 +72,8 @@ class Truncating:
         self.pad, self.size, self.pads = processor.pad, processor.size, processor.pads
 
     def featurize(self, smiles=None, iupac=None, on_error="raise") -> list[dict | MoleculeError]:
-        given = {"smiles": smiles} if iupac is None else {"iupac": iupac}
-        features = self.processor.featurize(**given, on_error=on_error, truncation=True)
+        columns = {"smiles": smiles} if iupac is None else {"iupac_name": iupac}
+        features = featurize(self.processor, columns, on_error, truncation=True)
         self.truncated += [isinstance(feature, dict) and bool(feature.get("truncated")) for feature in features]
         return features
 
