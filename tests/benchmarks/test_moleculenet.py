@@ -35,7 +35,16 @@ def arguments(tmp_path, data, *more: str) -> list[str]:
         "--cache": tmp_path / "cache.jsonl",
         "--results": tmp_path,
     }
-    return [*(str(part) for pair in paths.items() for part in pair), "--threads", "1", "--resamples", "50", *more]
+    return [
+        *(str(part) for pair in paths.items() for part in pair),
+        "--threads",
+        "1",
+        "--updates",
+        "1",
+        "--resamples",
+        "50",
+        *more,
+    ]
 
 
 def test_splits_are_written_once_and_guard_their_molecules(tmp_path, data):
@@ -178,7 +187,7 @@ def test_tables_are_joined(tmp_path, capsys):
 
 def test_each_by_its_own_recipe(tmp_path, data, monkeypatch):
     page = tmp_path / "moleculenet_recipes.md"
-    paths = [*arguments(tmp_path, data)[:-2], "--tasks", "freesolv", "--split-names", "balanced-0"]  # no --resamples
+    paths = [*arguments(tmp_path, data)[:-4], "--tasks", "freesolv", "--split-names", "balanced-0"]
     with pytest.raises(SystemExit):
         moleculenet_recipes.main([*paths, "--run", "chemprop"])  # where is it?
     ran = ["--run", "Morgan + RF", "descriptors + ridge", "--trees", "20"]
