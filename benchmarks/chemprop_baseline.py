@@ -1,83 +1,105 @@
-"""chemprop's D-MPNN as a column of `benchmarks.moleculenet`, in an environment that has it (`pip install chemprop`).
+"""chemprop's D-MPNN by its own recipe: a column of `benchmarks.moleculenet_recipes`.
 
-Everything is what chemprop 2's command line does by default (three steps of 300 over directed bonds, sums divided by
-100, one hidden layer, Adam with a warm-up to 1e-3, the epoch with the least loss on validation), but for the number of
-epochs and the batch size, which are those of the other neural columns. chemprop pins RDKit, so it wants an environment
-of its own; what it finds there reaches a table through `--cache`.
+Each fit is one call of `chemprop train` with the defaults of its command line (chemprop 2: 50 epochs, batches of 64,
+the epoch with the least loss on validation); only the data, the split and the seed are given. chemprop pins RDKit, so
+it stays in an environment of its own (`pip install chemprop`) and is called as a command.
 """
 
-import logging
-import warnings
-from collections.abc import Sequence
+import csv
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
-from rdkit import Chem
+
+TASK_TYPE = {"multi_label_classification": "classification", "regression": "regression"}
+
+
+def write_inputs(folder: Path, smiles: Sequence[str], labels: np.ndarray, split: dict) -> tuple[Path, Path]:
+    """Write what `chemprop train` reads: the table (missing labels are empty cells) and the file of the split."""
+    table, splits = folder / "data.csv", folder / "splits.json"
+    with table.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["smiles", *(f"task{index}" for index in range(labels.shape[1]))])
+        for text, row in zip(smiles, labels, strict=True):
+            rows.writerow([text, *("" if np.isnan(value) else repr(float(value)) for value in row)])
+    names = {"train": "train", "valid": "val", "test": "test"}
+    splits.write_text(json.dumps([{names[part]: [int(row) for row in rows] for part, rows in split.items()}]))
+    return table, splits
+
+
+def read_predictions(file: Path, smiles: Sequence[str], tasks: int) -> np.ndarray:
+    """
+    Predictions of the test part, float64 `[molecules, tasks]`.
+
+    Raises:
+        ValueError: the file does not hold the molecules `smiles` in their order.
+    """
+    with file.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    if [row["smiles"] for row in rows] != list(smiles):
+        raise ValueError(f"{file.name}: not the molecules of the test part")
+    return np.array([[float(row[f"task{index}"]) for index in range(tasks)] for row in rows])
 
 
 def fit_chemprop(
-    setting: dict,
-    mols: Sequence[Chem.Mol],
+    command: str,
+    smiles: Sequence[str],
     labels: np.ndarray,
-    split: dict,
     problem_type: str,
+    split: Mapping[str, Sequence[int]],
     seed: int,
-    epochs: int,
-    batch_size: int,
-) -> tuple[np.ndarray, np.ndarray]:
+    threads: int = 1,
+) -> dict:
     """
-    Predictions of validation and test part, `[molecules, tasks]` each, probabilities in classification; one model for
-    all tasks, missing labels (NaN) ignored. With one thread of torch the same seed gives the same numbers.
+    Train and test by chemprop's defaults; with one thread the same seed gives the same numbers.
 
     Args:
-        setting: other arguments of `chemprop.models.MPNN` than its defaults.
+        command: the command `chemprop`.
+        labels: `[molecules, tasks]`, NaN = missing.
+        split: rows of "train", "valid" and "test".
+
+    Returns:
+        `predictions` of the test part, `[molecules, tasks]`, probabilities in classification; `epochs` and `batch_size`
+        as chemprop reports them; `seconds`.
+
+    Raises:
+        RuntimeError: chemprop failed; the end of its output is in the message.
     """
-    import torch
-    from chemprop import data, models, nn
-    from lightning import pytorch as lightning
-
-    class KeepBest(lightning.Callback):
-        """The weights of the epoch with the least loss on validation, in memory."""
-
-        loss, weights = float("inf"), None
-
-        def on_validation_end(self, trainer, module):
-            loss = float(trainer.callback_metrics["val_loss"])
-            if not trainer.sanity_checking and loss < self.loss:
-                self.loss, self.weights = loss, {name: value.clone() for name, value in module.state_dict().items()}
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    lightning.seed_everything(seed, verbose=False)
-    parts = {
-        name: data.MoleculeDataset([data.MoleculeDatapoint(mols[row], labels[row]) for row in rows])
-        for name, rows in split.items()
-    }
-    classify = problem_type == "multi_label_classification"
-    if classify:
-        head = nn.BinaryClassificationFFN(n_tasks=labels.shape[1])
-    else:
-        scaler = parts["train"].normalize_targets()
-        parts["valid"].normalize_targets(scaler)
-        scale = nn.UnscaleTransform.from_standard_scaler(scaler)
-        head = nn.RegressionFFN(n_tasks=labels.shape[1], output_transform=scale)
-    loaders = {}
-    for name, part in parts.items():
-        part.cache = True  # graphs are made once, not per epoch
-        loaders[name] = data.build_dataloader(part, batch_size, seed=seed, shuffle=name == "train", drop_last=False)
-    model = models.MPNN(nn.BondMessagePassing(), nn.NormAggregation(), head, **setting)
-    best = KeepBest()
-    with warnings.catch_warnings():
-        # lightning asks for worker processes, and tells of each step that it logs
-        warnings.simplefilter("ignore")
-        trainer = lightning.Trainer(
-            accelerator="cpu",
-            max_epochs=epochs,
-            callbacks=[best],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    environment.pop("PYTHONPATH", None)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        table, splits = write_inputs(folder, smiles, labels, split)
+        arguments = ["--data-path", table, "--splits-file", splits, "--output-dir", folder / "out"]
+        arguments += ["--task-type", TASK_TYPE[problem_type], "--pytorch-seed", seed, "--remove-checkpoints"]
+        start = time.perf_counter()
+        run = subprocess.run(
+            [command, "train", *map(str, arguments)],
+            env=environment,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
-        trainer.fit(model, loaders["train"], loaders["valid"])
-        model.load_state_dict(best.weights)
-        predictions = [torch.cat(trainer.predict(model, loaders[name])).numpy() for name in ("valid", "test")]
-    return predictions[0].astype(np.float64), predictions[1].astype(np.float64)
+        seconds = time.perf_counter() - start
+        if run.returncode:
+            raise RuntimeError(f"{command} train failed:\n{run.stdout[-2000:]}")
+        # not quite TOML: lists hold bare paths
+        lines = (folder / "out" / "config.toml").read_text().splitlines()
+        used = dict(line.split(" = ", 1) for line in lines if " = " in line)
+        file = folder / "out" / "model_0" / "test_predictions.csv"
+        predictions = read_predictions(file, [smiles[row] for row in split["test"]], labels.shape[1])
+    recipe = {"epochs": int(used["epochs"]), "batch_size": int(used["batch-size"])}
+    return {"predictions": predictions, **recipe, "seconds": round(seconds)}
+
+
+def chemprop_version(command: str) -> str:
+    """The version of chemprop in the environment of the command."""
+    python = Path(command).parent / "python"
+    code = "from importlib.metadata import version; print(version('chemprop'))"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()

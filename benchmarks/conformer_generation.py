@@ -15,7 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.report import argument_parser, data_folder, markdown_table, write_report
+from benchmarks.harness.checkpoints import load_processor
+from benchmarks.harness.comparison import paired_bootstrap
+from benchmarks.harness.data import data_folder
+from benchmarks.harness.report import argument_parser, markdown_table, write_report
 from hf_molrep.chem.conformer_clustering import cluster_conformers, conformer_pools, mol_with_conformers
 from hf_molrep.chem.conformer_embedding import keeps_stereo
 from hf_molrep.chem.conformer_metrics import best_rmsd, coverage_and_matching
@@ -23,7 +26,6 @@ from hf_molrep.chem.conformers import Conformers
 from hf_molrep.chem.smiles import MoleculeError
 from hf_molrep.data.conformer_pairs import Ensemble, read_ensembles, read_molecules
 from hf_molrep.data.splits import PARTS, scaffold_split
-from hf_molrep.metrics import paired_bootstrap
 
 MINIMISED, CLUSTERED, MOVED = "RDKit, minimised", "RDKit + clustering", "RDKit + clustering + model"
 
@@ -104,8 +106,6 @@ def load_model(folder: str, names: Sequence[str]):
     Raises:
         SystemExit: it was trained on one of `names`.
     """
-    from transformers import AutoProcessor
-
     from hf_molrep import AutoModelForConformerGeneration
 
     record = Path(folder) / "conformer_training.json"
@@ -113,7 +113,7 @@ def load_model(folder: str, names: Sequence[str]):
         common = set(json.loads(record.read_text())["names"]) & set(names)
         if common:
             raise SystemExit(f"{folder} was trained on {len(common)} of the molecules to be measured on")
-    return AutoModelForConformerGeneration.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    return AutoModelForConformerGeneration.from_pretrained(folder).eval(), load_processor(folder)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,32 +9,19 @@ the rows can be compared on a busy machine; they say nothing about waiting.
 
 import argparse
 import os
-import resource
 import tempfile
-import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.report import RESULTS, data_folder, markdown_table, write_report
+from benchmarks.harness.data import sample, smiles_of
+from benchmarks.harness.report import RESULTS, markdown_table, write_report
+from benchmarks.harness.timing import timed
 from hf_molrep.chem.canonical_form import canonical_form
 from hf_molrep.chem.conformers import ConformerGenerator, Conformers, ConformerSettings, count_reports
 from hf_molrep.chem.smiles import MoleculeError, parse
-
-
-def cpu_seconds() -> float:
-    """Of this process and of those of its children that have ended."""
-    return time.process_time() + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-
-
-def sample(file: str, molecules: int, seed: int) -> list[str]:
-    """SMILES drawn from a table's column `smiles` without replacement."""
-    import pyarrow.parquet as pq
-
-    column = pq.read_table(data_folder() / file, columns=["smiles"])["smiles"].to_pylist()
-    rows = np.sort(np.random.default_rng(seed).choice(len(column), min(molecules, len(column)), replace=False))
-    return [column[row] for row in rows]
 
 
 def bare_rdkit(smiles: list[str], settings: ConformerSettings) -> int:
@@ -69,6 +56,21 @@ def canonical_fragments(smiles: list[str]) -> list[str]:
     return list(found)
 
 
+def conformers(smiles: list[str], *options) -> list[Conformers | MoleculeError]:
+    """By a generator of its own: when this returns its worker processes have ended, and their seconds count."""
+    with ConformerGenerator(*options) as generate:
+        return generate(smiles, on_error="skip")
+
+
+def parse_all(smiles: list[str]) -> None:
+    """Parsing alone."""
+    for text in smiles:
+        try:
+            parse(text)
+        except MoleculeError:
+            continue
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.strip().splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -88,39 +90,28 @@ def main() -> None:
     bare_rdkit(["CCO"], settings)  # imports
     rows, raw = [], {}
     for file in args.files:
-        smiles = sample(file, args.molecules, args.seed)
+        smiles = sample(smiles_of(file), args.molecules, args.seed)
         with tempfile.TemporaryDirectory() as folder:
             cache = Path(folder) / "conformers.sqlite"
-            started = cpu_seconds()
-            with ConformerGenerator(settings, cache, args.processes, args.time_limit) as generate:
-                results = generate(smiles, on_error="skip")
-            embedding = cpu_seconds() - started  # the workers have ended with the generator
+            options = settings, cache, args.processes, args.time_limit
+            results, embedding = timed(partial(conformers, smiles, *options))
             hits = []
-            with ConformerGenerator(settings, cache, args.processes, args.time_limit) as generate:
+            with ConformerGenerator(*options) as generate:
                 for _ in range(args.repeats):
-                    started = time.process_time()
-                    again = generate(smiles, on_error="skip")
-                    hits.append(time.process_time() - started)
+                    again, spent = timed(partial(generate, smiles, on_error="skip"))
+                    hits.append(spent.cpu)
                 assert not generate._pool._started, "the cache did not know everything"
             size = cache.stat().st_size
         assert all(
             np.array_equal(one.pos, other.pos) if isinstance(one, Conformers) else one.reason == other.reason
             for one, other in zip(results, again, strict=True)
         )
-        started = time.process_time()
-        for text in smiles:
-            try:
-                parse(text)
-            except MoleculeError:
-                continue
-        parsing = time.process_time() - started
+        parsing = timed(partial(parse_all, smiles))[1].cpu
         # molecules that ran into the time limit would hold the floor up without end
         stopped = [isinstance(result, MoleculeError) and "time limit" in result.reason for result in results]
         fragments = canonical_fragments([text for text, slow in zip(smiles, stopped, strict=True) if not slow])
-        started = time.process_time()
-        bare_rdkit(fragments, settings)
-        floor = time.process_time() - started
-        reading = float(np.median(hits))
+        floor = timed(partial(bare_rdkit, fragments, settings))[1].cpu
+        embedding, reading = embedding.cpu, float(np.median(hits))
         reports = count_reports(results)
         raw[file] = {
             "molecules": len(smiles),

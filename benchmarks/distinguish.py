@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import frozen
-from benchmarks.report import SPLITS, argument_parser, data_folder, markdown_table, write_report
+from benchmarks.harness import checkpoints
+from benchmarks.harness.data import data_folder
+from benchmarks.harness.report import SPLITS, argument_parser, markdown_table, write_report
 from hf_molrep.chem import MoleculeError, canonical_smiles, inchikey_block, molecular_formula, parse, random_smiles
 from hf_molrep.chem.fingerprints import morgan_fingerprints
 from hf_molrep.inference.checkpoints import resolve_checkpoint
@@ -222,7 +223,7 @@ def write_pairs(file: Path, each: int, seed: int) -> None:
 
 def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Cosine distance of corresponding rows, `[pairs]`; exactly 0 for equal rows."""
-    first, second = frozen.normalised(first.astype(np.float64)), frozen.normalised(second.astype(np.float64))
+    first, second = checkpoints.normalised(first.astype(np.float64)), checkpoints.normalised(second.astype(np.float64))
     return ((first - second) ** 2).sum(axis=1) / 2  # = 1 - cosine, without its cancellation
 
 
@@ -246,11 +247,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.rewrite_pairs or not args.pairs.is_file():
         write_pairs(args.pairs, args.each, args.seed)
     pairs = read_pairs(args.pairs)
-    model, processor = frozen.load(folder)
+    model, processor = checkpoints.load(folder)
     found = {}
     for kind, members in pairs.items():
         first, second = zip(*members, strict=True)
-        (one, _), (two, _) = (frozen.embed(model, processor, part, truncation=True) for part in (first, second))
+        (one, _), (two, _) = (checkpoints.embed(model, processor, part, truncation=True) for part in (first, second))
         usable = ~(np.isnan(one).any(axis=1) | np.isnan(two).any(axis=1))
         found[kind] = {
             "embedding": distances(one[usable], two[usable]),

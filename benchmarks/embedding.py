@@ -19,24 +19,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.report import RESULTS, ROOT, data_folder, markdown_table, write_report
+from benchmarks.harness.data import smiles_of
+from benchmarks.harness.profiling import megabytes
+from benchmarks.harness.report import RESULTS, ROOT, markdown_table, write_report
+from benchmarks.harness.timing import timed
 
 TURN = 12  # windows: of the first one nothing overlaps
-
-
-def zinc(data: Path, rows: int) -> list[str]:
-    """The first SMILES of ZINC-250k."""
-    import pyarrow.parquet as pq
-
-    smiles = pq.read_table(data / "pretrain" / "zinc250k.parquet", columns=["smiles"])["smiles"].to_pylist()
-    if len(smiles) < rows:
-        raise SystemExit(f"{rows} rows wanted, the file has {len(smiles)}")
-    return smiles[:rows]
 
 
 def prepared_batches(
@@ -70,13 +64,6 @@ def rates(args: argparse.Namespace, smiles: list[str], threads: int) -> dict:
     dtype = getattr(torch, args.dtype)
     autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
-    def timed(work) -> tuple[float, float]:
-        start, cpu = time.perf_counter(), time.process_time()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start, time.process_time() - cpu
-
     def forward(batches: list) -> None:
         with torch.no_grad(), autocast:
             for batch in batches:
@@ -92,10 +79,10 @@ def rates(args: argparse.Namespace, smiles: list[str], threads: int) -> dict:
     bare, whole, rdkit, tokens = np.zeros(2), np.zeros(2), 0.0, np.zeros(2)
     for first in range(0, len(smiles), TURN * WINDOW):
         turn = smiles[first : first + TURN * WINDOW]
-        rdkit += timed(lambda turn=turn: processor.featurize({"smiles": turn}))[1]
+        rdkit += timed(partial(processor.featurize, {"smiles": turn}))[1].cpu
         batches, *count = prepared_batches(processor, turn, WINDOW, BATCH_TOKENS, device)
-        bare += timed(lambda batches=batches: forward(batches))
-        whole += timed(lambda turn=turn: embedding(turn))
+        bare += timed(partial(forward, batches), device.type)[1]
+        whole += timed(partial(embedding, turn), device.type)[1]
         tokens += count
     found = {
         "threads": threads,
@@ -127,9 +114,7 @@ def measured_run(source: str, output: str, model: str, device: str | None) -> No
     command._embedded = timed
     status = main(["embed", source, output, "--model", model, "--quiet", *(["--device", device] if device else [])])
     seconds = time.perf_counter() - begin[0]
-    # not ru_maxrss, which a process inherits from the one that started it
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    print(json.dumps({"status": status, "seconds": seconds, "peak_mb": int(peak.split()[1]) / 1024}))
+    print(json.dumps({"status": status, "seconds": seconds, "peak_mb": megabytes("VmHWM")}))
 
 
 def memory(args: argparse.Namespace, smiles: list[str]) -> list[dict]:
@@ -160,7 +145,7 @@ def main() -> None:
     args = parser.parse_args()
     from hf_molrep.inference.checkpoints import resolve_checkpoint
 
-    smiles = zinc(data_folder(), args.rows)
+    smiles = smiles_of("pretrain/zinc250k.parquet", args.rows)
     speed, peaks = [rates(args, smiles, threads) for threads in args.threads], memory(args, smiles)
     table = [
         (

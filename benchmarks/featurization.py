@@ -16,12 +16,15 @@ batch cannot be parsed. The trial is not a part of this benchmark.
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.report import RESULTS, data_folder, markdown_table, write_report
+from benchmarks.harness.checkpoints import usable
+from benchmarks.harness.data import smiles_of
+from benchmarks.harness.report import RESULTS, markdown_table, write_report
+from benchmarks.harness.timing import measure, ratio
 from hf_molrep.chem.graph import SCHEMES
 from hf_molrep.chem.smiles import _quiet
 from hf_molrep.processing.graphs import MolGraphFeatureExtractor
@@ -43,9 +46,8 @@ def ours(scheme: str, standardize: str, hydrogens: bool) -> Callable[[Sequence[s
     def run(smiles: Sequence[str]) -> int:
         done = 0
         for start in range(0, len(smiles), BATCH):
-            features = extractor.featurize({"smiles": smiles[start : start + BATCH]}, on_error="skip")
-            features = [feature for feature in features if isinstance(feature, dict)]
-            done += extractor.pad(features)["num_graphs"]
+            features = extractor.featurize({"smiles": smiles[start : start + BATCH]}, "skip")
+            done += extractor.pad(usable(features))["num_graphs"]
         return done
 
     return run
@@ -84,12 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the .md and .json written")
     args = parser.parse_args(argv)
-    import pyarrow.parquet as pq
     import torch
 
     torch.set_num_threads(1)
-    file = args.smiles or data_folder() / "moleculenet" / "bbbp.parquet"
-    smiles = pq.read_table(file, columns=["smiles"])["smiles"].to_pylist()
+    file = args.smiles or Path("moleculenet/bbbp.parquet")
+    smiles = smiles_of(file)
     contenders = {("RDKit's parsing", ""): floor}
     for scheme in SCHEMES:
         for standardize in ("clean", "none"):
@@ -99,21 +100,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if find_spec("chemprop"):
         contenders["chemprop's featurizer + BatchMolGraph", "none"] = chemprop
 
-    seconds: dict[tuple, list[float]] = {name: [] for name in contenders}
-    counts = {name: run(smiles[:BATCH]) for name, run in contenders.items()}  # imports, tables
-    for _ in range(args.rounds):
-        for name, run in contenders.items():
-            start = time.process_time()
-            counts[name] = run(smiles)
-            seconds[name].append(time.process_time() - start)
-    lowest = seconds["RDKit's parsing", ""]
+    counts = {name: run(smiles) for name, run in contenders.items()}
+    seconds = measure({name: partial(run, smiles) for name, run in contenders.items()}, args.rounds)
     rows, raw = [], []
     for (name, standardize), times in seconds.items():
-        ratio = statistics.median(base / own for base, own in zip(lowest, times, strict=True))
+        share = ratio(seconds, ("RDKit's parsing", ""), (name, standardize))
         micro = statistics.median(times) / len(smiles) * 1e6
         bar = BARS.get(name, "")
-        rows.append([name, standardize, counts[name, standardize], f"{micro:.0f}", ratio, f"{bar}"])
-        raw.append({"what": name, "standardize": standardize, "seconds": times, "ratio": ratio})
+        rows.append([name, standardize, counts[name, standardize], f"{micro:.0f}", share, f"{bar}"])
+        raw.append({"what": name, "standardize": standardize, "seconds": times, "ratio": share})
     header = ["what", "standardised", "molecules", "µs / molecule", "rate, of RDKit's parsing", "bar"]
     text = [f"# SMILES to batches of {BATCH} graphs, {file.stem}, one thread\n", markdown_table(header, rows)]
     write_report("featurization", "\n".join(text), {"results": raw}, args)

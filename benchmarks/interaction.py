@@ -29,20 +29,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks import frozen
-from benchmarks.report import (
-    SPLITS,
-    argument_parser,
-    data_folder,
-    markdown_table,
-    mean_sd,
-    write_report,
-)
+from benchmarks.harness import checkpoints
+from benchmarks.harness.data import data_folder
+from benchmarks.harness.report import SPLITS, argument_parser, markdown_table, mean_sd, write_report
 from hf_molrep.chem import MoleculeError, inchikey_block
 from hf_molrep.chem.fingerprints import morgan_fingerprints
 from hf_molrep.data.splits import Split, read_split, write_split
 from hf_molrep.inference.checkpoints import resolve_checkpoint
-from hf_molrep.metrics import macro_f1
 
 RARE_BELOW = 50
 SHARES = (0.7, 0.1, 0.2)
@@ -139,7 +132,10 @@ def folds_of(pairs: np.ndarray, drugs: dict[str, Sequence[int]]) -> dict[str, np
 
 def scores(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Macro-F1 over the classes that occur in `labels` or are predicted, and accuracy."""
-    return {"macro_f1": macro_f1(labels, predicted), "accuracy": float((predicted == labels).mean())}
+    from sklearn.metrics import f1_score
+
+    macro_f1 = float(f1_score(labels, predicted, average="macro", zero_division=0.0))
+    return {"macro_f1": macro_f1, "accuracy": float((predicted == labels).mean())}
 
 
 class FeatureInteraction(nn.Module):
@@ -254,8 +250,8 @@ def columns_of(folder: str, data: Interactions) -> dict[str, np.ndarray]:
     """
     features = {"Morgan": morgan_fingerprints(data.smiles, size=1024)}
     for name, seed in (("frozen, random weights", 0), ("frozen, pre-trained", None)):
-        model, processor = frozen.load(folder, seed)
-        features[name], _ = frozen.embed(model, processor, data.smiles, truncation=True)
+        model, processor = checkpoints.load(folder, seed)
+        features[name], _ = checkpoints.embed(model, processor, data.smiles, truncation=True)
         failed = np.flatnonzero(np.isnan(features[name]).any(axis=1))
         if len(failed):
             raise ValueError(f"{len(failed)} drugs cannot be embedded, the first is {data.drugs[failed[0]]}")

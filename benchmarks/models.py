@@ -14,58 +14,20 @@ Without it that column is left out.
 """
 
 import argparse
-import importlib.util
 import itertools
 import statistics
-import sys
-import time
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 
-from benchmarks.report import RESULTS, data_folder, markdown_table, write_report
-
-Run = Callable[[], object]
-
-
-def measure(contenders: dict[Hashable, Run], rounds: int) -> dict[Hashable, list[float]]:
-    """CPU seconds of each contender in each round, after one run that does not count."""
-    for run in contenders.values():
-        run()
-    seconds: dict[Hashable, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, run in contenders.items():
-            start = time.process_time()
-            run()
-            seconds[name].append(time.process_time() - start)
-    return seconds
-
-
-def ratio(seconds: dict[Hashable, list[float]], one: Hashable, other: Hashable) -> float:
-    """How many times as fast as `one` is `other`."""
-    return statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
-
-
-def products(shapes: Sequence[tuple[int, int, int]], dtype: torch.dtype, training: bool) -> Run:
-    """
-    A run of the products `[rows, inputs] x [inputs, outputs]` of linear layers, results written to memory that is there
-    already; with `training` also the two products of each layer's gradients, of the same number of operations.
-    """
-    work = []
-    for rows, inputs, outputs in shapes:
-        x, weight, y = (torch.randn(size).to(dtype) for size in ((rows, inputs), (outputs, inputs), (rows, outputs)))
-        work.append((x, weight.T, y))
-        if training:
-            work += [(y, weight, torch.empty_like(x)), (y.T, x, torch.empty_like(weight))]
-
-    def run() -> None:
-        for left, right, out in work:
-            torch.mm(left, right, out=out)
-
-    return run
+from benchmarks.harness.ceilings import products
+from benchmarks.harness.checkpoints import usable
+from benchmarks.harness.data import smiles_of
+from benchmarks.harness.report import RESULTS, markdown_table, write_report
+from benchmarks.harness.steps import autocast, stepping
+from benchmarks.harness.timing import Run, measure, ratio
+from benchmarks.originals.molclr import Original
 
 
 def molclr(args: argparse.Namespace) -> tuple[str, list[dict]]:
@@ -75,8 +37,9 @@ def molclr(args: argparse.Namespace) -> tuple[str, list[dict]]:
     from hf_molrep.models.molclr.conversion_molclr import convert_model
 
     extractor = MolCLRFeatureExtractor()
-    features = extractor.featurize({"smiles": bbbp(max(args.batches))}, on_error="skip")
-    features = [feature for feature in features if isinstance(feature, dict)]
+    most = max(args.batches)
+    smiles = smiles_of("moleculenet/bbbp.parquet", most + most // 8)  # some cannot be parsed
+    features = usable(extractor.featurize({"smiles": smiles}, "skip"))
     torch.manual_seed(0)
     original = Original(args.original) if args.original else None
     model = convert_model(original.network.state_dict()) if original else MolCLRForPreTraining(MolCLRConfig())
@@ -92,14 +55,14 @@ def molclr(args: argparse.Namespace) -> tuple[str, list[dict]]:
         shapes = [(atoms, 300, 600), (atoms, 600, 300)] * 5
         shapes += [(2 * size, 300, 512), (2 * size, 512, 512), (2 * size, 512, 256)] if training else [(size, 300, 512)]
         for dtype in (torch.float32, torch.bfloat16):
-            cast = torch.autocast("cpu", torch.bfloat16) if dtype == torch.bfloat16 else nullcontext()
-            ours = stepping(model, views, cast) if training else embedding(model, inputs, cast)
+            bf16 = dtype == torch.bfloat16
+            ours = pretraining(model, views, bf16) if training else embedding(model, inputs, bf16)
             contenders = {"ours": ours, "ceiling": products(shapes, dtype, training)}
             if original:
                 contenders["original"] = (
-                    original.stepping(views, size, cast) if training else original.embedding(inputs, cast)
+                    original.stepping(views, size, bf16) if training else original.embedding(inputs, bf16)
                 )
-                if not training and dtype == torch.float32:
+                if not training and not bf16:
                     difference = (contenders["original"]() - ours()).abs().max().item()
                     assert difference < 1e-4, f"ours and the original differ by {difference}"
             seconds = measure(contenders, args.rounds)
@@ -107,7 +70,7 @@ def molclr(args: argparse.Namespace) -> tuple[str, list[dict]]:
                 "what": "pre-training step" if training else "embedding",
                 "molecules": size,
                 "atoms": atoms,
-                "type": "fp32" if dtype == torch.float32 else "bf16 autocast",
+                "type": "bf16 autocast" if bf16 else "fp32",
                 "seconds": seconds,
                 "of_ceiling": ratio(seconds, "ceiling", "ours"),
                 "of_original": ratio(seconds, "original", "ours") if original else None,
@@ -124,78 +87,25 @@ def molclr(args: argparse.Namespace) -> tuple[str, list[dict]]:
     return f"## MolCLR, GIN, 5 x 300\n\n{markdown_table(header, rows)}\n", raw
 
 
-def bbbp(count: int) -> list[str]:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(data_folder() / "moleculenet" / "bbbp.parquet", columns=["smiles"])["smiles"].to_pylist()[
-        : count + count // 8
-    ]
-
-
-def embedding(model, inputs: dict, cast) -> Run:
-    model.eval()
+def embedding(model, inputs: dict, bf16: bool) -> Run:
+    """A run that gives our embeddings."""
 
     def run() -> torch.Tensor:
         model.eval()
-        with torch.no_grad(), cast:
+        with torch.no_grad(), autocast(bf16):
             return model.molclr(**inputs).pooler_output
 
     return run
 
 
-def stepping(model, views: dict, cast) -> Run:
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-6, fused=True)
+def pretraining(model, views: dict, bf16: bool) -> Run:
+    """A run of one step of our contrastive pre-training."""
 
-    def run() -> None:
+    def loss() -> torch.Tensor:
         model.train()
-        with cast:
-            loss = model(**views).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        return model(**views).loss
 
-    return run
-
-
-class Original:
-    """The original's network and loss, imported from its files."""
-
-    def __init__(self, folder: Path):
-        self.modules = {}
-        for path in ("models/ginet_molclr.py", "utils/nt_xent.py"):
-            spec = importlib.util.spec_from_file_location(f"original_{Path(path).stem}", folder / path)
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module  # PyG looks for the modules of its layers there
-            spec.loader.exec_module(module)
-            self.modules[Path(path).stem] = module
-        self.network = self.modules["ginet_molclr"].GINet(feat_dim=512)
-
-    def embedding(self, inputs: dict, cast) -> Run:
-        data = SimpleNamespace(**inputs)
-
-        def run() -> torch.Tensor:
-            self.network.eval()
-            with torch.no_grad(), cast:
-                return self.network(data)[0]
-
-        return run
-
-    def stepping(self, views: dict, size: int, cast) -> Run:
-        names = ("x", "edge_index", "edge_attr", "batch")
-        first, second = (SimpleNamespace(**{name: views[kind + name] for name in names}) for kind in ("", "second_"))
-        loss_of = self.modules["nt_xent"].NTXentLoss("cpu", size, 0.1, True)
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-6)
-
-        def run() -> None:
-            self.network.train()
-            with cast:
-                projections = [torch.nn.functional.normalize(self.network(data)[1], dim=1) for data in (first, second)]
-                loss = loss_of(*projections)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-        return run
+    return stepping(loss, torch.optim.Adam(model.parameters(), lr=1e-6, fused=True), bf16)
 
 
 METHODS = {"molclr": molclr}

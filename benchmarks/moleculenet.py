@@ -1,4 +1,4 @@
-"""MoleculeNet by scaffold split: the checkpoint against its own architecture from random weights and baselines.
+"""MoleculeNet by scaffold split: does pre-training help? A checkpoint against its architecture from random weights.
 
     python -m benchmarks.moleculenet --tasks bbbp bace sider tox21 clintox esol freesolv lipophilicity
 
@@ -7,13 +7,13 @@ The protocol:
 - **Splits** 8:1:1, written once to `benchmarks/splits/` and used by every column: the deterministic scaffold split and
   two balanced scaffold splits (seeds 0 and 1), scaffolds without chirality. Every column is trained with each of
   `--seeds` on each split.
-- **Columns**: `pre-trained` (the checkpoint, fine-tuned), `random weights` (the same, from scratch), `Morgan + RF`
-  (radius 2, 2,048 bits), `descriptors + GB` (RDKit's 2D descriptors, histogram gradient boosting), and where
-  `--columns` asks for it `chemprop` (its D-MPNN, see `chemprop_baseline.py`), which has to be installed.
+- **Columns**: `pre-trained` (the checkpoint, fine-tuned) and `random weights` (the same, from scratch); in a table of
+  their own `Morgan + RF` (radius 2, 2,048 bits) and `descriptors + GB` (RDKit's 2D descriptors, histogram gradient
+  boosting). Which method to use, each by its own recipe, is what `benchmarks.moleculenet_recipes` measures.
 - **Selection** on the validation part only. Every column has `--trials` settings to choose from, tried with the first
-  seed on each split; the best one is then used for all seeds. All neural columns have the same epochs, hence the same
+  seed on each split; the best one is then used for all seeds. Both neural columns have the same epochs, hence the same
   updates: `--epochs`, or more where a task is so small that these are not `--updates`. The epoch is chosen on
-  validation too (chemprop's by its loss, as it does by default).
+  validation too.
 - **Raw** as in the papers, and **cleaned**: parent molecules, neutralised, one row per InChIKey, contradicting labels
   dropped or averaged.
 - Mean ± standard deviation over splits and seeds, and win / tie / loss of the checkpoint against each column: paired
@@ -29,21 +29,28 @@ Results of the baselines do not depend on the checkpoint: with the cache of anot
 import json
 import math
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import frozen
-from benchmarks.chemprop_baseline import fit_chemprop
-from benchmarks.fingerprints import descriptors
-from benchmarks.report import RESULTS, SPLITS, argument_parser, fingerprint, markdown_table, mean_sd, write_report
-from hf_molrep.chem.fingerprints import morgan_fingerprints
-from hf_molrep.chem.smiles import parse
+from benchmarks.harness.checkpoints import load_processor, truncating
+from benchmarks.harness.columns import NEURAL, SETTINGS, epochs, fit, fixed_features
+from benchmarks.harness.comparison import paired_bootstrap
+from benchmarks.harness.data import data_folder
+from benchmarks.harness.report import (
+    RESULTS,
+    SPLITS,
+    argument_parser,
+    fingerprint,
+    markdown_table,
+    mean_sd,
+    write_report,
+)
+from benchmarks.harness.selection import Cache, choose_then_seed
 from hf_molrep.data.datasets import MOLECULENET, label_matrix, load_moleculenet
 from hf_molrep.data.splits import make_split, read_split, write_split
 from hf_molrep.inference.checkpoints import resolve_checkpoint
-from hf_molrep.metrics import GREATER_IS_BETTER, mae, paired_bootstrap, pr_auc, property_metrics, rmse, roc_auc
+from hf_molrep.metrics import GREATER_IS_BETTER, mae, pr_auc, property_metrics, rmse, roc_auc
 
 TASKS = ("bbbp", "bace", "sider", "tox21", "clintox", "esol", "freesolv", "lipophilicity")
 SPLIT_NAMES = {  # name of the split, seed
@@ -53,33 +60,14 @@ SPLIT_NAMES = {  # name of the split, seed
 }
 NOT_COUNTED = {"clintox": "one-atom rules predict it"}
 METRIC_OF = {"roc_auc": roc_auc, "pr_auc": pr_auc, "rmse": rmse, "mae": mae}
-# Settings to choose from, most usual first; `--trials` takes so many of each.
-SETTINGS: dict[str, list[dict]] = {
-    "pre-trained": [{"learning_rate": rate} for rate in (3e-4, 1e-3, 1e-4, 3e-5)],
-    "random weights": [{"learning_rate": rate} for rate in (3e-4, 1e-3, 1e-4, 3e-5)],
-    "Morgan + RF": [
-        {"max_features": "sqrt", "min_samples_leaf": 1},
-        {"max_features": 0.1, "min_samples_leaf": 1},
-        {"max_features": "sqrt", "min_samples_leaf": 2},
-        {"max_features": 0.3, "min_samples_leaf": 1},
-    ],
-    "descriptors + GB": [
-        {"learning_rate": 0.05, "max_leaf_nodes": 15},
-        {"learning_rate": 0.1, "max_leaf_nodes": 31},
-        {"learning_rate": 0.02, "max_leaf_nodes": 31},
-        {"learning_rate": 0.05, "max_leaf_nodes": 7},
-    ],
-    "chemprop": [{"max_lr": rate} for rate in (1e-3, 3e-3, 3e-4, 1e-2)],
-}
-NEURAL = ("pre-trained", "random weights")
-COLUMNS = [column for column in SETTINGS if column != "chemprop"]  # for which everything is installed
+COLUMNS = [column for column in SETTINGS if column != "descriptors + ridge"]  # that has nothing to choose
 
 
 class Data:
     """One task: SMILES, labels `[molecules, tasks]`, splits, and features that are computed when first asked for."""
 
     def __init__(self, name: str, variant: str, splits: Sequence[str], folder: Path, root: Path | None = None):
-        dataset = load_moleculenet(name, variant, root)
+        dataset = load_moleculenet(name, variant, root or data_folder() / "moleculenet")
         self.name, self.variant, self.task = name, variant, MOLECULENET[name]
         self.note = dataset.info.description
         self.smiles, self.labels = list(dataset["smiles"]), label_matrix(dataset, self.task.labels)
@@ -95,140 +83,35 @@ class Data:
 
     def features(self, column: str, checkpoint: str):
         """Of all molecules: what the processor gives (neural columns), or a matrix."""
-        key = "neural" if column in NEURAL else column
+        key = ("neural", checkpoint) if column in NEURAL else column
         if key not in self._features:
-            if key == "neural":
-                from transformers import AutoProcessor
-
-                processor = AutoProcessor.from_pretrained(checkpoint)
-                self._features[key] = frozen.truncating(processor).featurize({"smiles": self.smiles}, on_error="skip")
-            elif key == "chemprop":
-                self._features[key] = [parse(smiles) for smiles in self.smiles]
+            if column in NEURAL:
+                processor = truncating(load_processor(checkpoint))
+                self._features[key] = processor.featurize({"smiles": self.smiles}, "skip")
             else:
-                make = morgan_fingerprints if column == "Morgan + RF" else descriptors
-                self._features[key] = make(self.smiles)
+                self._features[key] = fixed_features(column, self.smiles)
         return self._features[key]
-
-
-def fit_baseline(
-    column: str,
-    setting: dict,
-    features: np.ndarray,
-    labels: np.ndarray,
-    split: dict,
-    problem_type: str,
-    seed: int,
-    trees: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Predictions of validation and test part, `[molecules, tasks]` each: one estimator per task, on the molecules that
-    have its label. A task with one class in training predicts that class.
-    """
-    from sklearn.ensemble import (
-        HistGradientBoostingClassifier,
-        HistGradientBoostingRegressor,
-        RandomForestClassifier,
-        RandomForestRegressor,
-    )
-
-    classify = problem_type == "multi_label_classification"
-    predictions = {part: np.empty((len(split[part]), labels.shape[1])) for part in ("valid", "test")}
-    for task in range(labels.shape[1]):
-        train = split["train"][~np.isnan(labels[split["train"], task])]
-        truth = labels[train, task]
-        if classify and len(np.unique(truth)) < 2:
-            for part in predictions:
-                predictions[part][:, task] = truth[0] if len(truth) else 0.5
-            continue
-        if column == "Morgan + RF":
-            forest = RandomForestClassifier if classify else RandomForestRegressor
-            estimator = forest(n_estimators=trees, n_jobs=-1, random_state=seed, **setting)
-        else:
-            boosting = HistGradientBoostingClassifier if classify else HistGradientBoostingRegressor
-            # stops by a part of the training molecules, drawn with the seed: the validation part is for selection
-            estimator = boosting(max_iter=500, early_stopping=True, random_state=seed, **setting)
-        estimator.fit(features[train], truth)
-        for part, values in predictions.items():
-            rows = features[split[part]]
-            values[:, task] = estimator.predict_proba(rows)[:, 1] if classify else estimator.predict(rows)
-    return predictions["valid"], predictions["test"]
-
-
-def epochs(split: dict, args) -> int:
-    """Of a neural column: `--epochs`, more where they are not `--updates`."""
-    return max(args.epochs, math.ceil(args.updates / math.ceil(len(split["train"]) / args.batch_size)))
 
 
 def train(column: str, setting: dict, data: Data, split: dict, seed: int, checkpoint: str, args):
     """Predictions of validation and test part, `[molecules, tasks]` each."""
-    features = data.features(column, checkpoint)
-    if column == "chemprop":
-        problem_type, rounds = data.task.problem_type, epochs(split, args)
-        return fit_chemprop(setting, features, data.labels, split, problem_type, seed, rounds, args.batch_size)
-    if column not in NEURAL:
-        return fit_baseline(column, setting, features, data.labels, split, data.task.problem_type, seed, args.trees)
-    from hf_molrep.training.finetuning import finetune
-
-    usable = {part: [row for row in rows if isinstance(features[row], dict)] for part, rows in split.items()}
-    if len(usable["valid"]) + len(usable["test"]) < len(split["valid"]) + len(split["test"]):
-        raise ValueError(f"{data.name}: the checkpoint cannot take some molecules of the validation or test part")
-    result = finetune(
-        checkpoint,
-        data.smiles,
-        data.labels,
-        data.task.labels,
-        data.task.problem_type,
-        split,
-        from_scratch=column == "random weights",
-        epochs=epochs(split, args),
-        batch_size=args.batch_size,
-        seed=seed,
-        metric=data.task.metric,
-        features=features,
-        bf16=False if args.float32 else None,
-        **setting,
-    )
-    return result.valid_predictions, result.test_predictions
-
-
-class Cache:
-    """Results as JSON lines; a line that an interruption cut off is dropped."""
-
-    def __init__(self, file: Path):
-        self.file, self.records = file, {}
-        if file.is_file():
-            text = file.read_text()
-            if text and not text.endswith("\n"):
-                with file.open("a") as lines:
-                    lines.write("\n")  # what comes next must not continue the broken line
-            for line in text.splitlines():
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError:
-                    continue
-                self.records[json.dumps(record["key"])] = record["value"]
-
-    def get(self, key: dict, compute) -> dict:
-        """The value of `key`; `compute()`d and written if it is not known."""
-        name = json.dumps(key)
-        if name not in self.records:
-            self.records[name] = compute()
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("a") as lines:
-                lines.write(json.dumps({"key": key, "value": self.records[name]}) + "\n")
-        return self.records[name]
+    features, options = data.features(column, checkpoint), {}
+    if column in NEURAL:
+        options = {"epochs": epochs(split, args), "metric": data.task.metric, "bf16": False if args.float32 else None}
+        whole = split
+        split = {part: [row for row in rows if isinstance(features[row], dict)] for part, rows in whole.items()}
+        if len(split["valid"]) + len(split["test"]) < len(whole["valid"]) + len(whole["test"]):
+            raise ValueError(f"{data.name}: the checkpoint cannot take some molecules of the validation or test part")
+    names, problem_type = data.task.labels, data.task.problem_type
+    return fit(
+        column, setting, features, data.smiles, data.labels, names, problem_type, split, seed, checkpoint, args,
+        **options,
+    )  # fmt: skip
 
 
 def score(metric: str, labels: np.ndarray, predictions: np.ndarray) -> float:
     """Mean of the metric over the tasks where it is defined."""
     return float(METRIC_OF[metric](labels, predictions).mean)
-
-
-def better(metric: str, value: float, than: float) -> bool:
-    """Whether a validation score is better than the best so far; one that is not defined (NaN) never is."""
-    if math.isnan(value) or math.isnan(than):
-        return not math.isnan(value)
-    return value > than if metric in GREATER_IS_BETTER else value < than
 
 
 def evaluate(data: Data, split_name: str, column: str, checkpoint: str, cache: Cache, args) -> list[dict]:
@@ -247,8 +130,6 @@ def evaluate(data: Data, split_name: str, column: str, checkpoint: str, cache: C
         }
         if args.float32:
             identity |= {"dtype": "float32"}
-    if column == "chemprop":
-        identity |= {"epochs": epochs(split, args), "batch_size": args.batch_size}
 
     def result(setting: dict, seed: int) -> dict:
         def compute() -> dict:
@@ -258,7 +139,6 @@ def evaluate(data: Data, split_name: str, column: str, checkpoint: str, cache: C
                 "valid": property_metrics(valid, known, data.task.problem_type)[metric],
                 "test": score(metric, data.labels[split["test"]], test),
                 "predictions": [[float(f"{value:.6g}") for value in row] for row in test],
-                **({"version": version("chemprop")} if column == "chemprop" else {}),
             }
 
         key = identity | {"setting": setting, "seed": seed}
@@ -266,13 +146,7 @@ def evaluate(data: Data, split_name: str, column: str, checkpoint: str, cache: C
         print(f"{', '.join(map(str, key.values()))}: valid {value['valid']:.4f} test {value['test']:.4f}", flush=True)
         return value
 
-    chosen, best = settings[0], math.nan
-    if len(settings) > 1:
-        for setting in settings:
-            value = result(setting, args.seeds[0])["valid"]
-            if better(metric, value, best):
-                chosen, best = setting, value
-    return [{"seed": seed, "setting": chosen, **result(chosen, seed)} for seed in args.seeds]
+    return choose_then_seed(settings, args.seeds, result, metric in GREATER_IS_BETTER)
 
 
 def compare(data: Data, found: dict, resamples: int) -> dict[str, dict]:
@@ -322,11 +196,15 @@ def join(report: dict, args, checkpoint: str, raw: list[dict], judged: list[dict
     fields = ("task", "variant", "column", "split", "seed")
     here = {tuple(entry[field] for field in fields) for entry in raw}
     for entry in report["results"]:
+        if entry["column"] not in SETTINGS:  # of a column that there is no longer
+            continue
         run = tuple(entry[field] for field in fields)
         if run in here:
             raise ValueError(f"the report has {', '.join(map(str, run))}, which is here already")
         raw.append(entry)
     for verdict in report["verdicts"]:
+        against = {column: counts for column, counts in verdict["against"].items() if column in SETTINGS}
+        verdict = {**verdict, "against": against}
         same = [own for own in judged if all(own[field] == verdict[field] for field in ("task", "variant"))]
         if not same:
             judged.append(verdict)
@@ -353,6 +231,17 @@ def table(raw: list[dict], judged: list[dict], columns: Sequence[str], sizes: di
         rows.append(row)
     versus = [f"against {column}" for column in columns if column != "pre-trained"]
     return markdown_table(["task", "variant", "metric", "molecules", *columns, *versus], rows)
+
+
+def tables(raw: list[dict], judged: list[dict], columns: Sequence[str], sizes: dict[tuple[str, str], int]) -> list[str]:
+    """Two questions, two tables: the neural columns alone, and the pre-trained one beside the others."""
+    neural = [column for column in columns if column in NEURAL]
+    others = [column for column in columns if column not in NEURAL]
+    text = ["## Does pre-training help?\n", table(raw, judged, neural, sizes)] if neural else []
+    if others:
+        beside = [column for column in neural if column == "pre-trained"] + others
+        text += ["\n## Beside fixed features\n" if neural else "", table(raw, judged, beside, sizes)]
+    return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -413,6 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         join(report, args, checkpoint, raw, judged)
         for name in ("tasks", "columns", "seeds", "leave_out"):  # of the whole table
             more = [value for value in report["settings"]["arguments"][name] if value not in getattr(args, name)]
+            more = [value for value in more if name != "columns" or value in SETTINGS]
             setattr(args, name, [*getattr(args, name), *more])
     args.seeds = sorted(args.seeds)
     seeds: dict[str, dict[str, set[int]]] = {}
@@ -429,12 +319,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     text = [
         "# MoleculeNet, scaffold splits\n",
-        table(raw, judged, args.columns, {key: len(data.smiles) for key, data in loaded.items()}),
+        *tables(raw, judged, args.columns, {key: len(data.smiles) for key, data in loaded.items()}),
         f"\n- Mean ± standard deviation over the splits {', '.join(args.split_names)} (scaffolds without chirality) "
         f"and seeds {args.seeds}; ROC-AUC and PR-AUC: higher is better, RMSE and MAE: lower.",
         "- against: wins / ties / losses of the pre-trained column, one paired bootstrap for each split and seed.",
         f"- Settings per column: {args.trials}, chosen on validation; {args.epochs} epochs and at least {args.updates} "
-        "updates for all neural columns.",
+        "updates for both neural columns.",
         *(f"- {task}: not counted, {reason}." for task, reason in NOT_COUNTED.items() if task in args.tasks),
         *fewer,
         *(f"- {column} on {task}: left out (--leave-out)." for task, column in args.leave_out),

@@ -1,16 +1,17 @@
-"""All checkpoints in one table: joins what `benchmarks.moleculenet` found for each of them.
+"""Does pre-training help? All checkpoints in one table: joins what `benchmarks.moleculenet` found for each of them.
 
     python -m benchmarks.moleculenet_table moleculenet moleculenet_molclr moleculenet_grover moleculenet_uni_mol
 
 Nothing is measured here: the numbers are those of `benchmarks/results/<name>.json`, one or more files per checkpoint.
-Columns that see no checkpoint (the baselines) stand once, from the file that has most runs of them.
+Each checkpoint stands beside its own architecture from random weights, and beside nothing else: which method to use is
+what `benchmarks.moleculenet_recipes` measures.
 """
 
 import json
 from collections.abc import Sequence
 
-from benchmarks.moleculenet import COLUMNS, NEURAL, SETTINGS
-from benchmarks.report import argument_parser, markdown_table, mean_sd, write_report
+from benchmarks.harness.columns import NEURAL
+from benchmarks.harness.report import argument_parser, markdown_table, mean_sd, write_report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,29 +37,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         found: dict[tuple[str, str], dict[str, list[float]]] = {}
         for entry in report["results"]:
-            column = entry["column"]
-            title = f"{asked['model']}, {column}" if column in NEURAL else column
-            found.setdefault((entry["task"], entry["variant"]), {}).setdefault(title, []).append(entry["test"])
+            if entry["column"] in NEURAL:
+                title = f"{asked['model']}, {entry['column']}"
+                found.setdefault((entry["task"], entry["variant"]), {}).setdefault(title, []).append(entry["test"])
         for key, columns in found.items():
             row = scores.setdefault(key, {})
             for title, values in columns.items():
                 row[title] = max(row.get(title, []), values, key=len)
     columns = [f"{model}, {column}" for model in models for column in NEURAL]
-    run = set().union(*scores.values())
-    columns += [column for column in SETTINGS if column not in NEURAL and (column in COLUMNS or column in run)]
     rows = [
         [*key, *(mean_sd(row[column]) if column in row else "not run" for column in columns)]
         for key, row in scores.items()
     ]
     text = [
-        "# MoleculeNet, all checkpoints\n",
+        "# MoleculeNet, all checkpoints: does pre-training help?\n",
         "Test scores, mean ± standard deviation over splits and seeds. ROC-AUC, higher is better: BBBP, BACE, ClinTox, "
         "SIDER, Tox21; RMSE, lower is better: ESOL, FreeSolv, Lipophilicity.\n",
         markdown_table(["task", "variant", *columns], rows),
         "",
         *protocols,
         "- ClinTox counts for nobody: one-atom rules predict it. Wins, ties and losses stand in the tables of each "
-        "checkpoint.",
+        "checkpoint; other methods, each by its own recipe, in `moleculenet_recipes.md`.",
     ]
     write_report("moleculenet_all", "\n".join(text), {"tables": args.names}, args)
     return 0

@@ -29,12 +29,14 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from benchmarks.fingerprints import descriptors
-from benchmarks.moleculenet import COLUMNS, NEURAL, SETTINGS, Cache, epochs, fit_baseline
-from benchmarks.report import RESULTS, SPLITS, argument_parser, data_folder, fingerprint, markdown_table, write_report
+from benchmarks.harness.checkpoints import load_processor
+from benchmarks.harness.columns import NEURAL, SETTINGS, epochs, fit, fixed_features
+from benchmarks.harness.data import data_folder
+from benchmarks.harness.report import RESULTS, SPLITS, argument_parser, fingerprint, markdown_table, write_report
+from benchmarks.harness.selection import Cache, choose_then_seed
+from benchmarks.moleculenet import COLUMNS
 from hf_molrep.chem.conformers import generate_conformers
 from hf_molrep.chem.coordinates import stereo_from_coordinates
-from hf_molrep.chem.fingerprints import morgan_fingerprints
 from hf_molrep.chem.smiles import MoleculeError, inchikey_block
 from hf_molrep.data.splits import block_fraction
 from hf_molrep.inference.checkpoints import resolve_checkpoint
@@ -130,12 +132,9 @@ class Task:
         key = source if column in NEURAL else column
         if key not in self._features:
             if column not in NEURAL:
-                make = morgan_fingerprints if column == "Morgan + RF" else descriptors
-                self._features[key] = make(self.smiles)
+                self._features[key] = fixed_features(column, self.smiles)
             else:
-                from transformers import AutoProcessor
-
-                processor = AutoProcessor.from_pretrained(checkpoint)
+                processor = load_processor(checkpoint)
                 z, pos = list(self.rows.atomic_numbers), list(self.rows.coordinates)
                 if source == "rdkit":
                     found = generate_conformers(self.smiles, processes=self.processes, on_error="skip")
@@ -153,26 +152,9 @@ class Task:
 def errors(column: str, setting: dict, task: Task, source: str, seed: int, checkpoint: str, args) -> dict:
     """Mean absolute error on validation (standardised, mean over targets) and absolute errors of the test molecules."""
     features = task.features(column, source, checkpoint)
-    if column in NEURAL:
-        from hf_molrep.training.finetuning import finetune
-
-        result = finetune(
-            checkpoint,
-            task.smiles,
-            task.labels,
-            TARGETS,
-            "regression",
-            task.split,
-            from_scratch=column == "random weights",
-            epochs=epochs(task.split, args),
-            batch_size=args.batch_size,
-            seed=seed,
-            features=features,
-            **setting,
-        )
-        valid, test = result.valid_predictions, result.test_predictions
-    else:
-        valid, test = fit_baseline(column, setting, features, task.labels, task.split, "regression", seed, args.trees)
+    valid, test = fit(
+        column, setting, features, task.smiles, task.labels, TARGETS, "regression", task.split, seed, checkpoint, args
+    )
     scale = task.labels[task.split["train"]].std(axis=0)
     difference = np.abs(valid - task.labels[task.split["valid"]]) / scale
     wrong = 1000 * np.abs(test - task.labels[task.split["test"]])
@@ -260,9 +242,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                     print(f"{run.identity} {setting} {seed}: valid {value['valid']:.4f}", flush=True)
                     return value
 
-                settings = SETTINGS[column][: args.trials]
-                chosen = min(settings, key=lambda setting: result(setting, args.seeds[0])["valid"])
-                wrong = np.array([result(chosen, seed)["errors"] for seed in args.seeds], dtype=np.float64)
+                records = choose_then_seed(SETTINGS[column][: args.trials], args.seeds, result, greater_is_better=False)
+                chosen = records[0]["setting"]
+                wrong = np.array([record["errors"] for record in records], dtype=np.float64)
                 found[column] = wrong
                 if absent := int(np.isnan(wrong[0]).all(axis=1).sum()):
                     left_out[size, source] = absent

@@ -24,9 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import frozen
 from benchmarks.fingerprints import tanimoto
-from benchmarks.report import argument_parser, data_folder, markdown_table, mean_sd, write_report
+from benchmarks.harness import checkpoints
+from benchmarks.harness.data import data_folder
+from benchmarks.harness.report import argument_parser, markdown_table, mean_sd, write_report
 from hf_molrep.chem import parse
 from hf_molrep.chem.fingerprints import morgan_fingerprints
 from hf_molrep.inference.checkpoints import resolve_checkpoint
@@ -347,13 +348,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     torch.set_num_threads(args.threads)
     folder = resolve_checkpoint(args.model)
-    model, processor = frozen.load(folder)
+    model, processor = checkpoints.load(folder)
 
     def views_of(table: dict, what: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Normalised embeddings of both views, and which names were truncated."""
         views, shortened = {}, {}
         for kind, column in (("smiles", "smiles"), ("iupac", "iupac_name")):
-            values, shortened[kind] = frozen.embed(
+            values, shortened[kind] = checkpoints.embed(
                 model, processor, table[column], kind, truncation=True, progress=f"{what}: {column}"
             )
             failed = np.flatnonzero(np.isnan(values).any(axis=1))
@@ -361,7 +362,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ValueError(
                     f"{what}: {len(failed)} {column} cannot be embedded, first {table[column][failed[0]]!r}"
                 )
-            views[kind] = frozen.normalised(values)
+            views[kind] = checkpoints.normalised(values)
         return views, shortened["iupac"]
 
     test = read_pairs([args.test])

@@ -24,16 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import frozen
 from benchmarks.fingerprints import properties, tanimoto
-from benchmarks.report import (
-    argument_parser,
-    data_folder,
-    fingerprint,
-    markdown_table,
-    mean_sd,
-    write_report,
-)
+from benchmarks.harness import checkpoints
+from benchmarks.harness.data import data_folder
+from benchmarks.harness.report import argument_parser, fingerprint, markdown_table, mean_sd, write_report
 from hf_molrep.chem import MoleculeError, canonical_smiles_batch
 from hf_molrep.chem.fingerprints import morgan_fingerprints
 from hf_molrep.chem.fragments import scaffold
@@ -51,8 +45,7 @@ def screening_metrics(active_scores: np.ndarray, decoy_scores: np.ndarray, sorte
 
     Args:
         active_scores, decoy_scores: `[actives]`, `[decoys]`, higher is better; neither empty.
-        sorted_decoys: whether the decoys are in ascending order already: then the cost is that of the actives alone,
-            which is why this is not `hf_molrep.metrics.bedroc` (the tests compare them).
+        sorted_decoys: whether the decoys are in ascending order already: then the cost is that of the actives alone.
     Raises:
         ValueError: no active, no decoy, or a score that is NaN.
     """
@@ -219,7 +212,7 @@ def cluster_table(
     scaffold_labels = np.unique(inverse[common], return_inverse=True)[1]
     rows, raw = [], {}
     for name, values in vectors.items():
-        part = frozen.normalised(values[members].astype(np.float32))
+        part = checkpoints.normalised(values[members].astype(np.float32))
         by_target = cluster_scores(part, labels, args.cluster_seeds)
         agreement = neighbour_agreement(part, labels)
         row = [name, agreement, mean_sd(by_target["ami"]), mean_sd(by_target["purity"])]
@@ -270,19 +263,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = args.data or data_folder() / "screening" / "rdkit_benchmarking_platform.parquet"
     smiles, targets, bad = read_targets(path, args.sources, args.max_decoys, args.max_targets, args.seed)
 
-    bits = frozen.cached(args.cache, "morgan 2 2048", smiles, lambda: np.packbits(morgan_fingerprints(smiles), axis=1))
+    bits = checkpoints.cached(
+        args.cache, "morgan 2 2048", smiles, lambda: np.packbits(morgan_fingerprints(smiles), axis=1)
+    )
     bits = np.unpackbits(bits, axis=1)
-    simple = frozen.cached(args.cache, "properties", smiles, lambda: properties(smiles))
+    simple = checkpoints.cached(args.cache, "properties", smiles, lambda: properties(smiles))
     embeddings, failed = {}, np.zeros(len(smiles), dtype=bool)
     for name, seed in (("pre-trained, cosine", None), ("random weights, cosine", 0)):
 
         def compute(name=name, seed=seed) -> np.ndarray:
-            model, processor = frozen.load(folder, seed)
-            return frozen.embed(model, processor, smiles, truncation=True, progress=name)[0]
+            model, processor = checkpoints.load(folder, seed)
+            return checkpoints.embed(model, processor, smiles, truncation=True, progress=name)[0]
 
-        values = frozen.cached(args.cache, f"{fingerprint(folder)} {seed}", smiles, compute)
+        values = checkpoints.cached(args.cache, f"{fingerprint(folder)} {seed}", smiles, compute)
         failed |= np.isnan(values).any(axis=1)
-        embeddings[name] = frozen.normalised(values)
+        embeddings[name] = checkpoints.normalised(values)
     for target in targets:  # a molecule that the checkpoint cannot take is left out for every method
         good = ~failed[target.members]
         target.count = int(good[: target.count].sum())

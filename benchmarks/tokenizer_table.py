@@ -1,20 +1,23 @@
 """The public table of the tokenizers, on the 2 % of the data that none of them has seen.
 
-    python benchmarks/tokenizer_table.py --data ../shared/data
+    python -m benchmarks.tokenizer_table
 
-prints it and writes it to `benchmarks/results/tokenizers.md`; the table's own notes say what is measured. (This file
-must not be called `tokenizers.py`: beside any script of this folder it would hide the package of that name.)
+prints it and writes it to `benchmarks/results/tokenizers.md`; the table's own notes say what is measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import time
+from functools import partial
 from pathlib import Path
 
+from benchmarks import tokenizer_corpus as corpus
+from benchmarks.harness.data import data_folder
+from benchmarks.harness.report import RESULTS, ROOT
+from benchmarks.harness.timing import timed
+
 os.environ.update(TOKENIZERS_PARALLELISM="false", RAYON_NUM_THREADS="1")
-ROOT = Path(__file__).resolve().parent.parent
 
 CAPTION = """\
 - *tokens*: mean per molecule, without `<s>` and `</s>`; *> 512*: share of molecules that a model of 512 positions cuts.
@@ -55,13 +58,8 @@ def cpu_seconds(folder: Path, strings: list[str], repeats: int = 3) -> float:
     """Least CPU time of `repeats` batched calls, each with a freshly loaded tokenizer (they keep caches)."""
     from transformers import AutoTokenizer
 
-    times = []
-    for _ in range(repeats):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        start = time.process_time()
-        tokenizer(strings)
-        times.append(time.process_time() - start)
-    return min(times)
+    tokenizers = (AutoTokenizer.from_pretrained(folder) for _ in range(repeats))
+    return min(timed(partial(tokenizer, strings))[1].cpu for tokenizer in tokenizers)
 
 
 def row(name: str, strings: list[str]) -> str:
@@ -117,24 +115,24 @@ def notations_of(smiles: list[str]) -> dict[str, list[str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    data = os.environ.get("HF_MOLREP_DATA", ROOT.parent / "shared" / "data")
-    parser.add_argument("--data", type=Path, default=Path(data))
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "tokenizers.md")
+    parser.add_argument("--data", type=Path, help="default: the data folder")
+    parser.add_argument("--out", type=Path, default=RESULTS / "tokenizers.md")
     options = parser.parse_args()
 
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # "sequence length is longer than ...": the table has a column for it
-    from hf_molrep.tokenization import corpus, selfies
+    from hf_molrep.tokenization import selfies
 
-    pairs = list(corpus.pairs(options.data, held_out=True))
+    data = options.data or data_folder()
+    pairs = list(corpus.pairs(data, held_out=True))
     named = list(dict.fromkeys(smiles for smiles, _ in pairs))
     names = list(dict.fromkeys(name for _, name in pairs))
-    unlabelled = list(dict.fromkeys(corpus.unlabelled_smiles(options.data, held_out=True)))
+    unlabelled = list(dict.fromkeys(corpus.unlabelled_smiles(data, held_out=True)))
     text = "\n".join(
         [
             "# Tokenizers on the held-out 2 %\n",
-            "Made by `python benchmarks/tokenizer_table.py --data ../shared/data`.\n",
+            "Made by `python -m benchmarks.tokenizer_table`.\n",
             CAPTION.format(selfies=selfies.version()),
             table("Molecules of the name corpus", {**notations_of(named), "iupac": names}),
             table("Molecules of ChEMBL, GEOM-Drugs and ZINC", notations_of(unlabelled)),

@@ -9,7 +9,7 @@ Padding waste is the share of padded positions among those that the towers reall
 """
 
 import argparse
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,31 +17,23 @@ import pandas as pd
 import torch
 
 import hf_molrep
-from benchmarks.report import RESULTS, markdown_table, write_report
+from benchmarks.harness.ceilings import matrix_rate
+from benchmarks.harness.checkpoints import load_processor
+from benchmarks.harness.profiling import shares
+from benchmarks.harness.report import RESULTS, ROOT, markdown_table, write_report
+from benchmarks.harness.steps import stepping
+from benchmarks.harness.timing import timed
 from hf_molrep.data.batching import grouped_order
 
-ROOT = Path(__file__).resolve().parent.parent
-KINDS = {
-    "matrix products": ("mm", "addmm", "bmm", "baddbmm", "mkldnn"),
-    "copies and casts": ("copy_", "cat", "_to_copy", "clone", "contiguous", "index", "stack"),
-    "softmax": ("softmax",),
-    "norms": ("layer_norm", "norm"),
-    "activation": ("gelu",),
-    "optimizer": ("adam",),
-    "memory": ("fill_", "zero_", "empty", "resize"),
+KINDS = {  # of torch's operators
+    "matrix products": ("mm", "*addmm*", "bmm", "*baddbmm*", "*mkldnn*"),
+    "copies and casts": ("*copy_*", "cat", "_to_copy", "*clone*", "*contiguous*", "*index*", "*stack*"),
+    "softmax": ("*softmax*",),
+    "norms": ("*layer_norm*", "norm"),
+    "activation": ("*gelu*",),
+    "optimizer": ("*adam*",),
+    "memory": ("*fill_*", "*zero_*", "*empty*", "*resize*"),
 }
-
-
-def matrix_rate(size: int, seconds: float) -> float:
-    """FLOP/s of a bf16 product of two square matrices."""
-    a, b = torch.randn(2, size, size).bfloat16()
-    for _ in range(2):
-        a @ b
-    count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        a @ b
-        count += 1
-    return count * 2 * size**3 / (time.perf_counter() - start)
 
 
 def step_flops(model, lengths: dict[str, np.ndarray], pairs: int) -> float:
@@ -64,14 +56,6 @@ def padding_waste(lengths: np.ndarray, chunk: int) -> tuple[int, int]:
     return sum(int(part[0]) * len(part) for part in chunks), int(lengths.sum())
 
 
-def kind_of(operator: str) -> str:
-    name = operator.removeprefix("aten::")
-    for kind, parts in KINDS.items():
-        if name in parts or any(part in name for part in parts if len(part) > 4):
-            return kind
-    return "other elementwise and reductions"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path, help="Parquet with smiles, iupac_name, formula")
@@ -89,18 +73,13 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
 
-    from transformers import AutoProcessor
-
     from hf_molrep.training.pretraining import make_config
 
-    processor = AutoProcessor.from_pretrained(options.processor)
+    processor = load_processor(options.processor)
     table = pd.read_parquet(options.pairs, columns=["smiles", "iupac_name", "formula"])
     table = table.sample(min(len(table), 20_000), random_state=options.seed)
-    rows = processor.featurize(
-        {"smiles": table.smiles.tolist(), "iupac_name": table.iupac_name.tolist()},
-        truncation=True,
-        max_length=options.max_length,
-    )
+    columns = {"smiles": table.smiles.tolist(), "iupac_name": table.iupac_name.tolist()}
+    rows = processor.featurize(columns, truncation=True, max_length=options.max_length)
     smiles_length = np.array([len(row["input_ids"]) for row in rows])
     name_length = np.array([len(row["iupac_input_ids"]) for row in rows])
     order = grouped_order(
@@ -126,44 +105,39 @@ def main() -> None:
 
     def step(batch) -> None:
         inputs = processor.pad([rows[index] for index in batch], return_tensors="pt")
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = model(**inputs).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+
+        def loss() -> torch.Tensor:
+            return model(**inputs).loss
+
+        stepping(loss, optimizer, bf16=True, clip=1.0)()
+
+    def steps(batches) -> None:
+        for batch in batches:
+            step(batch)
 
     peak = matrix_rate(4096, 3.0)
-    for batch in batches[:3]:
-        step(batch)
-    timed = batches[3 : 3 + options.steps]
-    start, cpu = time.perf_counter(), time.process_time()
-    for batch in timed:
-        step(batch)
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    steps(batches[:3])
+    timed_batches = batches[3 : 3 + options.steps]
+    _, (seconds, cpu) = timed(partial(steps, timed_batches))
     peak = max(peak, matrix_rate(4096, 3.0))
     flops = sum(
-        step_flops(model, {"smiles": smiles_length[batch], "iupac": name_length[batch]}, len(batch)) for batch in timed
+        step_flops(model, {"smiles": smiles_length[batch], "iupac": name_length[batch]}, len(batch))
+        for batch in timed_batches
     )
 
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        for batch in timed[:4]:
-            step(batch)
-    spent: dict[str, float] = {}
-    for event in profile.key_averages():
-        spent[kind_of(event.key)] = spent.get(kind_of(event.key), 0.0) + event.self_cpu_time_total
-    shares = {kind: value / sum(spent.values()) for kind, value in sorted(spent.items(), key=lambda item: -item[1])}
+    spent = shares(partial(steps, timed_batches[:4]), KINDS, rest="other elementwise and reductions")
+    spent = dict(sorted(spent.items(), key=lambda item: -item[1]))
 
-    pairs = len(timed) * options.batch_size
+    pairs = len(timed_batches) * options.batch_size
     result = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "pairs_per_second": pairs / seconds,
         "pairs_per_cpu_second": pairs / cpu,
-        "tokens_per_pair": float((smiles_length + name_length)[np.concatenate(timed)].mean()),
+        "tokens_per_pair": float((smiles_length + name_length)[np.concatenate(timed_batches)].mean()),
         "matrix_product_peak_gflops": peak / 1e9,
         "share_of_peak": flops / seconds / peak,
         "padding_waste": 1 - real / padded,
-        "profile": shares,
+        "profile": spent,
     }
     rows_of_table = [
         ("parameters", f"{result['parameters']:,}"),
@@ -173,7 +147,7 @@ def main() -> None:
         ("peak of a 4096 x 4096 bf16 product", f"{result['matrix_product_peak_gflops']:.0f} GFLOP/s"),
         ("step, share of that peak (products of real tokens only)", f"{result['share_of_peak']:.1%}"),
         (f"padding waste over {len(batches)} batches", f"{result['padding_waste']:.1%}"),
-        *((f"profile: {kind}", f"{share:.1%}") for kind, share in shares.items()),
+        *((f"profile: {kind}", f"{share:.1%}") for kind, share in spent.items()),
     ]
     text = "# Training step of mm-deacon-mini\n\n" + markdown_table(("measure", "value"), rows_of_table)
     write_report("training", text, result, options)

@@ -5,11 +5,11 @@ steps, and the memory that both take.
     pip download unimol_tools==0.1.4.post1 --no-deps && pip install --no-deps --target FOLDER unimol_tools-*.whl
     python -m benchmarks.uni_mol_speed --peer FOLDER [--molecules 2039]
 
-Its code (MIT) is imported from FOLDER, not copied, with random weights that ours takes over: the embeddings of both are
-compared, those of the first batch before anything is timed. Its batches are 16 molecules as they come; ours are the
-same ones, and those that `hf-molrep embed` makes. Conformers are computed before, for both. CPU seconds in one process,
-one after the other, medians of the ratios over the rounds; memory is that of a process of its own, above what it held
-when the model was built.
+Its code (MIT) is imported from FOLDER, not copied (`originals/uni_mol.py`), with random weights that ours takes over:
+the embeddings of both are compared, those of the first batch before anything is timed. Its batches are 16 molecules as
+they come; ours are the same ones, and those that `hf-molrep embed` makes. Conformers are computed before, for both. CPU
+seconds in one process, one after the other, medians of the ratios over the rounds; memory is that of a process of its
+own, above what it held when the model was built.
 
 Where our time goes is torch's profile of its operators, and what a training step keeps for the backward pass is counted
 as autograd saves it.
@@ -17,24 +17,24 @@ as autograd saves it.
 
 import argparse
 import statistics
-import sys
-import tempfile
-import types
 from collections.abc import Callable
-from contextlib import chdir, nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.conformers import sample
-from benchmarks.models import measure, ratio
-from benchmarks.report import RESULTS, markdown_table, write_report
+from benchmarks.harness.checkpoints import usable
+from benchmarks.harness.data import sample, smiles_of
+from benchmarks.harness.profiling import forget_peak, shares
+from benchmarks.harness.profiling import megabytes as memory_of_process
+from benchmarks.harness.report import RESULTS, markdown_table, write_report
+from benchmarks.harness.steps import autocast, stepping
+from benchmarks.harness.timing import measure, ratio
+from benchmarks.originals import uni_mol as original
 from hf_molrep.inference.engine import BATCH_TOKENS, token_batches
 from hf_molrep.models.uni_mol import UniMolFeatureExtractor
 from hf_molrep.models.uni_mol.conversion_uni_mol import convert_model
-from hf_molrep.models.uni_mol.feature_extraction_uni_mol import SYMBOLS, TOKENS
 
 BATCH = 16
 IN_MEMORY = 8  # batches whose memory is measured
@@ -48,58 +48,12 @@ TERMS = {  # of our time: torch's operators
 }
 
 
-class _Attributes(dict):
-    __getattr__ = dict.get
-    __setattr__ = dict.__setitem__
-
-
-def load_peer(folder: Path):
-    """The model of unimol_tools with random weights, and its function from atoms to inputs."""
-    folder = folder.absolute()
-    with tempfile.TemporaryDirectory() as weights, chdir(weights):  # it writes a log where it is imported
-        # without it: the dictionary that it would download, and empty files where it looks for weights
-        Path(weights, "mol.dict.txt").write_text("\n".join(TOKENS[:-1]) + "\n")
-        for kind in ("all", "no"):
-            Path(weights, f"mol_pre_{kind}_h_220816.pt").touch()
-        # imported by it, of no use here
-        for name, attributes in {"addict": {"Dict": _Attributes}, "numba": {"njit": lambda function: function}}.items():
-            module = types.ModuleType(name)
-            module.__dict__.update(attributes)
-            sys.modules.setdefault(name, module)
-        sys.path.insert(0, str(folder))
-        from unimol_tools.data.conformer import coords2unimol
-        from unimol_tools.models import unimol
-
-        unimol.WEIGHT_DIR, Peer = weights, unimol.UniMolModel
-        Peer.load_pretrained_weights = lambda self, path, strict=False: None
-        peer = Peer(output_dim=1, data_type="molecule", remove_hs=False, pooler_dropout=0.0)
-    for module in peer.modules():
-        if isinstance(module, torch.nn.Linear | torch.nn.Embedding):
-            torch.nn.init.normal_(module.weight, std=0.02)
-    with torch.no_grad():
-        peer.embed_tokens.weight[0] = 0.0
-        peer.gbf.means.weight.uniform_(0, 3)
-        peer.gbf.stds.weight.uniform_(0.5, 3)
-        peer.gbf.mul.weight.fill_(1.0)
-    return peer.eval(), coords2unimol
-
-
 def build(which: str, folder: Path, features: list[dict]) -> tuple[torch.nn.Module, Callable[[list[dict]], dict]]:
     """A contender: its model, and what makes a batch of features."""
     torch.manual_seed(0)
-    peer, coords2unimol = load_peer(folder)
+    peer, coords2unimol = original.load_peer(folder)
     if which == "peer":
-
-        def collate(part: list[dict]) -> dict:
-            return peer.batch_collate_fn([(inputs[id(feature)], 0.0) for feature in part])[0]
-
-        inputs = {
-            id(feature): coords2unimol(
-                [SYMBOLS[z] for z in feature["z"]], feature["pos"].reshape(-1, 3), peer.dictionary, remove_hs=False
-            )
-            for feature in features
-        }
-        return peer, collate
+        return peer, original.collating(peer, coords2unimol, features)
     ours = convert_model(peer.state_dict(), problem_type="regression", label_mean=[0.0], label_std=[1.0])
     extractor = UniMolFeatureExtractor()
     return ours, lambda part: dict(extractor.pad(part, return_tensors="pt"))
@@ -115,40 +69,22 @@ def grouped(features: list[dict]) -> list[list[dict]]:
 def embed(which: str, model, collate, batches: list[list[dict]], bf16: bool = False) -> torch.Tensor:
     """Embeddings `[molecules, 512]`, in the order of the batches."""
     rows = []
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+    with torch.no_grad(), autocast(bf16):
         for part in batches:
             batch = collate(part)
-            if which == "peer":
-                rows.append(model(**batch, return_repr=True)["cls_repr"])
-            else:
-                rows.append(model.uni_mol(**batch).pooler_output)
+            rows.append(original.embeddings(model, batch) if which == "peer" else model.uni_mol(**batch).pooler_output)
     return torch.cat([row.float() for row in rows])
 
 
 def step(which: str, model, collate, part: list[dict], optimizer, bf16: bool = False) -> None:
     """One optimiser step on the squared predictions."""
     batch = collate(part)
-    with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
-        out = model(**batch) if which == "peer" else model(**batch).logits
-    out.float().square().mean().backward()
-    optimizer.step()
-    optimizer.zero_grad()
 
+    def loss() -> torch.Tensor:
+        out = original.outputs(model, batch) if which == "peer" else model(**batch).logits
+        return out.float().square().mean()
 
-def _kilobytes(field: str) -> int:
-    """Of this process, as Linux counts it: `VmRSS` (now) or `VmHWM` (peak)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
-
-
-def shares(run: Callable[[], object]) -> dict[str, float]:
-    """Of the time of `run`, what each of `TERMS` takes, and the rest."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        run()
-    spent = {event.key.removeprefix("aten::"): event.self_cpu_time_total for event in profile.key_averages()}
-    total = sum(spent.values())
-    found = {term: sum(spent.get(name, 0.0) for name in names) / total for term, names in TERMS.items()}
-    return found | {"everything else": 1 - sum(found.values())}
+    stepping(loss, optimizer, bf16)()
 
 
 def kept_for_backward(model, batch: dict) -> dict[str, float]:
@@ -181,8 +117,8 @@ def megabytes(which: str, folder: Path, features: list[dict], training: bool) ->
     torch.set_num_threads(1)
     model, collate = build(which, folder, features)
     plain = [features[start : start + BATCH] for start in range(0, len(features), BATCH)]
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    before = _kilobytes("VmRSS")
+    forget_peak()
+    before = memory_of_process("VmRSS")
     if training:
         model.train()
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
@@ -190,7 +126,7 @@ def megabytes(which: str, folder: Path, features: list[dict], training: bool) ->
             step(which, model, collate, part, optimizer)
     else:
         embed(which, model, collate, grouped(features) if which == "ours" else plain)
-    return (_kilobytes("VmHWM") - before) / 1024
+    return memory_of_process("VmHWM") - before
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -203,10 +139,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     args.threads = 1
     torch.set_num_threads(1)
-    made = UniMolFeatureExtractor().featurize(
-        {"smiles": sample("moleculenet/bbbp.parquet", args.molecules, 0)}, on_error="skip"
-    )
-    features = [feature for feature in made if isinstance(feature, dict)]
+    smiles = sample(smiles_of("moleculenet/bbbp.parquet"), args.molecules, 0)
+    features = usable(UniMolFeatureExtractor().featurize({"smiles": smiles}, "skip"))
     np.random.default_rng(0).shuffle(features)
     plain = [features[start : start + BATCH] for start in range(0, len(features), BATCH)]
     contenders = {which: build(which, args.peer, features) for which in ("peer", "ours")}
@@ -257,7 +191,7 @@ def main(argv: list[str] | None = None) -> int:
                 used = pool.apply(megabytes, (which, args.peer, features[: IN_MEMORY * BATCH], training))
                 memory.append(["training step" if training else "embedding", which, f"{used:.0f}"])
     model, collate = contenders["ours"]
-    terms = [shares(lambda: run("ours", "ours", groups[:IN_MEMORY])), shares(lambda: train("ours"))]
+    terms = [shares(lambda: run("ours", "ours", groups[:IN_MEMORY]), TERMS), shares(lambda: train("ours"), TERMS)]
     kept = kept_for_backward(model, collate(plain[0]))
     atoms = np.array([len(feature["z"]) for feature in features])
     text = [

@@ -1,4 +1,4 @@
-"""How good predictions, retrievals and rankings are. NumPy in, numbers out; scikit-learn is imported on use."""
+"""How good predictions and retrievals are. NumPy in, numbers out; scikit-learn is imported on use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ METRICS = {
     "regression": ("rmse", "mae", "r2"),
     "multi_label_classification": ("roc_auc", "pr_auc"),
 }
-GREATER_IS_BETTER = frozenset({"roc_auc", "pr_auc", "r2", "macro_f1", "mrr", "bedroc"})
+GREATER_IS_BETTER = frozenset({"roc_auc", "pr_auc", "r2", "mrr"})
 
 
 class TaskScores(NamedTuple):
@@ -120,13 +120,6 @@ def property_compute_metrics(config: Any) -> Callable[[Any], dict[str, float]]:
     return compute_metrics
 
 
-def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Mean over the classes that occur in `labels` or `predictions` (integers `[molecules]`) of their F1."""
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
-
-
 # --- retrieval: scores [queries, candidates], higher is closer -------------------------------------------------------
 
 
@@ -145,16 +138,6 @@ def retrieval_ranks(scores: np.ndarray, targets: np.ndarray | None = None) -> np
         targets = np.arange(len(scores))
     own = np.take_along_axis(scores, np.asarray(targets)[:, None], axis=1)
     return scores.shape[1] - (scores < own).sum(axis=1)
-
-
-def recall_at_k(scores: np.ndarray, k: int, targets: np.ndarray | None = None) -> float:
-    """Share of queries whose right candidate is among the first `k`; ties count against it."""
-    return float((retrieval_ranks(scores, targets) <= k).mean())
-
-
-def mean_reciprocal_rank(scores: np.ndarray, targets: np.ndarray | None = None) -> float:
-    """Mean of 1 / rank of the right candidate; ties count against it."""
-    return float((1 / retrieval_ranks(scores, targets)).mean())
 
 
 def retrieval_metrics(
@@ -207,101 +190,6 @@ def retrieval_compute_metrics(
     return compute_metrics
 
 
-# --- screening: scores [molecules], active [molecules] of 0 and 1 ----------------------------------------------------
-
-
-def bedroc(scores: np.ndarray, active: np.ndarray, alpha: float = 20.0) -> float:
-    """Boltzmann-enhanced discrimination of ROC, 0 to 1 (Truchon and Bayly, J. Chem. Inf. Model. 47, 488 (2007)).
-    Actives stand behind inactives of the same score.
-
-    Raises:
-        ValueError: no actives or no inactives.
-    """
-    ranked = _ranked(scores, active)
-    n, actives = len(ranked), int(ranked.sum())
-    share = actives / n
-    ranks = np.flatnonzero(ranked) + 1
-    # robust initial enhancement: against the mean of the exponentials over all ranks
-    mean_weight = (1 - np.exp(-alpha)) / (n * np.expm1(alpha / n))
-    enhancement = np.exp(-alpha * ranks / n).mean() / mean_weight
-    lowest = -np.expm1(alpha * share) / (share * -np.expm1(alpha))
-    highest = -np.expm1(-alpha * share) / (share * -np.expm1(-alpha))
-    return float((enhancement - lowest) / (highest - lowest))
-
-
-def enrichment_factor(scores: np.ndarray, active: np.ndarray, fraction: float = 0.01) -> float:
-    """Share of actives among the first `ceil(fraction * molecules)`, divided by their share among all. Actives stand
-    behind inactives of the same score.
-
-    Raises:
-        ValueError: no actives or no inactives, or a fraction outside ]0, 1].
-    """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be above 0 and at most 1, not {fraction}")
-    ranked = _ranked(scores, active)
-    first = ranked[: int(np.ceil(round(fraction * len(ranked), 9)))]
-    return float(first.mean() / ranked.mean())
-
-
-# --- comparison -------------------------------------------------------------------------------------------------------
-
-
-class Comparison(NamedTuple):
-    """Paired bootstrap of metric(a) - metric(b).
-
-    Attributes:
-        difference: on the data as they are.
-        low, high: the interval that holds `confidence` of the resampled differences.
-        verdict: "win" or "loss" of `a` if the interval excludes zero, else "tie".
-    """
-
-    difference: float
-    low: float
-    high: float
-    verdict: str
-
-
-def paired_bootstrap(
-    metric: Callable[[np.ndarray, np.ndarray], float | TaskScores],
-    labels: np.ndarray,
-    a: np.ndarray,
-    b: np.ndarray,
-    *,
-    greater_is_better: bool,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Comparison:
-    """Compare two models on the same molecules: both are measured on each resample (with replacement) of the molecules.
-
-    Args:
-        metric: of (labels, predictions), for example `roc_auc` or `rmse`.
-        labels, a, b: first dimension molecules.
-
-    Raises:
-        ValueError: different numbers of molecules, or a metric that is defined on fewer than half of the resamples.
-    """
-    labels, a, b = np.asarray(labels), np.asarray(a), np.asarray(b)
-    if not len(labels) == len(a) == len(b) > 0:
-        raise ValueError(f"{len(labels)} labels, {len(a)} and {len(b)} predictions: must be as many, and not none")
-
-    def difference(rows: np.ndarray) -> float:
-        values = [metric(labels[rows], predictions[rows]) for predictions in (a, b)]
-        first, second = (value.mean if isinstance(value, TaskScores) else value for value in values)
-        return float(first - second)
-
-    rng = np.random.default_rng(seed)
-    rows = np.arange(len(labels))
-    resampled = np.array([difference(rng.choice(rows, len(rows))) for _ in range(resamples)])
-    defined = resampled[~np.isnan(resampled)]
-    if 2 * len(defined) < resamples:
-        raise ValueError("the metric is not defined on most resamples: too few labels")
-    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
-    sign = 1 if greater_is_better else -1
-    better, worse = (low > 0, high < 0) if sign > 0 else (high < 0, low > 0)
-    return Comparison(difference(rows), float(low), float(high), "win" if better else "loss" if worse else "tie")
-
-
 # --- inside -----------------------------------------------------------------------------------------------------------
 
 
@@ -339,15 +227,3 @@ def _by_task(
             per_task[task] = score(truth, guess)
     known = per_task[~np.isnan(per_task)]
     return TaskScores(float(known.mean()) if len(known) else float("nan"), per_task, len(per_task) - len(known))
-
-
-def _ranked(scores: np.ndarray, active: np.ndarray) -> np.ndarray:
-    """`active` as booleans in the order of falling scores, inactives first among equals."""
-    scores, active = np.asarray(scores, dtype=np.float64), np.asarray(active).astype(bool)
-    if scores.shape != active.shape or scores.ndim != 1:
-        raise ValueError(f"scores {scores.shape} and active {active.shape}: both must be [molecules]")
-    if np.isnan(scores).any():
-        raise ValueError("scores contain NaN")
-    if active.all() or not active.any():
-        raise ValueError("needs both actives and inactives")
-    return active[np.lexsort((active, -scores))]

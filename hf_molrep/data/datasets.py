@@ -317,10 +317,10 @@ def load_moleculenet(name: str, variant: Variant = "raw", root: str | Path | Non
 
     Args:
         root: folder of the Parquet files; by default `moleculenet/` in the folder that the environment variable
-            HF_MOLREP_DATA names, or in `../shared/data` beside the repository.
+            HF_MOLREP_DATA names.
 
     Raises:
-        ValueError: an unknown name or variant.
+        ValueError: an unknown name or variant, or neither `root` nor HF_MOLREP_DATA.
         FileNotFoundError: the file is not there.
     """
     from datasets import Dataset
@@ -331,8 +331,13 @@ def load_moleculenet(name: str, variant: Variant = "raw", root: str | Path | Non
         raise ValueError(f'variant must be "raw" or "cleaned", not {variant!r}')
     task = MOLECULENET[name]
     if root is None:
-        beside = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-        root = Path(os.environ.get("HF_MOLREP_DATA", beside)) / "moleculenet"
+        data = os.environ.get("HF_MOLREP_DATA")
+        if not data:
+            raise ValueError(
+                "where are the files of MoleculeNet? Pass their folder as root, or set the environment variable "
+                "HF_MOLREP_DATA to the folder that has them in moleculenet/"
+            )
+        root = Path(data) / "moleculenet"
     path = Path(root) / f"{task.file}.parquet"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; name the folder of the MoleculeNet files as root")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import distinguish
-from benchmarks.report import SPLITS
+from benchmarks.harness.report import SPLITS
 from hf_molrep.chem import canonical_smiles, inchikey, molecular_formula
 from tests.models.mm_deacon.tiny import save_tiny_checkpoint
 

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import moleculenet, moleculenet_table
+from benchmarks import moleculenet, moleculenet_recipes, moleculenet_table
+from benchmarks.harness.selection import Cache
 from tests.models.mm_deacon.tiny import save_tiny_checkpoint
 
 
@@ -34,29 +35,16 @@ def arguments(tmp_path, data, *more: str) -> list[str]:
         "--cache": tmp_path / "cache.jsonl",
         "--results": tmp_path,
     }
-    return [*(str(part) for pair in paths.items() for part in pair), "--threads", "1", "--resamples", "50", *more]
-
-
-def test_better():
-    assert moleculenet.better("roc_auc", 0.8, 0.7)
-    assert not moleculenet.better("roc_auc", 0.7, 0.7)
-    assert moleculenet.better("rmse", 0.7, 0.8)
-    assert not moleculenet.better("rmse", 0.8, 0.7)
-    assert moleculenet.better("rmse", 0.8, float("nan"))
-    assert not moleculenet.better("roc_auc", float("nan"), float("nan"))
-    assert not moleculenet.better("roc_auc", float("nan"), 0.1)
-
-
-def test_cache_survives_an_interruption(tmp_path):
-    file = tmp_path / "cache.jsonl"
-    cache = moleculenet.Cache(file)
-    assert cache.get({"task": "a"}, lambda: {"test": 1.0}) == {"test": 1.0}
-    with file.open("a") as lines:
-        lines.write('{"key": {"task": "b"}, "val')  # killed while writing
-    again = moleculenet.Cache(file)
-    assert again.get({"task": "a"}, pytest.fail) == {"test": 1.0}
-    assert again.get({"task": "b"}, lambda: {"test": 2.0}) == {"test": 2.0}
-    assert moleculenet.Cache(file).get({"task": "b"}, pytest.fail) == {"test": 2.0}
+    return [
+        *(str(part) for pair in paths.items() for part in pair),
+        "--threads",
+        "1",
+        "--updates",
+        "1",
+        "--resamples",
+        "50",
+        *more,
+    ]
 
 
 def test_splits_are_written_once_and_guard_their_molecules(tmp_path, data):
@@ -72,18 +60,6 @@ def test_splits_are_written_once_and_guard_their_molecules(tmp_path, data):
         moleculenet.Data("bbbp", "cleaned", ["scaffold"], tmp_path / "splits", data)
 
 
-def test_a_task_with_one_class_and_missing_labels_is_predicted_too():
-    features = np.random.default_rng(0).integers(0, 2, (40, 8))
-    labels = np.stack([np.ones(40), features[:, 0]], axis=1).astype(float)
-    labels[:5, 1] = np.nan
-    split = {"train": np.arange(30), "valid": np.arange(30, 35), "test": np.arange(35, 40)}
-    kind = "multi_label_classification"
-    setting = {"max_features": None, "min_samples_leaf": 1}
-    valid, test = moleculenet.fit_baseline("Morgan + RF", setting, features, labels, split, kind, 0, trees=20)
-    assert (valid[:, 0] == 1).all()
-    assert ((test[:, 1] > 0.5) == labels[35:, 1]).all()
-
-
 def test_selection_looks_at_validation_only(tmp_path, data, monkeypatch):
     """The setting that is better on validation is taken, though it is worse on test."""
 
@@ -95,7 +71,7 @@ def test_selection_looks_at_validation_only(tmp_path, data, monkeypatch):
     monkeypatch.setattr(moleculenet, "train", train)
     task = moleculenet.Data("bbbp", "raw", ["balanced-0"], tmp_path / "splits", data)
     args = type("Args", (), {"seeds": [0, 1], "trials": 2, "trees": 20})
-    records = moleculenet.evaluate(task, "balanced-0", "Morgan + RF", "", moleculenet.Cache(tmp_path / "c"), args)
+    records = moleculenet.evaluate(task, "balanced-0", "Morgan + RF", "", Cache(tmp_path / "c"), args)
     assert [record["setting"] for record in records] == [moleculenet.SETTINGS["Morgan + RF"][1]] * 2
     assert [record["test"] for record in records] == [0.0, 0.0]
 
@@ -129,8 +105,13 @@ def test_the_command_runs_all_columns_and_continues(tmp_path, data, monkeypatch)
     assert (tmp_path / "moleculenet.md").read_text().split("## Settings")[0] == page.split("## Settings")[0]
 
     assert moleculenet.main(arguments(tmp_path, data, *options, "--leave-out", "bbbp", "Morgan + RF")) == 0
-    (row,) = [line for line in (tmp_path / "moleculenet.md").read_text().splitlines() if line.startswith("| bbbp")]
-    assert row.count("not run") == 2
+    text = (tmp_path / "moleculenet.md").read_text()
+    pretraining, beside = [line for line in text.splitlines() if line.startswith("| bbbp")]
+    assert [row.count("not run") for row in (pretraining, beside)] == [0, 2]
+    header = next(line for line in text.splitlines() if line.startswith("| task"))
+    assert [cell.strip() for cell in header.strip("|").split("|")][4:] == [
+        *("pre-trained", "random weights", "against random weights"),
+    ]
     assert "Morgan + RF" not in {
         record["column"] for record in json.loads((tmp_path / "moleculenet.json").read_text())["results"]
     }
@@ -200,14 +181,59 @@ def test_tables_are_joined(tmp_path, capsys):
         for line in lines
         if line.startswith(("| esol", "| lipophilicity"))
     )
-    assert lipophilicity[2:5] == ["5.000", "not run", "not run"]
-    assert esol == [
-        "esol",
-        "cleaned",
-        "1.500 ± 0.707",
-        "2.500 ± 0.707",
-        "4.000",
-        "not run",
-        "3.500 ± 0.707",
-        "not run",
-    ]
+    assert lipophilicity[2:] == ["5.000", "not run", "not run", "not run"]
+    assert esol[2:] == ["1.500 ± 0.707", "2.500 ± 0.707", "4.000", "not run"]  # no other columns
+
+
+def test_each_by_its_own_recipe(tmp_path, data, monkeypatch):
+    page = tmp_path / "moleculenet_recipes.md"
+    paths = [*arguments(tmp_path, data)[:-4], "--tasks", "freesolv", "--split-names", "balanced-0"]
+    with pytest.raises(SystemExit):
+        moleculenet_recipes.main([*paths, "--run", "chemprop"])  # where is it?
+    ran = ["--run", "Morgan + RF", "descriptors + ridge", "--trees", "20"]
+    assert moleculenet_recipes.main([*paths, *ran]) == 0
+
+    def cells() -> dict[str, str]:
+        lines = [line for line in page.read_text().splitlines() if line.startswith(("| task", "| freesolv"))]
+        header, row = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+        return dict(zip(header, row, strict=True))
+
+    found = cells()
+    assert {column for column, cell in found.items() if cell == "not run"} == {
+        *("chemprop", "descriptors + GB"),
+        *moleculenet_recipes.CHECKPOINTS,
+    }
+    assert float(found["descriptors + ridge"]) < 1  # chain lengths are easy for it
+    recipes = page.read_text().split("## Settings")[0]
+    assert "- Morgan + RF: trees 20, max_features sqrt, min_samples_leaf 1." in recipes
+    assert "epochs 30, learning_rate 0.0001, batch_size 32, best epoch on validation" in recipes
+
+    # chemprop's fit of another day is in the cache; a cell that lacks a split is not a result
+    key = {"task": "freesolv", "variant": "cleaned", "split": "balanced-0", "column": "chemprop"}
+    key |= {"recipe": "command-line defaults of 2.3.1", "seed": 0}
+    value = {"test": 1.25, "predictions": [[0.0]], "epochs": 50, "batch_size": 64}
+    Cache(tmp_path / "cache.jsonl").get(key, lambda: value)
+    monkeypatch.setattr(moleculenet_recipes, "fit", pytest.fail)
+    assert moleculenet_recipes.main([*paths, *ran]) == 0
+    assert cells()["chemprop"] == "1.250"
+    assert "- chemprop: command-line defaults of 2.3.1, 50 epochs, batches of 64." in page.read_text()
+    more = [*paths, "--split-names", "balanced-0", "scaffold", "--run"]
+    assert moleculenet_recipes.main([*more, "--trees", "20"]) == 0
+    assert cells()["chemprop"] == cells()["Morgan + RF"] == "not run"
+
+
+def test_a_column_that_is_gone_is_not_joined(tmp_path, data):
+    checkpoint = save_tiny_checkpoint(tmp_path / "model")
+    options = ["--model", checkpoint, "--variants", "cleaned", "--split-names", "balanced-0", "--trials", "1"]
+    options += ["--epochs", "1", "--tasks", "bbbp", "--columns", "pre-trained", "random weights"]
+    assert moleculenet.main(arguments(tmp_path, data, *options, "--name", "first", "--seeds", "0")) == 0
+    file = tmp_path / "first.json"
+    report = json.loads(file.read_text())
+    report["results"].append({**report["results"][0], "column": "chemprop"})
+    report["verdicts"][0]["against"]["chemprop"] = {"win": 1, "tie": 0, "loss": 0, "undefined": 0}
+    report["settings"]["arguments"]["columns"].append("chemprop")
+    file.write_text(json.dumps(report))
+    joining = ["--name", "second", "--seeds", "1", "--join", "first"]
+    assert moleculenet.main(arguments(tmp_path, data, *options, *joining)) == 0
+    assert "chemprop" not in (tmp_path / "second.md").read_text()
+    assert "chemprop" not in (tmp_path / "second.json").read_text()

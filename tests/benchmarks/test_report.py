@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks.harness import report
 
 
 def test_table_and_spread():

@@ -1,4 +1,4 @@
-"""Screening metrics against RDKit's and the package's, and the protocol on targets whose answer is known."""
+"""Screening metrics against RDKit's, and the protocol on targets whose answer is known."""
 
 import json
 
@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import screening
-from hf_molrep.metrics import bedroc, enrichment_factor, roc_auc
+from hf_molrep.metrics import roc_auc
 from tests.models.mm_deacon.tiny import save_tiny_checkpoint
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_metrics_agree_with_rdkit_and_with_the_package(ties):
+def test_metrics_agree_with_rdkit(ties):
     from rdkit.ML.Scoring.Scoring import CalcBEDROC, CalcEnrichment
 
     rng = np.random.default_rng(0)
@@ -23,8 +23,6 @@ def test_metrics_agree_with_rdkit_and_with_the_package(ties):
     found = screening.screening_metrics(actives, decoys)
     scores, active = np.r_[actives, decoys], np.r_[np.ones(37), np.zeros(1213)]
     assert found["auc"] == pytest.approx(roc_auc(active, scores).mean)
-    assert found["bedroc"] == pytest.approx(bedroc(scores, active))
-    assert found["ef1"] == pytest.approx(enrichment_factor(scores, active))
     order = np.lexsort((active, -scores))  # actives last among equals
     ranked = [[bool(active[place])] for place in order]
     assert found["bedroc"] == pytest.approx(CalcBEDROC(ranked, 0, 20.0))

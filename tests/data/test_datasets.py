@@ -183,6 +183,17 @@ def test_moleculenet_raw_and_cleaned(tmp_path):
         load_moleculenet("hiv", root=tmp_path)
 
 
+def test_the_folder_of_moleculenet_is_given_or_named_by_the_environment(tmp_path, monkeypatch):
+    folder = tmp_path / "moleculenet"
+    folder.mkdir()
+    write_moleculenet(folder, "bbbp", ["CCO", "CCN"], [[1.0, 0.0]])
+    monkeypatch.delenv("HF_MOLREP_DATA", raising=False)
+    with pytest.raises(ValueError, match="Pass their folder as root, or set the environment variable HF_MOLREP_DATA"):
+        load_moleculenet("bbbp")
+    monkeypatch.setenv("HF_MOLREP_DATA", str(tmp_path))
+    assert load_moleculenet("bbbp")["smiles"][:] == ["CCO", "CCN"]
+
+
 def test_the_task_table_fits_the_files(shared_data):
     for name, task in MOLECULENET.items():
         table = pq.read_table(shared_data / "moleculenet" / f"{task.file}.parquet", columns=["smiles", *task.labels])

@@ -5,7 +5,7 @@ import re
 import pytest
 from transformers import AutoTokenizer
 
-from hf_molrep.tokenization import corpus
+from benchmarks import tokenizer_corpus as corpus
 from hf_molrep.tokenization.iupac import leftover, prefix_tree_regex, reachable, split_fragment
 from hf_molrep.tokenization.iupac_fragments import FRAGMENTS
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from transformers import AutoTokenizer
 
-from hf_molrep.tokenization.build import BUILDERS, RULES_ALONE, main
+from benchmarks.build_tokenizer import BUILDERS, RULES_ALONE, main
 from hf_molrep.tokenization.fast import PRINTABLE_ASCII, SPECIAL_TOKENS, as_fast_tokenizer, sha256
 from hf_molrep.tokenization.smiles_atom import build_smiles_atom
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from transformers import AutoTokenizer
 
-from hf_molrep.tokenization import corpus
+from benchmarks import tokenizer_corpus as corpus
 from hf_molrep.tokenization.smiles_bpe import (
     RING_CLOSURES,
     build_smiles_bpe,

@@ -1,4 +1,4 @@
-"""Embeddings of a checkpoint whose weights stay as they are, computed once and kept in a cache folder."""
+"""Checkpoints in the benchmarks: loading, features, and embeddings of frozen weights, which a cache folder keeps."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,6 +12,15 @@ from hf_molrep.chem import MoleculeError
 from hf_molrep.inference.embedding import embed as embed_each
 
 
+def load_processor(model: str):
+    """The processor of a checkpoint."""
+    from transformers import AutoProcessor
+
+    import hf_molrep  # noqa: F401  registers the methods
+
+    return AutoProcessor.from_pretrained(model)
+
+
 def load(model: str, seed: int | None = None):
     """
     Model (in evaluation mode, on the first accelerator if there is one) and processor of a checkpoint.
@@ -19,13 +28,11 @@ def load(model: str, seed: int | None = None):
     Args:
         seed: if given, the checkpoint's architecture with random weights of that seed instead of its own.
     """
-    from transformers import AutoConfig, AutoModel, AutoProcessor, set_seed
+    from transformers import AutoConfig, AutoModel, set_seed
     from transformers.utils import logging
 
-    import hf_molrep  # noqa: F401  registers the methods
-
     logging.disable_progress_bar()  # loading takes a second
-    processor = AutoProcessor.from_pretrained(model)
+    processor = load_processor(model)
     if seed is None:
         network = AutoModel.from_pretrained(model, dtype=torch.float32)
     else:
@@ -33,6 +40,11 @@ def load(model: str, seed: int | None = None):
         network = AutoModel.from_config(AutoConfig.from_pretrained(model), dtype=torch.float32)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     return network.to(device).eval(), processor
+
+
+def usable(features: Sequence) -> list[dict]:
+    """Of the results of `processor.featurize` with `on_error="skip"` those that are features."""
+    return [feature for feature in features if isinstance(feature, dict)]
 
 
 class Truncating:

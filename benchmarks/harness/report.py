@@ -12,24 +12,11 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 SPLITS = ROOT / "benchmarks" / "splits"
 PACKAGES = ("torch", "transformers", "rdkit", "scikit-learn", "numpy")
 STARTED = time.perf_counter()
-
-
-def data_folder() -> Path:
-    """
-    Folder of the real data sets: `HF_MOLREP_DATA`, else `../shared/data` beside the repository.
-
-    Raises:
-        FileNotFoundError: it is not there.
-    """
-    folder = Path(os.environ.get("HF_MOLREP_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no data folder {folder}; set HF_MOLREP_DATA")
-    return folder
 
 
 def argument_parser(description: str, name: str | None = None) -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Rebuild a tokenizer: `python -m hf_molrep.tokenization.build NAME --data ../shared/data --out tokenizers/NAME`."""
+"""Rebuild a tokenizer of `tokenizers/`: `python -m benchmarks.build_tokenizer NAME --out tokenizers/NAME`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_molrep.tokenization import corpus
+from benchmarks import tokenizer_corpus as corpus
+from benchmarks.harness.data import data_folder
 from hf_molrep.tokenization.fast import as_fast_tokenizer, sha256
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def _smiles_bpe(data: Path) -> PreTrainedTokenizerFast:
     return as_fast_tokenizer(build_smiles_bpe(weights))
 
 
-def _iupac(data: Path) -> PreTrainedTokenizerFast:
+def _iupac(data: None) -> PreTrainedTokenizerFast:
     from hf_molrep.tokenization.iupac import build_iupac
 
     return as_fast_tokenizer(build_iupac())
@@ -50,13 +51,13 @@ def _selfies(data: Path) -> PreTrainedTokenizerFast:
     return as_fast_tokenizer(build_selfies(strings), selfies_version=version())
 
 
-def _inchi(data: Path) -> PreTrainedTokenizerFast:
+def _inchi(data: None) -> PreTrainedTokenizerFast:
     from hf_molrep.tokenization.inchi import build_inchi
 
     return as_fast_tokenizer(build_inchi())
 
 
-BUILDERS: dict[str, Callable[[Path], PreTrainedTokenizerFast]] = {
+BUILDERS: dict[str, Callable[[Path | None], PreTrainedTokenizerFast]] = {
     "smiles_bpe": _smiles_bpe,
     "iupac": _iupac,
     "smiles_atom": _smiles_atom,
@@ -68,12 +69,13 @@ RULES_ALONE = ("iupac", "inchi")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m hf_molrep.tokenization.build", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.build_tokenizer", description=__doc__)
     parser.add_argument("name", choices=BUILDERS)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="has iupac/, pretrain/, moleculenet/")
+    parser.add_argument("--data", type=Path, help="has iupac/, pretrain/, moleculenet/ (default: the data folder)")
     parser.add_argument("--out", type=Path, required=True, help="folder for tokenizer.json and tokenizer_config.json")
     options = parser.parse_args(arguments)
-    tokenizer = BUILDERS[options.name](options.data)
+    data = None if options.name in RULES_ALONE else options.data or data_folder()
+    tokenizer = BUILDERS[options.name](data)
     tokenizer.save_pretrained(options.out)
     print(f"{options.name}: {len(tokenizer)} tokens, sha256 {sha256(options.out / 'tokenizer.json')}, in {options.out}")
     return 0
