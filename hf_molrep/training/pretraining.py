@@ -346,12 +346,12 @@ def main(method_name: str, argv: Sequence[str]) -> dict[str, float]:
 
     # what can be wrong with the options shows here, before features are computed, which may take hours
     checkpoint = last_checkpoint(options, training)
-    processor = hooks.prepare_processor(load_processor(method_name, options), options, training, checkpoint)
     source = resolve_checkpoint(options.model) if options.model else None
-    if source:
-        config = AutoConfig.from_pretrained(source)
-        if config.model_type != method_name:
-            raise ValueError(f"--model: {options.model} is a checkpoint of {config.model_type}, not of {method_name}")
+    config = AutoConfig.from_pretrained(source) if source else None
+    if config is not None and config.model_type != method_name:
+        raise ValueError(f"--model: {options.model} is a checkpoint of {config.model_type}, not of {method_name}")
+    processor = hooks.prepare_processor(load_processor(method_name, options), options, training, checkpoint)
+    if config is not None:
         check_processor(processor, config)
     else:
         config = make_config(method_name, processor, options.config)
