@@ -94,10 +94,6 @@ def prepare(source: str, processor: Any, options: PreTrainingOptions, name: str,
 
     from ..data.datasets import load_molecules
 
-    dataset = load_molecules(source)
-    for column in (*hooks.columns, *([options.group_by] if options.group_by else [])):
-        if column not in dataset.column_names:
-            raise ValueError(f"{source} has no column {column!r}; there are {', '.join(dataset.column_names)}")
     if options.group_by and not processor.pads:
         raise ValueError(f"group_by: batches of {type(processor).__name__} are not padded, so nothing is grouped")
     shorten: dict[str, Any] = {}
@@ -105,6 +101,10 @@ def prepare(source: str, processor: Any, options: PreTrainingOptions, name: str,
         shorten = {"truncation": True, "max_length": options.max_length}
     elif options.max_length is not None:
         raise ValueError(f"max_length: {type(processor).__name__} has no tokens to count")
+    dataset = load_molecules(source)
+    for column in (*hooks.columns, *([options.group_by] if options.group_by else [])):
+        if column not in dataset.column_names:
+            raise ValueError(f"{source} has no column {column!r}; there are {', '.join(dataset.column_names)}")
     featurize = partial(_featurize, hooks.feature_processor(processor), shorten=shorten)
     columns = _columns(processor, dataset, hooks)
     types = _feature_types(dataset, columns, featurize, source, name)
