@@ -3,7 +3,7 @@
     python -m benchmarks.training iupac_pairs/train.parquet
 
 In one process, under bf16 autocast: (1) the rate of a large bf16 matrix product; (2) steps (forward, backward,
-clipping, AdamW) on grouped batches of real pairs, as `examples/pretrain_mm_deacon.py` takes them; (3) a profile of such
+clipping, AdamW) on grouped batches of real pairs, as `hf-molrep pretrain mm_deacon` takes them; (3) a profile of such
 steps.
 Padding waste is the share of padded positions among those that the towers really compute.
 """
@@ -59,7 +59,7 @@ def padding_waste(lengths: np.ndarray, chunk: int) -> tuple[int, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path, help="Parquet with smiles, iupac_name, formula")
-    parser.add_argument("--config", type=Path, default=ROOT / "examples" / "mm_deacon_mini.json")
+    parser.add_argument("--config", type=Path, default=ROOT / "examples" / "recipes" / "mm-deacon-mini" / "config.json")
     parser.add_argument("--processor", default="tokenizers/mm_deacon")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=20)
@@ -97,7 +97,7 @@ def main() -> None:
             more_padded, more_real = padding_waste(lengths[batch], options.chunk)
             padded, real = padded + more_padded, real + more_real
 
-    config = make_config(hf_molrep.METHODS["mm_deacon"], processor, str(options.config))
+    config = make_config("mm_deacon", processor, str(options.config))
     config.encoder_chunk_size = options.chunk
     model = hf_molrep.MMDeaconForPreTraining(config).train()
     model.set_attn_implementation(options.attention)

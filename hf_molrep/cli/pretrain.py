@@ -1,4 +1,4 @@
-"""`hf-molrep pretrain METHOD ...`: hands over to the method's pre-training in `hf_molrep.training.pretraining`."""
+"""`hf-molrep pretrain METHOD ...`: pre-train any method; the work is done in `hf_molrep.training.pretraining`."""
 
 import argparse
 
@@ -7,13 +7,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `pretrain`; those after METHOD are the method's own (`hf-molrep pretrain METHOD --help`)."""
     from ..models.auto import METHODS
 
-    parser.add_argument("method", choices=tuple(METHODS), help="which method")
+    methods = sorted(METHODS)
+    parser.add_argument("method", metavar="METHOD", choices=methods, help=f"one of {', '.join(methods)}")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the method: hf-molrep pretrain METHOD --help")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from ..chem.smiles import MoleculeError
     from ..training.pretraining import main
 
-    main(args.method, args.arguments)
+    try:
+        main(args.method, args.arguments)
+    except MoleculeError:
+        raise
+    except (ValueError, OSError) as error:
+        # messages of transformers and huggingface_hub have several lines; a command says what is wrong in one
+        raise ValueError(" ".join(str(error).split())) from error
     return 0

@@ -1,4 +1,4 @@
-"""Pre-training of any method through `Trainer`, as one command: `hf-molrep pretrain METHOD ...` and the examples."""
+"""Pre-training of any method through `Trainer`: the command `hf-molrep pretrain METHOD`."""
 
 import json
 import os
@@ -6,272 +6,386 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from inspect import signature
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
+from functools import partial
+from inspect import cleandoc
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import HfArgumentParser, ProcessorMixin, TrainingArguments, set_seed
+from huggingface_hub.errors import StrictDataclassError
+from transformers import (
+    AutoConfig,
+    HfArgumentParser,
+    PreTrainedConfig,
+    ProcessorMixin,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.trainer_utils import get_last_checkpoint
 
+from ..chem.smiles import MoleculeError
 from ..configuration import check_fields
-from ..inference.checkpoints import check_processor
-from ..metrics import retrieval_compute_metrics
-from ..models.auto import METHODS, Method
+from ..inference.checkpoints import check_processor, resolve_checkpoint
+from ..models.auto import METHODS
+from ..models.pretraining import PreTraining, PreTrainingOptions, pretraining_of
+from ..processing.contract import MoleculeProcessor
 from .trainer import MoleculeTrainer, bf16_is_fast
 
-# A row that stands in the place of refused ones.
-METHANE = {"smiles": "C", "iupac_name": "methane", "z": [6], "pos": [0.0, 0.0, 0.0]}
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+DESCRIPTION = """
+    Pre-train {method}. The data are a Parquet or CSV file, a folder of such files or a dataset on the Hub with the
+    column smiles (and iupac_name where the method reads names); 3D methods take coordinates from the columns
+    atomic_numbers and coordinates (angstrom) of Parquet data, and otherwise compute conformers. A run that was stopped
+    resumes from the last checkpoint in --output_dir. With several processes: torchrun --nproc_per_node 2 -m
+    hf_molrep.cli pretrain {method} ...; a batch is then that of all processes. The last group of options, from
+    --output_dir on, is that of transformers.TrainingArguments.
+"""
+REASONS_SHOWN = 10  # of refused rows, the most frequent ones
 
 
-@dataclass
-class PreTrainingDataArguments:
-    """What is trained, and on what. All other options are those of `transformers.TrainingArguments`."""
-
-    train_data: str = field(metadata={"help": "Parquet or CSV file, folder of such, or dataset on the Hub"})
-    validation_data: str | None = field(default=None, metadata={"help": "the same, for evaluation while training"})
-    config: str | None = field(
-        default=None, metadata={"help": "JSON file with the fields of the configuration; default: the paper's size"}
-    )
-    model: str | None = field(default=None, metadata={"help": "checkpoint to go on from, instead of random weights"})
-    processor: str | None = field(
-        default=None,
-        metadata={"help": "folder or Hub id; default: that of --model, else tokenizers/<method> or default settings"},
-    )
-    max_length: int | None = field(
-        default=None, metadata={"help": "tokens of a view that are used in training; longer ones are shortened"}
-    )
-    group_by: str | None = field(
-        default=None, metadata={"help": "column; rows that share its value meet in a batch (hard negatives)"}
-    )
-    attention: str | None = field(
-        default=None,
-        metadata={
-            "help": "attn_implementation; default: sdpa on a GPU, eager on CPU, where the backward pass of torch's "
-            "fused kernel took four tenths of a step"
-        },
-    )
-    encoder_chunk_size: int | None = field(
-        default=None, metadata={"help": "see the configuration of that name; default: 32 on CPU, 0 on a GPU"}
-    )
-    smiles_augmentation: float = field(default=0.0, metadata={"help": "share of SMILES replaced by random ones"})
-    collator: str | None = field(
-        default=None, metadata={"help": "JSON object with options of the method's data collator, see its docstring"}
-    )
-    preprocessing_workers: int = field(default=1, metadata={"help": "processes that make features"})
-    restart: bool = field(default=False, metadata={"help": "ignore checkpoints in output_dir instead of resuming"})
+# --- what is asked of a processor -------------------------------------------------------------------------------------
 
 
-def prepare(source: str, processor, arguments: PreTrainingDataArguments, name: str):
+def _columns(processor: MoleculeProcessor, dataset: "Dataset", hooks: PreTraining) -> dict[str, str]:
+    """The columns of the data that are read, with the names that the processor has for them."""
+    from ..data.datasets import coordinate_columns
+
+    columns = {name: name for name in hooks.columns}
+    with_coordinates = frozenset(columns) | {"z", "pos"}
+    return columns | (coordinate_columns(dataset) if with_coordinates in processor.inputs else {})
+
+
+def _featurize(
+    processor: MoleculeProcessor, columns: dict[str, list], shorten: dict[str, Any]
+) -> list[dict | MoleculeError]:
+    """Features of molecules that are given by column, an error in the place of each that is refused."""
+    return processor.featurize(columns, on_error="skip", **shorten)
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def prepare(source: str, processor: Any, options: PreTrainingOptions, name: str, hooks: PreTraining) -> "Dataset":
     """
-    A source of molecules to a `datasets.Dataset` of features, cached on disk and memory-mapped: what
-    `processor.featurize` gives (with names, where the method reads them and the source must have them; from the columns
-    `atomic_numbers` and `coordinates`, where the method reads atoms in space and the source has them), with `smiles`,
-    `row_id`, `length` and, on request, `group`. Rows that the processor refuses are left out and counted by reason on
-    standard error.
-    """
-    from ..data.datasets import coordinate_columns, load_molecules
+    Compute the features of a source of molecules, once: they are cached on disk by `datasets` and memory-mapped.
 
-    dataset = load_molecules(source)
-    columns = {"smiles": "smiles"}
-    if any("iupac_name" in names for names in processor.inputs):
-        columns["iupac_name"] = "iupac_name"
-        if "iupac_name" not in dataset.column_names:
-            raise ValueError(f"{source} has no column 'iupac_name'; there are {', '.join(dataset.column_names)}")
-    if frozenset({"smiles", "z", "pos"}) in processor.inputs:
-        columns |= coordinate_columns(dataset)
-    if arguments.max_length is not None and not processor.truncates:
+    Rows that the processor refuses are left out, and counted by reason on standard error.
+
+    Args:
+        source: see [`~hf_molrep.data.datasets.load_molecules`].
+        name: what the data are called in messages.
+
+    Returns:
+        a `datasets.Dataset` with the arrays and integers of the features, `smiles`, `row_id`, and where molecules are
+        padded `length` and on request `group`.
+    Raises:
+        ValueError: an option that does not fit the processor, a column that is missing, no row that is left.
+    """
+    from datasets import Features, Value
+
+    from ..data.datasets import load_molecules
+
+    if options.group_by and not processor.pads:
+        raise ValueError(f"group_by: batches of {type(processor).__name__} are not padded, so nothing is grouped")
+    shorten: dict[str, Any] = {}
+    if processor.truncates:
+        shorten = {"truncation": True, "max_length": options.max_length}
+    elif options.max_length is not None:
         raise ValueError(f"max_length: {type(processor).__name__} has no tokens to count")
-    shorten = {"truncation": True, "max_length": arguments.max_length} if processor.truncates else {}
-    # what stands in the place of a refused row until it is taken out
-    (blank,) = processor.featurize({kind: [METHANE[kind]] for kind in columns.values()})
-    keys = [key for key, value in blank.items() if isinstance(value, np.ndarray | int)]
-    group_by = arguments.group_by  # alone: the cache goes by what `features` refers to, other options change nothing
-
-    def features(batch: dict, indices: list[int]) -> dict:
-        given = {kind: batch[column] for column, kind in columns.items()}
-        rows = processor.featurize(given, on_error="skip", **shorten)
-        out: dict[str, list] = {key: [] for key in (*keys, "smiles", "length", "row_id", "group", "error")}
-        for place, row in enumerate(rows):
-            failed = not isinstance(row, dict)
-            for key in keys:
-                out[key].append((blank if failed else row)[key])
-            out["smiles"].append(batch["smiles"][place] if failed else row["smiles_used"])
-            out["length"].append(processor.size(blank if failed else row))
-            out["row_id"].append(batch["row_id"][place] if "row_id" in batch else indices[place])
-            out["group"].append(str(batch[group_by][place]) if group_by else "")
-            out["error"].append(str(row) if failed else "")
-        return out
-
-    if group_by and not processor.pads:
-        raise ValueError("group_by goes with batches of similar length, and molecules here are not padded")
-    if group_by and group_by not in dataset.column_names:
-        raise ValueError(f"no column {group_by!r} to group by; there are {', '.join(dataset.column_names)}")
+    dataset = load_molecules(source)
+    for column in (*hooks.columns, *([options.group_by] if options.group_by else [])):
+        if column not in dataset.column_names:
+            raise ValueError(f"{source} has no column {column!r}; there are {', '.join(dataset.column_names)}")
+    featurize = partial(_featurize, hooks.feature_processor(processor), shorten=shorten)
+    columns = _columns(processor, dataset, hooks)
+    types = _feature_types(dataset, columns, featurize, source, name)
+    beside = {
+        "smiles": Value("string"),
+        "row_id": dataset.features.get("row_id", Value("int64")),
+        "length": Value("int64"),
+        "group": Value("string"),
+        "reason": Value("string"),
+    }
     dataset = dataset.map(
-        features,
+        _rows_of_features,
         batched=True,
         with_indices=True,
+        # of the options only those that change a row: the cache is found again by what is given here
+        fn_kwargs={
+            "columns": columns,
+            "featurize": featurize,
+            "size": processor.size,
+            "keys": list(types),
+            "group_by": options.group_by,
+        },
         remove_columns=dataset.column_names,
-        num_proc=arguments.preprocessing_workers if arguments.preprocessing_workers > 1 else None,
+        features=Features(types | beside),
+        num_proc=options.preprocessing_workers if options.preprocessing_workers > 1 else None,
         desc=f"features of {name}",
     )
-    errors = np.array(dataset["error"], dtype=object)
-    refused = np.flatnonzero(errors != "")
-    if len(refused):
-        print(f"{name}: {len(refused)} of {len(errors)} rows refused, for instance:", file=sys.stderr)
-        for index in refused[:5]:
-            print(f"  row {dataset[int(index)]['row_id']}: {errors[index]}", file=sys.stderr)
-        dataset = dataset.select(np.flatnonzero(errors == ""))
-    if not len(dataset):
-        raise ValueError(f"{name}: no row of {source} is left to train on")
-    unused = ["error"] + ["group"] * (not group_by) + ["length"] * (not processor.pads)
+    reasons = np.array(dataset["reason"], dtype=object)
+    accepted = np.equal(reasons, None)
+    if not accepted.all():
+        _report_refused(dataset, reasons, name)
+        dataset = dataset.select(np.flatnonzero(accepted))
+    unused = ["reason"] + ["group"] * (not options.group_by) + ["length"] * (not processor.pads)
     return dataset.remove_columns(unused)
 
 
-def load_processor(method_name: str, data: PreTrainingDataArguments):
+def _feature_types(
+    dataset: "Dataset", columns: dict[str, str], featurize: Callable[..., list], source: str, name: str
+) -> dict[str, Any]:
     """
-    The processor of `--processor` or `--model`; without either the method's tokenizers, or where it has none, its
-    default settings.
+    Arrow types of the arrays and integers of a feature, from the first row that is accepted.
 
     Raises:
-        ValueError: the folder of tokenizers is not there.
+        ValueError: there is none.
+    """
+    from datasets import List, Value
+
+    error = None
+    for row in dataset.select_columns(list(columns)):
+        (feature,) = featurize({given: [row[column]] for column, given in columns.items()})
+        if isinstance(feature, dict):
+            break
+        error = error or feature
+    else:
+        raise ValueError(f"{name}: none of {len(dataset)} rows of {source} can be used, for instance {error}")
+    arrays = {key: List(Value(str(value.dtype))) for key, value in feature.items() if isinstance(value, np.ndarray)}
+    # a bool says how this molecule came about (`truncated`), and other molecules may lack it
+    return arrays | {key: Value("int64") for key, value in feature.items() if type(value) is int}
+
+
+def _rows_of_features(
+    batch: dict[str, list],
+    indices: list[int],
+    *,
+    columns: dict[str, str],
+    featurize: Callable[..., list],
+    size: Callable[[dict], int],
+    keys: Sequence[str],
+    group_by: str | None,
+) -> dict[str, list]:
+    """A batch of `Dataset.map`: features by column; a refused row has a `reason` and None in their place."""
+    rows = featurize({given: batch[column] for column, given in columns.items()})
+    accepted = [isinstance(row, dict) for row in rows]
+    return {
+        **{key: [row[key] if used else None for row, used in zip(rows, accepted, strict=True)] for key in keys},
+        "smiles": [
+            row["smiles_used"] if used else smiles
+            for row, used, smiles in zip(rows, accepted, batch["smiles"], strict=True)
+        ],
+        "length": [size(row) if used else None for row, used in zip(rows, accepted, strict=True)],
+        "row_id": batch.get("row_id", indices),
+        "group": [str(value) for value in batch[group_by]] if group_by else [""] * len(rows),
+        "reason": [None if used else row.reason for row, used in zip(rows, accepted, strict=True)],
+    }
+
+
+def _report_refused(dataset: "Dataset", reasons: np.ndarray, name: str) -> None:
+    refused = np.flatnonzero(np.not_equal(reasons, None))
+    counts = Counter(reasons[refused].tolist())
+    print(f"{name}: {len(refused)} of {len(reasons)} rows refused and left out:", file=sys.stderr)
+    for reason, count in counts.most_common(REASONS_SHOWN):
+        example = dataset[int(np.flatnonzero(reasons == reason)[0])]
+        told = f"for instance row {example['row_id']}, {example['smiles']!r}"
+        print(f"  {count}: {reason} ({told})", file=sys.stderr)
+    if len(counts) > REASONS_SHOWN:
+        others = len(refused) - sum(count for _, count in counts.most_common(REASONS_SHOWN))
+        print(f"  {others}: {len(counts) - REASONS_SHOWN} other reasons", file=sys.stderr)
+
+
+# --- processor, configuration, collator -------------------------------------------------------------------------------
+
+
+def load_processor(method_name: str, options: PreTrainingOptions) -> Any:
+    """
+    Load the processor of `--processor` or `--model`, without either the method's default.
+
+    Raises:
+        ValueError: the method needs tokenizers and has no default.
     """
     # not AutoProcessor: a folder of settings alone, without config.json, does not tell it the method
-    method, source = METHODS[method_name], data.processor or data.model
-    if source is None and issubclass(method.processor, ProcessorMixin):
-        source = f"tokenizers/{method_name}"
-        if not os.path.isdir(source):
-            raise ValueError(
-                f"{method_name} needs its tokenizers, and there is no folder {source} in {os.getcwd()}: run this where "
-                "the repository is, or name a folder with --processor"
-            )
-    return method.processor.from_pretrained(source) if source else method.processor()
+    processor_class = METHODS[method_name].processor
+    source = options.processor or options.model or pretraining_of(method_name).default_processor
+    if source:
+        return processor_class.from_pretrained(resolve_checkpoint(source))
+    if issubclass(processor_class, ProcessorMixin):
+        raise ValueError(f"{method_name} needs tokenizers: name a folder or Hub id that has them with --processor")
+    return processor_class()
 
 
-def last_checkpoint(data: PreTrainingDataArguments, training: TrainingArguments) -> str | None:
-    """The checkpoint in `output_dir` from which a run goes on; None: it starts anew."""
-    if data.restart or not os.path.isdir(training.output_dir):
+def last_checkpoint(options: PreTrainingOptions, training: TrainingArguments) -> str | None:
+    """The checkpoint in `output_dir` from which a run resumes; None: it starts anew."""
+    if options.restart or not os.path.isdir(training.output_dir):
         return None
     return get_last_checkpoint(training.output_dir)
 
 
-def make_config(method: Method, processor, path: str | None):
+def make_config(method_name: str, processor: Any, path: str | None) -> PreTrainedConfig:
     """
-    The configuration in a JSON file (the paper's size without one), with the vocabularies of the processor.
+    The configuration in a JSON file (the paper's size without one), made to fit the processor.
 
     Raises:
-        ValueError: see [`~hf_molrep.configuration.check_fields`].
+        ValueError: no JSON object, a field that the configuration does not have or a value that it does not take.
     """
-    fields = json.loads(Path(path).read_text()) if path else {}
-    check_fields(method.config, fields)
-    for view in getattr(method.config, "sub_configs", {}):
-        tokenizer = processor.iupac_tokenizer if view == "iupac_config" else processor.tokenizer
-        fields[view] = {**fields.get(view, {}), "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    # what the processor knows and the model must match, for instance the number of labels of pre-training
-    fields |= processor.config_fields()
-    return method.config(**fields)
+    config_class = METHODS[method_name].config
+    given = _json_object(Path(path).read_text(encoding="utf-8"), path) if path else {}
+    check_fields(config_class, given)
+    try:
+        return pretraining_of(method_name).make_config(config_class, given, processor)
+    except StrictDataclassError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
-def collator_fields(method: Method, config) -> dict:
-    """What a data collator has to know of the configuration: the fields that both have (the objective, masks ...)."""
-    return {
-        name: getattr(config, name)
-        for name in signature(method.tasks["pre-training"].collator).parameters
-        if hasattr(config, name)
-    }
-
-
-def main(
-    method_name: str,
-    argv: list[str] | None = None,
-    arguments: type[PreTrainingDataArguments] = PreTrainingDataArguments,
-    make_processor: Callable | None = None,
-    program: str | None = None,
-) -> dict:
+def make_collators(
+    method_name: str, processor: Any, config: PreTrainedConfig, options: PreTrainingOptions, seed: int
+) -> tuple[Any, Any]:
     """
-    Pre-train a method; returns the last evaluation's metrics. `output_dir` gets checkpoints (from which a run that was
-    stopped goes on by itself), the final model with its processor, and `run.json` with what is needed to repeat it.
+    Make the data collators of training, with the options of `--collator`, and of evaluation.
 
-    Args:
-        arguments: the options, where there are more of them.
-        make_processor: makes the processor out of the values of `arguments` and `TrainingArguments`, in every process;
-            None: [`load_processor`].
-        program: how this is called on a command line; None: `hf-molrep pretrain METHOD`.
     Raises:
-        ValueError: options that do not fit the method, the data or each other; see also [`load_processor`],
-            [`~hf_molrep.inference.checkpoints.check_processor`] and [`prepare`].
+        ValueError: `--collator` is no JSON object, has an option that the collator does not have or a wrong value.
     """
-    if method_name not in METHODS:
-        raise ValueError(f"{method_name!r} is none of the methods here: {', '.join(METHODS)}")
-    argv = sys.argv[1:] if argv is None else argv
-    program = program or f"hf-molrep pretrain {method_name}"
-    parser = HfArgumentParser((arguments, TrainingArguments), prog=program)
+    collator_class, collator_options = (
+        METHODS[method_name].tasks["pre-training"].collator,
+        pretraining_of(method_name).collator_options,
+    )
+    given = _json_object(options.collator, "--collator") if options.collator else {}
+    known = {each.name for each in fields(collator_class)} - {"processor", "seed", "epoch"}
+    if unknown := sorted(set(given) - known):
+        has = ", ".join(sorted(known))
+        raise ValueError(f"--collator: {collator_class.__name__} has no option {', '.join(unknown)}; it has {has}")
+    return (
+        collator_class(processor, seed=seed, **collator_options(config, options, True) | given),
+        collator_class(processor, **collator_options(config, options, False)),
+    )
+
+
+def _json_object(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is no JSON object: {text[:80]}")
+    return value
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+class _OptionParser(HfArgumentParser):
+    """Raises ValueError instead of printing the usage of all 150 options before what is wrong with one."""
+
+    def error(self, message: str) -> None:
+        raise ValueError(message)
+
+
+def parse_options(method_name: str, argv: Sequence[str], program: str) -> tuple[PreTrainingOptions, TrainingArguments]:
+    """
+    The options of a command line.
+
+    Raises:
+        ValueError: an option that the method does not have, or a value that it does not take.
+    """
+    dataclasses = (pretraining_of(method_name).options, TrainingArguments)
+    description = " ".join(cleandoc(DESCRIPTION.format(method=method_name)).split())
+    parser = _OptionParser(dataclasses, prog=program, description=description)
     parser.set_defaults(
         remove_unused_columns=False,
         per_device_eval_batch_size=128,
         dataloader_drop_last=True,
         ddp_find_unused_parameters=False,
     )
-    on_cpu = "--use_cpu" in argv or not torch.cuda.is_available()
-    added = ["--use_cpu"] if on_cpu and "--use_cpu" not in argv else []
-    if not any(flag.startswith(("--bf16", "--fp16")) for flag in argv):
+    flags = {argument.replace("-", "_") for argument in argv if argument.startswith("--")}
+    on_cpu = "__use_cpu" in flags or not torch.cuda.is_available()
+    added = ["--use_cpu"] if on_cpu and "__use_cpu" not in flags else []
+    if not any(flag.startswith(("__bf16", "__fp16")) for flag in flags):
         added += ["--bf16", str(bf16_is_fast("cpu" if on_cpu else "cuda"))]
-    data, training = parser.parse_args_into_dataclasses([*argv, *added])
+    options, training, unknown = parser.parse_args_into_dataclasses(
+        [*argv, *added], return_remaining_strings=True, look_for_args_file=False
+    )
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        near = get_close_matches(name, [f"--{each.name}" for dataclass in dataclasses for each in fields(dataclass)])
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        what = "option" if name.startswith("-") else "argument"
+        raise ValueError(f"{method_name} has no {what} {name}{hint}")
+    return options, training
+
+
+def main(method_name: str, argv: Sequence[str]) -> dict[str, float]:
+    """
+    Pre-train a method.
+
+    `output_dir` gets checkpoints (from which a run that was stopped resumes by itself), the final model with its
+    processor, and `run.json` with what is needed to repeat it.
+
+    Args:
+        argv: the options of the command line behind `hf-molrep pretrain METHOD`.
+
+    Returns:
+        the metrics of the last evaluation; none without `--validation_data`.
+    Raises:
+        ValueError: options that do not fit the method, the data or each other.
+    """
+    if method_name not in METHODS:
+        raise ValueError(f"{method_name!r} is none of the methods here: {', '.join(METHODS)}")
+    model_class, hooks = METHODS[method_name].tasks["pre-training"].model, pretraining_of(method_name)
+    program = f"hf-molrep pretrain {method_name}"
+    options, training = parse_options(method_name, argv, program)
     training.label_names = []
     set_seed(training.seed)
 
-    method = METHODS[method_name]
-    task = method.tasks["pre-training"]
-    processor = make_processor(data, training) if make_processor else load_processor(method_name, data)
-    if data.model:
-        check_processor(processor, method.config.from_pretrained(data.model))
-    makes_labels = hasattr(processor, "context_labels")
-    if makes_labels:  # once, with the features
-        processor.context_labels = True
-    with training.main_process_first(desc="features"):
-        train_set = prepare(data.train_data, processor, data, "training data")
-        validation_set = None
-        if data.validation_data:
-            validation_set = prepare(data.validation_data, processor, data, "validation data")
-    if makes_labels:  # a checkpoint embeds, which needs none
-        processor.context_labels = False
-    if data.model:
-        model = task.model.from_pretrained(data.model)
+    # what can be wrong with the options shows here, before features are computed, which may take hours
+    checkpoint = last_checkpoint(options, training)
+    source = resolve_checkpoint(options.model) if options.model else None
+    config = AutoConfig.from_pretrained(source) if source else None
+    if config is not None and config.model_type != method_name:
+        raise ValueError(f"--model: {options.model} is a checkpoint of {config.model_type}, not of {method_name}")
+    processor = hooks.prepare_processor(load_processor(method_name, options), options, training, checkpoint)
+    if config is not None:
+        check_processor(processor, config)
     else:
-        model = task.model(make_config(method, processor, data.config))
-
-    on_cpu = training.device.type == "cpu"
-    if hasattr(model.config, "encoder_chunk_size"):
-        chunk_size = data.encoder_chunk_size
-        model.config.encoder_chunk_size = chunk_size if chunk_size is not None else 32 * on_cpu
-    elif data.encoder_chunk_size is not None:
-        raise ValueError(f"{method_name} has no encoder_chunk_size")
-    if type(model)._supports_sdpa:
-        model.set_attn_implementation(data.attention or ("eager" if on_cpu else "sdpa"))
-    elif data.attention is not None:
+        config = make_config(method_name, processor, options.config)
+    if options.attention is not None and not model_class._supports_sdpa:
         raise ValueError(f"{method_name} has no choice of attention")
-    collator_options = collator_fields(method, model.config) | (json.loads(data.collator) if data.collator else {})
-    if data.smiles_augmentation:
-        collator_options["smiles_augmentation"] = data.smiles_augmentation
-    # retrieval is between the two languages of a molecule
-    retrieves = validation_set is not None and any("iupac_name" in names for names in processor.inputs)
-    training.prediction_loss_only = not retrieves
+    collator, eval_collator = make_collators(method_name, processor, config, options, training.seed)
+
+    with training.main_process_first(desc="features"):
+        train_set = prepare(options.train_data, processor, options, "training data", hooks)
+        validation_set = None
+        if options.validation_data:
+            validation_set = prepare(options.validation_data, processor, options, "validation data", hooks)
+    if len(train_set) < (batch := training.train_batch_size * training.world_size):  # incomplete batches are left out
+        raise ValueError(f"{len(train_set)} molecules to train on do not fill one batch of {batch}")
+
+    model = model_class.from_pretrained(source) if source else model_class(config)
+    on_cpu = training.device.type == "cpu"
+    hooks.prepare_model(model, options, on_cpu)
+    if type(model)._supports_sdpa:
+        model.set_attn_implementation(options.attention or ("eager" if on_cpu else "sdpa"))
+    compute_metrics = hooks.compute_metrics if validation_set is not None else None
+    training.prediction_loss_only = compute_metrics is None
 
     trainer = MoleculeTrainer(
         model=model,
         args=training,
         train_dataset=train_set,
         eval_dataset=validation_set,
-        data_collator=task.collator(processor, seed=training.seed, **collator_options),
-        eval_data_collator=task.collator(processor, **collator_fields(method, model.config)),
+        data_collator=collator,
+        eval_data_collator=eval_collator,
         processing_class=processor,
-        compute_metrics=retrieval_compute_metrics(("smiles", "iupac")) if retrieves else None,
+        compute_metrics=compute_metrics,
     )
-    if len(train_set) < (batch := training.train_batch_size * training.world_size):  # incomplete batches are left out
-        raise ValueError(f"{len(train_set)} molecules to train on do not fill one batch of {batch}")
-    checkpoint = last_checkpoint(data, training)
     started = time.time()
     trainer.train(resume_from_checkpoint=checkpoint)
     metrics = trainer.evaluate() if validation_set is not None else {}

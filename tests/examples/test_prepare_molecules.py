@@ -1,4 +1,4 @@
-"""`examples/prepare_molecules.py`: what is left out, and which part a molecule belongs to."""
+"""`examples/recipes/prepare_molecules.py`: what is left out, and which part a molecule belongs to."""
 
 import json
 import runpy
@@ -9,7 +9,7 @@ import pytest
 
 from hf_molrep.chem.smiles import inchikey_block
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "prepare_molecules.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "recipes" / "prepare_molecules.py"
 CHAINS = ["C" * length + "O" for length in range(1, 60)]
 
 

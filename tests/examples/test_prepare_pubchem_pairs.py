@@ -25,7 +25,9 @@ COMPOUNDS = {  # CID: SMILES, name; these are PubChem's
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("prepare_pubchem_pairs", ROOT / "examples/prepare_pubchem_pairs.py")
+    spec = importlib.util.spec_from_file_location(
+        "prepare_pubchem_pairs", ROOT / "examples/recipes/prepare_pubchem_pairs.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -79,7 +81,7 @@ def test_joins_by_cid_and_counts_what_is_left_out(script, files, tmp_path):
 def test_the_processes_give_the_same_rows(script, files, tmp_path):
     script.main(arguments(files, tmp_path / "one", "--shard-pairs", "2"))
     command = [*arguments(files, tmp_path / "two", "--shard-pairs", "2"), "--workers", "2"]
-    subprocess.run([sys.executable, ROOT / "examples/prepare_pubchem_pairs.py", *command], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, ROOT / "examples/recipes/prepare_pubchem_pairs.py", *command], check=True, cwd=ROOT)
     assert rows(tmp_path / "one") == rows(tmp_path / "two")
 
 

@@ -123,8 +123,8 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
         """
         if self.atom_vocabulary is None or self.bond_vocabulary is None:
             raise ValueError(
-                "this extractor has no vocabularies of contexts: learn(smiles) makes them, as in "
-                "examples/pretrain_grover.py; a model that has been pre-trained needs those that it was trained with"
+                "this extractor has no vocabularies of contexts: learn(smiles) makes them, as `hf-molrep pretrain "
+                "grover` does; a model that has been pre-trained needs those that it was trained with"
             )
         atom_number = {context: number for number, context in enumerate(self.atom_vocabulary)}
         bond_number = {context: number for number, context in enumerate(self.bond_vocabulary)}

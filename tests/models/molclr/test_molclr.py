@@ -11,7 +11,6 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors import safe_open
 
 from hf_molrep.losses import context_prediction, nt_xent
-from hf_molrep.models.auto import METHODS
 from hf_molrep.models.molclr import (
     MolCLRConfig,
     MolCLRDataCollator,
@@ -21,7 +20,7 @@ from hf_molrep.models.molclr import (
     MolCLRModel,
 )
 from hf_molrep.models.molclr.conversion_molclr import convert_model, read_state
-from hf_molrep.training.pretraining import collator_fields
+from hf_molrep.models.molclr.pretraining_molclr import objective_options
 from tests.models.common import MethodLaws, draw_weights
 from tests.models.laws.hooks import GOLDENS
 from tests.models.molclr.tiny import original_shapes, original_weights, tiny_config
@@ -185,7 +184,7 @@ class TestMolCLRAttributeMasking(TestMolCLR):
         return super().config(dropout, **{**self.objective, **options})
 
     def collator(self, seed: int = 0):
-        return MolCLRDataCollator(self.processor(), seed=seed, **collator_fields(METHODS["molclr"], self.config()))
+        return MolCLRDataCollator(self.processor(), seed=seed, **objective_options(self.config(), None, True))
 
 
 class TestMolCLRContextPrediction(TestMolCLRAttributeMasking):
@@ -573,12 +572,14 @@ def test_batches_are_not_grouped_by_size(tmp_path):
     """Batch norm would take the size of the molecules out of every batch of one size."""
     import pandas as pd
 
-    from hf_molrep.training.pretraining import PreTrainingDataArguments, prepare
+    from hf_molrep.models.pretraining import PreTraining, PreTrainingOptions
+    from hf_molrep.training.pretraining import prepare
 
     pd.DataFrame({"smiles": ["CCO", "C1CC", "C" * 9, "CC"]}).to_parquet(tmp_path / "m.parquet")
-    table = prepare(str(tmp_path / "m.parquet"), MolCLRFeatureExtractor(), PreTrainingDataArguments(""), "data")
+    file, processor = str(tmp_path / "m.parquet"), MolCLRFeatureExtractor()
+    table = prepare(file, processor, PreTrainingOptions(file), "data", PreTraining())
     assert "length" not in table.column_names
     assert table["row_id"][:] == [0, 2, 3]
-    grouped = PreTrainingDataArguments("", group_by="smiles")
+    grouped = PreTrainingOptions(file, group_by="smiles")
     with pytest.raises(ValueError, match="not padded"):
-        prepare(str(tmp_path / "m.parquet"), MolCLRFeatureExtractor(), grouped, "data")
+        prepare(file, processor, grouped, "data", PreTraining())

@@ -1,7 +1,7 @@
 """
 SMILES-IUPAC pairs for MM-Deacon: clean, leave out benchmark molecules, split by molecule, write Parquet.
 
-    python examples/prepare_iupac_pairs.py ../shared/data/iupac/smiles_iupac_pairs.parquet \
+    python examples/recipes/prepare_iupac_pairs.py ../shared/data/iupac/smiles_iupac_pairs.parquet \
         --exclude ../shared/data/moleculenet/benchmark_blocks.parquet --out iupac_pairs
 
 Writes `train.parquet`, `validation.parquet`, `test.parquet` (columns smiles, iupac_name, source, opsin_check,
@@ -21,7 +21,7 @@ from hf_molrep.chem.smiles import MoleculeError, canonical_smiles_batch, molecul
 from hf_molrep.data.splits import block_fraction
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path, help="Parquet with smiles, iupac_name, source, opsin_check, primary")
     parser.add_argument("--exclude", type=Path, help="Parquet with inchikey_block: molecules to leave out")
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("iupac_pairs"))
     parser.add_argument("--test-fraction", type=float, default=0.06)
     parser.add_argument("--validation-fraction", type=float, default=0.02)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     pairs = pd.read_parquet(arguments.pairs)
     counts = {"rows": len(pairs)}

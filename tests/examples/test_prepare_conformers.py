@@ -1,8 +1,7 @@
-"""`examples/prepare_conformers.py` and `pretrain_uni_mol.py`: from files to a checkpoint."""
+"""`examples/recipes/prepare_conformers.py`, and pre-training on the coordinates of a file."""
 
 import json
 import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,9 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from hf_molrep.chem.smiles import inchikey_block, parse
+from hf_molrep.cli import main
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+RECIPES = Path(__file__).resolve().parents[2] / "examples" / "recipes"
 CHAINS = ["C" * length + "O" for length in range(3, 23)]
 CHLORIDES = ["C" * length + "Cl" for length in range(1, 9)]
 
@@ -41,7 +41,7 @@ def smiles_only(path: Path, smiles: list[str]) -> Path:
 
 
 def prepare(folder: Path, *arguments) -> dict[str, pd.DataFrame]:
-    runpy.run_path(str(EXAMPLES / "prepare_conformers.py"))["main"]([*map(str, arguments), "--out", str(folder)])
+    runpy.run_path(str(RECIPES / "prepare_conformers.py"))["main"]([*map(str, arguments), "--out", str(folder)])
     return {name: pd.read_parquet(folder / f"{name}.parquet") for name in ("train", "validation")}
 
 
@@ -72,7 +72,7 @@ def test_parts(tmp_path, monkeypatch, capsys):
     assert "atomic_numbers" in capsys.readouterr().err
 
 
-def test_it_trains_on_the_coordinates_of_the_file(repository, tmp_path, monkeypatch, capfd):
+def test_it_trains_on_the_coordinates_of_the_file(tmp_path, monkeypatch, capfd):
     data, size, output = tmp_path / "data", tmp_path / "size.json", tmp_path / "out"
     data.mkdir()
     file = geometries(data / "given.parquet", CHAINS)
@@ -83,10 +83,8 @@ def test_it_trains_on_the_coordinates_of_the_file(repository, tmp_path, monkeypa
     arguments = ["--train_data", data, "--validation_data", data, "--config", size, "--output_dir", output]
     arguments += ["--max_steps", 3, "--per_device_train_batch_size", 4, "--logging_steps", 1, "--report_to", "none"]
     arguments += ["--bf16", "False", "--use_cpu"]
-    monkeypatch.setattr(sys, "argv", ["pretrain_uni_mol.py", *map(str, arguments)])
     monkeypatch.setattr("hf_molrep.chem.conformers.ConformerGenerator.__call__", None)  # nothing may be computed
-    monkeypatch.chdir(repository)
-    runpy.run_path(str(repository / "examples" / "pretrain_uni_mol.py"), run_name="__main__")
+    assert main(["pretrain", "uni_mol", *map(str, arguments)]) == 0
     told = capfd.readouterr().err
     assert "1 of 20 rows refused" in told
     assert "CCCCCCCO" in told

@@ -3,14 +3,14 @@ SMILES-IUPAC pairs for MM-Deacon from all of PubChem, as the paper had them (it 
 
     wget https://ftp.ncbi.nlm.nih.gov/pubchem/Compound/Extras/CID-SMILES.gz
     wget https://ftp.ncbi.nlm.nih.gov/pubchem/Compound/Extras/CID-IUPAC.gz
-    python examples/prepare_pubchem_pairs.py CID-SMILES.gz CID-IUPAC.gz --out pubchem_pairs --share 0.085 --workers 8 \
-        --exclude iupac_pairs/validation.parquet iupac_pairs/test.parquet benchmark_blocks.parquet
+    python examples/recipes/prepare_pubchem_pairs.py CID-SMILES.gz CID-IUPAC.gz --out pubchem_pairs --share 0.085 \
+        --workers 8 --exclude iupac_pairs/validation.parquet iupac_pairs/test.parquet benchmark_blocks.parquet
 
 Both files have one line `CID<tab>text` per compound in ascending order of CID, so they are read side by side and
 memory stays constant. Writes `pairs-00000.parquet`, ... (columns smiles, iupac_name, cid, inchikey_block, formula) into
-a folder that `pretrain_mm_deacon.py --train_data` takes, and `progress.json` with the counts of what was left out and
-why. A run that was stopped continues behind its last complete shard and gives the same files. Every CID is one pair:
-the few that become equal by standardising are not looked for.
+a folder that `hf-molrep pretrain mm_deacon` takes as `--train_data`, and `progress.json` with the counts of what was
+left out and why. A run that was stopped continues behind its last complete shard and gives the same files. Every CID
+is one pair: the few that become equal by standardising are not looked for.
 """
 
 import argparse

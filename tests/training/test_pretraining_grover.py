@@ -1,9 +1,6 @@
-"""The example makes vocabularies, trains, and leaves a checkpoint that embeds without making labels."""
+"""`hf-molrep pretrain grover` learns vocabularies, trains, and leaves a checkpoint that embeds without labels."""
 
 import json
-import runpy
-import shlex
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +10,9 @@ import torch
 from transformers import AutoModelForPreTraining, AutoProcessor
 
 from hf_molrep import GroverFeatureExtractor
-from hf_molrep.cli import main
+from hf_molrep.cli import main as command
+from hf_molrep.models.grover.pretraining_grover import GroverPreTrainingOptions, with_labels, with_vocabularies
+from hf_molrep.training.pretraining import main
 from tests.models.grover.tiny import MOLECULES, save_tiny_checkpoint, tiny_processor
 
 
@@ -27,14 +26,12 @@ def files(tmp_path):
 
 
 @pytest.fixture
-def pretrain(repository, tmp_path, files, monkeypatch):
+def pretrain(tmp_path, files):
     """Three steps of a tiny model with so many molecules in a batch; the folder of the checkpoint."""
     arguments = [*files, "--max_steps", 3, "--logging_steps", 1, "--bf16", "False", "--use_cpu", "--report_to", "none"]
 
     def run(batch_size: int, *more) -> Path:
-        given = [*arguments, "--per_device_train_batch_size", batch_size, *more]
-        monkeypatch.setattr(sys, "argv", ["pretrain_grover.py", *map(str, given)])
-        runpy.run_path(str(repository / "examples" / "pretrain_grover.py"), run_name="__main__")
+        main("grover", list(map(str, [*arguments, "--per_device_train_batch_size", batch_size, *more])))
         return tmp_path / "out"
 
     return run
@@ -54,9 +51,6 @@ def test_it_runs(pretrain, capfd):
         entry for entry in json.loads((output / "trainer_state.json").read_text())["log_history"] if "loss" in entry
     ]
     assert {"loss_atom_context_from_bond", "loss_motif_disagreement"} <= logged[0].keys()
-    command = json.loads((output / "run.json").read_text())["command"]
-    assert shlex.split(command) == ["python", "examples/pretrain_grover.py", *sys.argv[1:]]
-    assert command.endswith("--min_frequency=2")
 
 
 def test_vocabularies_are_of_the_data_unless_the_run_goes_on(pretrain, tmp_path):
@@ -70,9 +64,8 @@ def test_vocabularies_are_of_the_data_unless_the_run_goes_on(pretrain, tmp_path)
     assert any("Cl" in context for context in anew.atom_vocabulary)
 
 
-def test_one_process_learns(repository, tmp_path, files):
-    example = runpy.run_path(str(repository / "examples" / "pretrain_grover.py"))
-    data = example["Arguments"](train_data=str(files[1]))
+def test_one_process_learns(tmp_path, files):
+    options = GroverPreTrainingOptions(train_data=str(files[1]))
     first, second = (
         SimpleNamespace(
             output_dir=str(tmp_path / "out"),
@@ -83,11 +76,18 @@ def test_one_process_learns(repository, tmp_path, files):
         for should_save in (True, False)
     )
     with pytest.raises(OSError, match="processor"):  # what it waits for is not there
-        example["make_processor"](data, second)
-    learned = example["make_processor"](data, first)
+        with_vocabularies(GroverFeatureExtractor(), options, second, None)
+    learned = with_vocabularies(GroverFeatureExtractor(), options, first, None)
     saved = (tmp_path / "out" / "processor" / "preprocessor_config.json").stat().st_mtime_ns
-    assert example["make_processor"](data, second).atom_vocabulary == learned.atom_vocabulary
+    assert with_vocabularies(GroverFeatureExtractor(), options, second, None).atom_vocabulary == learned.atom_vocabulary
     assert (tmp_path / "out" / "processor" / "preprocessor_config.json").stat().st_mtime_ns == saved
+
+
+def test_labels_are_computed_beside_the_processor_that_is_saved():
+    extractor = tiny_processor()
+    (labelled,) = with_labels(extractor).featurize(["CCO"])
+    assert {"atom_context", "bond_context", "motifs"} <= labelled.keys()
+    assert not extractor.context_labels
 
 
 def test_going_on_from_a_checkpoint(pretrain, tmp_path):
@@ -105,19 +105,10 @@ def test_going_on_from_a_checkpoint(pretrain, tmp_path):
         pretrain(4, "--model", other, "--restart")
 
 
-def test_fewer_molecules_than_a_batch(pretrain):
-    with pytest.raises(ValueError, match="8 molecules to train on do not fill one batch of 9"):
-        pretrain(9)
-
-
-def test_the_command_names_the_example(files, tmp_path, capsys):
-    assert main(["pretrain", "grover", *map(str, files)]) == 2
-    assert "examples/pretrain_grover.py" in capsys.readouterr().err
-
-
 def test_the_command_with_a_processor(files, tmp_path):
-    """Without the example: labels are made once, and the checkpoint makes none."""
+    """Its vocabularies are used, none are learned; the checkpoint computes no labels."""
     tiny_processor().save_pretrained(tmp_path / "extractor")
     options = ["--processor", tmp_path / "extractor", "--max_steps", 1, "--per_device_train_batch_size", 4]
-    assert main(["pretrain", "grover", *map(str, [*files, *options, "--use_cpu", "--report_to", "none"])]) == 0
+    assert command(["pretrain", "grover", *map(str, [*files, *options, "--use_cpu", "--report_to", "none"])]) == 0
     assert not AutoProcessor.from_pretrained(tmp_path / "out").context_labels
+    assert not (tmp_path / "out" / "processor").exists()

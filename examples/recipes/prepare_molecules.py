@@ -1,7 +1,7 @@
 """
 Molecules for pre-training a graph method: clean, leave out benchmark molecules, hold some out, write Parquet.
 
-    python examples/prepare_molecules.py ../shared/data/pretrain/zinc250k.parquet \
+    python examples/recipes/prepare_molecules.py ../shared/data/pretrain/zinc250k.parquet \
         ../shared/data/pretrain/chembl_validation.parquet \
         --exclude ../shared/data/moleculenet/benchmark_blocks.parquet --out molecules
 

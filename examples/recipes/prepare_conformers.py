@@ -2,7 +2,7 @@
 Conformers for pre-training a 3D method: those of a file, or computed from SMILES; benchmark molecules left out.
 
     python -m benchmarks.qm9 --write-pretraining qm9_pretraining
-    python examples/prepare_conformers.py --geometries qm9_pretraining/molecules.parquet \
+    python examples/recipes/prepare_conformers.py --geometries qm9_pretraining/molecules.parquet \
         --smiles ../shared/data/pretrain/zinc250k.parquet --molecules 12000 \
         --exclude ../shared/data/moleculenet/benchmark_blocks.parquet qm9_pretraining/held_out.parquet --out conformers
 

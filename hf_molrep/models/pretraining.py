@@ -1,0 +1,115 @@
+"""What `hf-molrep pretrain` asks of a method: its options, and the few steps at which methods differ."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from transformers import PreTrainedConfig, PreTrainedModel, TrainingArguments
+
+
+@dataclass
+class PreTrainingOptions:
+    """Options of every method. A method's own are in a dataclass that extends this one."""
+
+    train_data: str = field(metadata={"help": "Parquet or CSV file, folder of such, or dataset on the Hub"})
+    validation_data: str | None = field(default=None, metadata={"help": "the same, for evaluation while training"})
+    config: str | None = field(
+        default=None, metadata={"help": "JSON file with fields of the configuration; default: the paper's size"}
+    )
+    model: str | None = field(
+        default=None,
+        metadata={"help": "checkpoint to continue from, instead of random weights: folder, Hub id or name"},
+    )
+    processor: str | None = field(
+        default=None,
+        metadata={"help": "folder, Hub id or shipped name; default: that of --model, else the method's default"},
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "tokens of a sequence that are used in training; longer ones are shortened"}
+    )
+    group_by: str | None = field(
+        default=None, metadata={"help": "column; rows that share its value come into one batch (hard negatives)"}
+    )
+    attention: str | None = field(
+        default=None,
+        metadata={
+            "help": "attn_implementation; default: sdpa on a GPU, eager on CPU, where the backward pass of torch's "
+            "fused kernel took four tenths of a step"
+        },
+    )
+    collator: str | None = field(
+        default=None, metadata={"help": "JSON object with options of the method's data collator, see its docstring"}
+    )
+    preprocessing_workers: int = field(default=1, metadata={"help": "processes that compute features"})
+    restart: bool = field(default=False, metadata={"help": "ignore checkpoints in output_dir instead of resuming"})
+
+
+def same_processor(
+    processor: Any, options: PreTrainingOptions, training: TrainingArguments, checkpoint: str | None
+) -> Any:
+    """Default of [`PreTraining.prepare_processor`]: the processor as it was loaded."""
+    return processor
+
+
+def same_features(processor: Any) -> Any:
+    """Default of [`PreTraining.feature_processor`]: features as the processor computes them everywhere."""
+    return processor
+
+
+def matching_config(config_class: type[PreTrainedConfig], fields: dict[str, Any], processor: Any) -> PreTrainedConfig:
+    """Default of [`PreTraining.make_config`]: the fields, and those that must match the processor."""
+    return config_class(**fields | processor.config_fields())
+
+
+def same_model(model: PreTrainedModel, options: PreTrainingOptions, on_cpu: bool) -> None:
+    """Default of [`PreTraining.prepare_model`]: nothing is set."""
+
+
+def no_collator_options(config: PreTrainedConfig, options: PreTrainingOptions, training: bool) -> dict[str, Any]:
+    """Default of [`PreTraining.collator_options`]: the collator's own defaults."""
+    return {}
+
+
+@dataclass(frozen=True)
+class PreTraining:
+    """
+    The needs of a method in pre-training. A method for which a default does not do has
+    `hf_molrep/models/<m>/pretraining_<m>.py` with `PRETRAINING = PreTraining(...)`; see [`pretraining_of`].
+
+    Attributes:
+        options: [`PreTrainingOptions`], or a dataclass that extends it.
+        default_processor: name of the shipped checkpoint whose processor is used without `--processor` and `--model`.
+            None: the processor class with its default settings.
+        columns: columns that the data must have.
+        prepare_processor: `(processor, options, training, checkpoint)` to the processor that is saved with the model.
+            Called in every process before features are computed; `checkpoint` is the one from which the run resumes.
+        feature_processor: `(processor)` to the one that computes the features of pre-training, where these are more
+            than what a saved processor computes.
+        make_config: `(config_class, fields, processor)` to the configuration of a model with random weights; `fields`
+            are those of `--config`.
+        prepare_model: `(model, options, on_cpu)`; sets what depends on the options or the device.
+        collator_options: `(config, options, training)` to keyword arguments of the method's data collator; `training`
+            is False for the collator of evaluation.
+        compute_metrics: of `Trainer`, beside the loss. None: evaluation computes the loss alone.
+    """
+
+    options: type[PreTrainingOptions] = PreTrainingOptions
+    default_processor: str | None = None
+    columns: tuple[str, ...] = ("smiles",)
+    prepare_processor: Callable[[Any, Any, TrainingArguments, str | None], Any] = same_processor
+    feature_processor: Callable[[Any], Any] = same_features
+    make_config: Callable[[type[PreTrainedConfig], dict[str, Any], Any], PreTrainedConfig] = matching_config
+    prepare_model: Callable[[PreTrainedModel, Any, bool], None] = same_model
+    collator_options: Callable[[PreTrainedConfig, Any, bool], dict[str, Any]] = no_collator_options
+    compute_metrics: Callable[[Any], dict[str, float]] | None = None
+
+
+def pretraining_of(method: str) -> PreTraining:
+    """`PRETRAINING` of `hf_molrep/models/<method>/pretraining_<method>.py`; the defaults if there is no such file."""
+    name = f"{__package__}.{method}.pretraining_{method}"
+    return import_module(name).PRETRAINING if find_spec(name) else PreTraining()
+
+
+__all__ = ["PreTraining", "PreTrainingOptions", "pretraining_of"]
