@@ -3,8 +3,8 @@
 Every line is measured in fresh interpreters by the process's own CPU clock, and the median is compared with the bar.
 
 - ``import transformers`` alone loads next to nothing, not even torch: it loads its parts when a name is first used. So
-  does ``import hf_molrep``. What it adds to a statement that does load them is the difference between processes that
-  run ``import hf_molrep`` before, and processes that do not; or what it takes after the statement.
+  does ``import hf_molrep``. What it adds to a statement that does load them is, where it comes before, the difference
+  between processes with it and without it; where it comes after, its own time.
 - the help of a command is the whole process, with the start of Python.
 
 Exits with 1 above the bar.
@@ -26,11 +26,12 @@ STATEMENTS = (
 )
 OURS = "import hf_molrep"
 HELP = "import sys; from hf_molrep.cli import main\ntry: main({arguments})\nexcept SystemExit: pass"
-CLOCK = "import time\nwith open(1, 'w', closefd=False) as out: print(time.process_time(), file=out)"
+CLOCK = "import time\nprint(time.process_time() - globals().get('start', 0.0))"
+AFTER = "{statement}\nimport time\nstart = time.process_time()\nimport hf_molrep"
 
 
 def cpu_seconds(program: str) -> float:
-    """CPU seconds of one fresh process that runs `program`, from its start."""
+    """CPU seconds of one fresh process that runs `program`, from its start, or from the `start` that it sets."""
     output = subprocess.run(
         [sys.executable, "-c", f"{program}\n{CLOCK}"], check=True, stdout=subprocess.PIPE, text=True
     ).stdout
@@ -53,8 +54,10 @@ def main() -> int:
         cpu_seconds(f"{OURS}\n{statement}")
     judged = []
     for statement in STATEMENTS:
-        alone, before, after = interleaved([statement, f"{OURS}\n{statement}", f"{statement}\n{OURS}"], args.repeats)
-        judged += [before - alone, after - alone]
+        alone, before, after = interleaved(
+            [statement, f"{OURS}\n{statement}", AFTER.format(statement=statement)], args.repeats
+        )
+        judged += [before - alone, after]
         print(
             f"{statement:60} {alone:6.3f} CPU-s; import hf_molrep adds {judged[-2]:6.3f} before it, "
             f"{judged[-1]:6.3f} after it",
