@@ -254,10 +254,8 @@ def make_collators(
     Raises:
         ValueError: `--collator` is no JSON object, has an option that the collator does not have or a wrong value.
     """
-    collator_class, collator_options = (
-        METHODS[method_name].tasks["pre-training"].collator,
-        pretraining_of(method_name).collator_options,
-    )
+    collator_class = METHODS[method_name].tasks["pre-training"].collator
+    collator_options = pretraining_of(method_name).collator_options
     given = _json_object(options.collator, "--collator") if options.collator else {}
     known = {each.name for each in fields(collator_class)} - {"processor", "seed", "epoch"}
     if unknown := sorted(set(given) - known):

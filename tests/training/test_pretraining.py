@@ -175,7 +175,7 @@ def prepared(smiles: list[str], processor=None):
 def test_refused_rows_leave_nothing_behind(workplace, capsys):
     smiles = ["C1CC", "CCO", "", "CC*", "c1ccccc1", "C1CCC"]
     table = prepared(smiles)
-    expected = MolCLRFeatureExtractor().featurize(["CCO", "c1ccccc1"])
+    expected = MolCLRFeatureExtractor().featurize({"smiles": ["CCO", "c1ccccc1"]})
     assert table["row_id"][:] == [1, 4]
     assert table["smiles"][:] == ["CCO", "c1ccccc1"]
     for key in ("x", "edge_index", "edge_attr", "z"):
@@ -197,8 +197,8 @@ def test_more_refused_rows_than_fit_a_piece_of_the_table(workplace):
 
 def test_only_reasons_that_are_frequent_are_listed(workplace, capsys):
     class Picky(MolCLRFeatureExtractor):
-        def featurize(self, smiles, on_error="raise"):
-            found = super().featurize(smiles, on_error)
+        def featurize(self, columns, on_error="raise"):
+            found, smiles = super().featurize(columns, on_error), columns["smiles"]
             return [
                 MoleculeError(text, f"{len(text)} letters") if len(text) > 2 else feature
                 for text, feature in zip(smiles, found, strict=True)
