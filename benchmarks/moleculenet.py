@@ -168,25 +168,24 @@ def train(column: str, setting: dict, data: Data, split: dict, seed: int, checkp
     if column not in NEURAL:
         return fit_baseline(column, setting, features, data.labels, split, data.task.problem_type, seed, args.trees)
     from hf_molrep.training.finetuning import finetune
+    from hf_molrep.training.labelled_molecules import LabelledMolecules
+    from hf_molrep.training.settings import FinetuningSettings
 
     usable = {part: [row for row in rows if isinstance(features[row], dict)] for part, rows in split.items()}
     if len(usable["valid"]) + len(usable["test"]) < len(split["valid"]) + len(split["test"]):
         raise ValueError(f"{data.name}: the checkpoint cannot take some molecules of the validation or test part")
     result = finetune(
         checkpoint,
-        data.smiles,
-        data.labels,
-        data.task.labels,
-        data.task.problem_type,
-        split,
-        from_scratch=column == "random weights",
-        epochs=epochs(split, args),
-        batch_size=args.batch_size,
-        seed=seed,
-        metric=data.task.metric,
-        features=features,
-        bf16=False if args.float32 else None,
-        **setting,
+        LabelledMolecules(data.smiles, data.labels, data.task.labels, data.task.problem_type, split, features=features),
+        FinetuningSettings(
+            from_scratch=column == "random weights",
+            epochs=epochs(split, args),
+            batch_size=args.batch_size,
+            seed=seed,
+            metric=data.task.metric,
+            bf16=False if args.float32 else None,
+            **setting,
+        ),
     )
     return result.valid_predictions, result.test_predictions
 

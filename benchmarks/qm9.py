@@ -155,20 +155,19 @@ def errors(column: str, setting: dict, task: Task, source: str, seed: int, check
     features = task.features(column, source, checkpoint)
     if column in NEURAL:
         from hf_molrep.training.finetuning import finetune
+        from hf_molrep.training.labelled_molecules import LabelledMolecules
+        from hf_molrep.training.settings import FinetuningSettings
 
         result = finetune(
             checkpoint,
-            task.smiles,
-            task.labels,
-            TARGETS,
-            "regression",
-            task.split,
-            from_scratch=column == "random weights",
-            epochs=epochs(task.split, args),
-            batch_size=args.batch_size,
-            seed=seed,
-            features=features,
-            **setting,
+            LabelledMolecules(task.smiles, task.labels, TARGETS, "regression", task.split, features=features),
+            FinetuningSettings(
+                from_scratch=column == "random weights",
+                epochs=epochs(task.split, args),
+                batch_size=args.batch_size,
+                seed=seed,
+                **setting,
+            ),
         )
         valid, test = result.valid_predictions, result.test_predictions
     else:
