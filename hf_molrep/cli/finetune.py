@@ -137,14 +137,14 @@ def run(args: argparse.Namespace) -> int:
     from transformers import AutoProcessor
 
     from ..inference.checkpoints import resolve_checkpoint
-    from ..inference.engine import reads
     from ..training.finetuning import finetune
+    from ..training.rows import takes_coordinates
 
     checkpoint = resolve_checkpoint(args.model)
     if args.task == CONFORMERS:
         data = reference_conformers(table, split, cache=args.cache, processes=args.processes)
     else:
-        coordinates = reads(AutoProcessor.from_pretrained(checkpoint), "geometry")
+        coordinates = takes_coordinates(AutoProcessor.from_pretrained(checkpoint))
         data = labelled_molecules(table, split, args.units, coordinates)
     started = time.monotonic()
     result = finetune(

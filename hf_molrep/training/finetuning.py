@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
+    AutoConfig,
     EarlyStoppingCallback,
     PreTrainedModel,
     PrinterCallback,
@@ -119,6 +120,7 @@ def finetune(
         raise ValueError(f"{data.task} takes {data.settings_class.__name__}, not {type(settings).__name__}")
     if resume and output_dir is None:
         raise ValueError("resume needs the output_dir of the run that is to be continued")
+    _, collator = task_of(AutoConfig.from_pretrained(checkpoint), data.task)
     processor = load_processor(checkpoint, settings.processor_options)
     prepared = data.prepare(processor, settings)
 
@@ -139,7 +141,6 @@ def finetune(
         # on a CPU the backward pass of torch's fused kernel takes twice as long for molecules, which are short
         None if on_gpu else "eager",
     )
-    _, collator = task_of(model.config, data.task)
     train_options, evaluation_options = prepared.collator_options(settings)
     with contextlib.ExitStack() as stack:
         stack.enter_context(quiet())

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,10 +11,9 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..chem.smiles import MoleculeError
-from ..inference.engine import reads, reports_of
 from ..metrics import METRICS, macro_f1, property_metrics
 from .loading import config_for_labels, load_model_for_finetuning
-from .rows import FeatureRows, check_split, digest_of, features_of
+from .rows import FeatureRows, check_split, digest_of, features_of, reports_on, takes_coordinates
 from .settings import FinetuningSettings
 
 MULTICLASS = "single_label_classification"
@@ -112,7 +110,7 @@ class PreparedLabels:
         self.task_names = [str(name) for name in data.task_names]
         self.metric_names = SCORES[data.problem_type]
         self.geometry = {} if data.z is None and data.pos is None else {"z": data.z, "pos": data.pos}
-        if self.geometry and not reads(processor, "geometry"):
+        if self.geometry and not takes_coordinates(processor):
             raise ValueError(f"{type(processor).__name__} does not read coordinates")
         molecules = {"": data.features}  # of each molecule of a row: the prefix of its features, and those
         if data.features is None:
@@ -125,11 +123,8 @@ class PreparedLabels:
             for index, value in enumerate(features)
             if isinstance(value, MoleculeError)
         }
-        usable = [feature for features in molecules.values() for feature in features if isinstance(feature, dict)]
-        self.reports = {
-            name: dict(Counter(word for feature in usable for word in feature.get(name, "").split()))
-            for name in reports_of(processor)
-        }
+        usable = (feature for features in molecules.values() for feature in features if isinstance(feature, dict))
+        self.reports = reports_on(processor, usable)
         self.truncated = [
             index
             for index, row in enumerate(zip(*molecules.values(), strict=True))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.utils.data import Dataset
 
 from ..chem.smiles import MoleculeError
 from ..data.splits import PARTS
+from ..inference.engine import reads, reports_of
 
 
 def features_of(
@@ -24,6 +26,20 @@ def features_of(
     """
     shorten = {"truncation": True} if truncation else {}
     return processor.featurize(**columns, on_error="skip", **shorten)
+
+
+def takes_coordinates(processor: Any) -> bool:
+    """Whether a processor reads atomic numbers and coordinates."""
+    return reads(processor, "geometry")
+
+
+def reports_on(processor: Any, features: Iterable[dict]) -> dict[str, dict[str, int]]:
+    """What a processor reports of molecules beside their features (`conformer_status`, ...) -> word -> how many."""
+    features = list(features)
+    return {
+        name: dict(Counter(word for feature in features for word in feature.get(name, "").split()))
+        for name in reports_of(processor)
+    }
 
 
 class FeatureRows(Dataset):
