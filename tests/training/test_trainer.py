@@ -78,16 +78,16 @@ class Collator:
 def trained(folder) -> tuple[MoleculeSeq2SeqTrainer, Collator]:
     torch.manual_seed(0)
     config = T5Config(vocab_size=8, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
-    collator = Collator()
+    collator, model = Collator(), TinyT5(config)
+    model.generation_config.max_length = 12
     trainer = MoleculeSeq2SeqTrainer(
-        model=TinyT5(config),
+        model=model,
         args=Seq2SeqTrainingArguments(
             str(folder),
             num_train_epochs=2,
             per_device_train_batch_size=BATCH,
             per_device_eval_batch_size=BATCH,
             predict_with_generate=True,
-            generation_max_length=5,
             remove_unused_columns=False,
             logging_strategy="epoch",
             save_strategy="no",
@@ -100,7 +100,10 @@ def trained(folder) -> tuple[MoleculeSeq2SeqTrainer, Collator]:
         eval_data_collator=Collator(seed=1),
         train_dataset=Rows(),
         eval_dataset=Rows(),
-        compute_metrics=lambda result: {"width": result.predictions.shape[1]},
+        compute_metrics=lambda result: {
+            "generated": result.predictions.dtype.kind == "i",
+            "width": result.predictions.shape[1],
+        },
     )
     trainer.train()
     return trainer, collator
@@ -150,7 +153,7 @@ def test_evaluation_generates_with_its_own_collator(run):
     before, evaluating = len(collator.seen), trainer.eval_data_collator
     evaluating.seen.clear()
     metrics = trainer.evaluate()
-    assert metrics["eval_width"] == 5
+    assert (metrics["eval_generated"], metrics["eval_width"]) == (True, 12)  # tokens, not logits
     assert np.isfinite(metrics["eval_loss"])
     assert len(collator.seen) == before
     assert [(epoch, row) for epoch, row, *_ in evaluating.seen] == [(0, row) for row in range(len(LENGTHS))]
