@@ -136,6 +136,7 @@ def run(args: argparse.Namespace) -> int:
     )
     from transformers import AutoProcessor
 
+    from .. import __version__
     from ..inference.checkpoints import resolve_checkpoint
     from ..training.finetuning import finetune
     from ..training.rows import takes_coordinates
@@ -161,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"skipped too, because this model cannot use them: {len(more)}", file=sys.stderr)
         report_failures(more)
         table.failures.update(more)
-    content = write_run(output, table, split, result, args.units, seconds)
+    content = write_run(output, table, split, result, args.units, seconds=seconds, version=__version__)
     if not args.keep_checkpoints:
         shutil.rmtree(output / "training")
     return _tell(content, output)

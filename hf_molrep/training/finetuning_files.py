@@ -269,19 +269,24 @@ def write_run(
     table: MoleculeTable,
     split: Split,
     result: "FinetuneResult",
-    units: Sequence[str] | None,
+    units: Sequence[str] | None = None,
+    *,
     seconds: float,
+    version: str,
 ) -> dict[str, Any]:
     """
     Write model, processor and report of a run to a folder.
 
+    Args:
+        units: of a regression, one per label.
+        seconds: that the run took.
+        version: of this package.
     Returns:
         what stands in `report/metrics.json`, which is written last: it marks the run as finished.
     """
     import torch
     import transformers
 
-    from .. import __version__
     from ..hub import save_checkpoint
     from .loading import quiet
     from .reports import write_json, write_report
@@ -318,7 +323,7 @@ def write_run(
         },
         "seconds": round(seconds, 1),
         "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads",
-        "versions": {"hf_molrep": __version__, "transformers": transformers.__version__, "torch": torch.__version__},
+        "versions": {"hf_molrep": version, "transformers": transformers.__version__, "torch": torch.__version__},
     }
     return write_report(report, result, table.labels, split.parts, units, more)
 
