@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ class LabelledMolecules:
     pos: Sequence | None = None
     features: Sequence[dict | MoleculeError] | None = None
 
-    settings_class = FinetuningSettings
+    settings_class: ClassVar[type] = FinetuningSettings
 
     @property
     def task(self) -> str:
@@ -180,6 +180,7 @@ class PreparedLabels:
             "task": data.task,
             "task_names": self.task_names,
             "problem_type": data.problem_type,
+            "label_units": None if data.label_units is None else list(data.label_units),
         }
         return identity | ({"classes": list(data.classes)} if data.classes else {})
 

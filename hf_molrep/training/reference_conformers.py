@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -42,8 +42,8 @@ class ReferenceConformers:
     cache: str | os.PathLike | None = "default"
     processes: int = 1
 
-    settings_class = ConformerSettings
-    task = "conformer-generation"
+    settings_class: ClassVar[type] = ConformerSettings
+    task: ClassVar[str] = "conformer-generation"
 
     def __post_init__(self):
         self.split = check_split(self.split, len(self.names))

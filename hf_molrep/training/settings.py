@@ -55,7 +55,7 @@ def _changed(name: str, default: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class ConformerSettings(FinetuningSettings):
-    """The settings of conformer generation; defaults of the optimiser are those of Uni-Mol's README for this task."""
+    """The settings of conformer generation; the optimiser is the original's (Uni-Mol)."""
 
     epochs: int = _changed("epochs", 50)
     learning_rate: float = _changed("learning_rate", 2e-5)
