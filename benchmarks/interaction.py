@@ -36,6 +36,7 @@ from hf_molrep.chem import MoleculeError, inchikey_block
 from hf_molrep.chem.fingerprints import morgan_fingerprints
 from hf_molrep.data.splits import Split, read_split, write_split
 from hf_molrep.inference.checkpoints import resolve_checkpoint
+from hf_molrep.metrics import macro_f1
 
 RARE_BELOW = 50
 SHARES = (0.7, 0.1, 0.2)
@@ -132,10 +133,7 @@ def folds_of(pairs: np.ndarray, drugs: dict[str, Sequence[int]]) -> dict[str, np
 
 def scores(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Macro-F1 over the classes that occur in `labels` or are predicted, and accuracy."""
-    from sklearn.metrics import f1_score
-
-    macro_f1 = float(f1_score(labels, predicted, average="macro", zero_division=0.0))
-    return {"macro_f1": macro_f1, "accuracy": float((predicted == labels).mean())}
+    return {"macro_f1": macro_f1(labels, predicted), "accuracy": float((predicted == labels).mean())}
 
 
 class FeatureInteraction(nn.Module):

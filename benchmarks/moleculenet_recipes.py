@@ -14,7 +14,6 @@ here nothing is made equal, and no setting is chosen: every column is run as its
 """
 
 from collections.abc import Sequence
-from inspect import signature
 from pathlib import Path
 
 from benchmarks.chemprop_baseline import chemprop_version, fit_chemprop
@@ -40,10 +39,10 @@ COLUMNS = ["chemprop", *BASELINES, *CHECKPOINTS]
 
 def finetuning_defaults() -> dict:
     """Epochs, learning rate and batch size of `hf-molrep finetune`."""
-    from hf_molrep.training.finetuning import finetune
+    from hf_molrep.training.settings import FinetuningSettings
 
-    parameters = signature(finetune).parameters
-    return {name: parameters[name].default for name in ("epochs", "learning_rate", "batch_size")}
+    defaults = FinetuningSettings()
+    return {name: getattr(defaults, name) for name in ("epochs", "learning_rate", "batch_size")}
 
 
 def recipe_of(column: str, args) -> str:
@@ -70,18 +69,15 @@ def fit(column: str, data: Data, split: dict, seed: int, args) -> dict:
         )
         return {"predictions": test}
     from hf_molrep.training.finetuning import finetune
+    from hf_molrep.training.labelled_molecules import LabelledMolecules
+    from hf_molrep.training.settings import FinetuningSettings
 
     checkpoint = resolve_checkpoint(column)
+    features = data.features(NEURAL[0], checkpoint)
     result = finetune(
         checkpoint,
-        data.smiles,
-        data.labels,
-        data.task.labels,
-        problem_type,
-        split,
-        seed=seed,
-        metric=data.task.metric,
-        features=data.features(NEURAL[0], checkpoint),
+        LabelledMolecules(data.smiles, data.labels, data.task.labels, problem_type, split, features=features),
+        FinetuningSettings(seed=seed, metric=data.task.metric),
     )
     return {"predictions": result.test_predictions}
 

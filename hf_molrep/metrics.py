@@ -11,7 +11,7 @@ METRICS = {
     "regression": ("rmse", "mae", "r2"),
     "multi_label_classification": ("roc_auc", "pr_auc"),
 }
-GREATER_IS_BETTER = frozenset({"roc_auc", "pr_auc", "r2", "mrr"})
+GREATER_IS_BETTER = frozenset({"roc_auc", "pr_auc", "r2", "macro_f1", "accuracy", "mrr"})
 
 
 class TaskScores(NamedTuple):
@@ -118,6 +118,13 @@ def property_compute_metrics(config: Any) -> Callable[[Any], dict[str, float]]:
         return {key: value for key, value in metrics.items() if not np.isnan(value)}
 
     return compute_metrics
+
+
+def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Mean over the classes that occur in `labels` or `predictions` (integers `[molecules]`) of their F1."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
 
 
 # --- retrieval: scores [queries, candidates], higher is closer -------------------------------------------------------

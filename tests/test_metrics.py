@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from hf_molrep import metrics
 
@@ -104,3 +104,9 @@ def test_roc_auc_is_that_of_scikit_learn():
     known = ~np.isnan(labels)
     expected = [roc_auc_score(labels[known[:, task], task], scores[known[:, task], task]) for task in range(4)]
     assert metrics.roc_auc(labels, scores).mean == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_macro_f1():
+    labels, predictions = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 3])
+    assert metrics.macro_f1(labels, predictions) == pytest.approx((2 / 3 + 2 / 3 + 0 + 0) / 4)
+    assert metrics.macro_f1(labels, labels) == f1_score(labels, labels, average="macro") == 1

@@ -60,24 +60,19 @@ def fit(
         features: what the processor gives (neural columns), or a matrix.
         names: of the tasks.
         args: `epochs`, `updates`, `batch_size`; `trees` of the forest.
-        options: of `finetune`, for the neural columns.
+        options: fields of `FinetuningSettings`, for the neural columns.
     """
     if column not in NEURAL:
         return fit_baseline(column, setting, features, labels, split, problem_type, seed, args.trees)
     from hf_molrep.training.finetuning import finetune
+    from hf_molrep.training.labelled_molecules import LabelledMolecules
+    from hf_molrep.training.settings import FinetuningSettings
 
+    settings = {"epochs": epochs(split, args), "batch_size": args.batch_size, "seed": seed} | setting | options
     result = finetune(
         checkpoint,
-        smiles,
-        labels,
-        names,
-        problem_type,
-        split,
-        from_scratch=column == "random weights",
-        batch_size=args.batch_size,
-        seed=seed,
-        features=features,
-        **({"epochs": epochs(split, args)} | setting | options),
+        LabelledMolecules(smiles, labels, names, problem_type, split, features=features),
+        FinetuningSettings(from_scratch=column == "random weights", **settings),
     )
     return result.valid_predictions, result.test_predictions
 

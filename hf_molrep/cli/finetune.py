@@ -1,48 +1,54 @@
 """`hf-molrep finetune`: anyone's molecules and labels to a model that predicts them, with a report."""
 
 import argparse
+import dataclasses
 import json
 import shutil
 import sys
 import time
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import UnionType
+from typing import Any, get_args, get_origin
 
-import numpy as np
+from ..training.finetuning_files import (
+    CONFORMERS,
+    KINDS,
+    PROBLEM_TYPES,
+    labelled_molecules,
+    read_table,
+    reference_conformers,
+    split_table,
+    write_run,
+)
+from ..training.settings import ConformerSettings, FinetuningSettings
+from .split import add_molecule_arguments, report_failures, sizes
 
-from ..chem.smiles import MoleculeError
-from .split import KINDS, readable, report_failures, sizes
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from ..data.splits import Split
-    from ..training.finetuning import FinetuneResult
-
-PROBLEM_TYPES = {"regression": "regression", "classification": "multi_label_classification"}
-PART_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test"}
+KEY_VALUE = "KEY=VALUE"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `finetune`."""
-    from ..data.files import COORDINATE_COLUMNS
-
     parser.epilog = (
-        "DIR then holds the model and its processor, ready for `hf-molrep predict --model DIR` and from_pretrained, "
-        "and DIR/report: metrics.json, learning_curve.png, roc.png or parity.png, split.json, predictions.csv (of the "
-        "test part), skipped.csv. Molecules that cannot be read are skipped and reported; a label that is no number, "
-        "or no class, is an error. 3D methods take the coordinates in columns "
-        f"{' and '.join(COORDINATE_COLUMNS)} of Parquet data, instead of computing conformers."
+        "DIR then holds the model and its processor, ready for from_pretrained and (properties) `hf-molrep predict "
+        "--model DIR`, and DIR/report: metrics.json, learning_curve.png, roc.png or parity.png, split.json, "
+        "predictions.csv (of the test part), skipped.csv. Molecules that cannot be read are skipped and reported; a "
+        "label that is no number, or no class, is an error. Two SMILES columns make an interaction of two molecules, "
+        "of a method that has it (MM-Deacon). 3D methods take the coordinates in columns atomic_numbers and "
+        "coordinates of Parquet data, instead of computing conformers; with --task conformer-generation (Uni-Mol) "
+        "these are what is learned: one conformer in each row, the molecules told apart by the column name."
     )
-    parser.add_argument("data", metavar="DATA", help=".csv, .tsv (also .gz) or .parquet, a folder, or a Hub dataset")
-    parser.add_argument("--labels", nargs="+", required=True, metavar="COLUMN", help="to be predicted; empty = missing")
+    add_molecule_arguments(parser)
+    parser.add_argument("--labels", nargs="+", default=[], metavar="COLUMN", help="to be predicted; empty = missing")
     parser.add_argument("--output", required=True, metavar="DIR", help="where model and report go")
     parser.add_argument(
         "--model", default="mm-deacon-mini", help="folder, Hub repository or shipped name (%(default)s)"
     )
-    parser.add_argument("--smiles-column", default="smiles", help="(%(default)s)")
-    parser.add_argument("--task", choices=("auto", *PROBLEM_TYPES), default="auto", help="auto: by the labels")
+    parser.add_argument(
+        "--task",
+        choices=("auto", *PROBLEM_TYPES, CONFORMERS),
+        default="auto",
+        help="auto: by the labels; multiclass: one class of several (pairs)",
+    )
     parser.add_argument("--units", nargs="+", metavar="UNIT", help="of a regression, one per label column")
     split = parser.add_argument_group("split")
     split.add_argument(
@@ -53,31 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     split.add_argument("--split-seed", type=int, default=0, help="of balanced_scaffold and random (%(default)s)")
     split.add_argument("--chirality", action="store_true", help="stereoisomers of a scaffold are different scaffolds")
-    training = parser.add_argument_group("training")
-    training.add_argument("--epochs", type=int, default=30, help="(%(default)s)")
-    training.add_argument("--learning-rate", type=float, default=1e-4, help="(%(default)s)")
-    training.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
-    training.add_argument("--weight-decay", type=float, default=0.01, help="(%(default)s)")
-    training.add_argument("--warmup", type=float, default=0.1, help="share of the updates (%(default)s)")
-    training.add_argument("--patience", type=int, help="stop after so many epochs without improvement (default: never)")
-    training.add_argument(
-        "--metric", help="chooses the epoch: roc_auc, pr_auc, rmse, mae, r2 or loss (default: roc_auc, rmse)"
-    )
-    training.add_argument("--seed", type=int, default=0, help="of head, order and dropout (%(default)s)")
-    training.add_argument("--from-scratch", action="store_true", help="random weights of the same architecture")
-    training.add_argument("--truncation", action="store_true", help="shorten SMILES longer than the model takes")
-    training.add_argument(
-        "--bf16", action=argparse.BooleanOptionalAction, help="autocast (default: where the hardware has it)"
-    )
-    training.add_argument(
-        "--config", nargs="+", default=[], metavar="KEY=VALUE", help="changes, as smiles_config.hidden_dropout=0.1"
-    )
-    training.add_argument(
-        "--processor", nargs="+", default=[], metavar="KEY=VALUE", help="of the features, as descriptors=true (GROVER)"
-    )
-    training.add_argument(
-        "--collator", nargs="+", default=[], metavar="KEY=VALUE", help="of training batches, as smiles_augmentation=0.5"
-    )
+    add_settings(parser.add_argument_group("training"))
+    conformers = parser.add_argument_group("computing conformers (conformer-generation)")
+    conformers.add_argument("--cache", default="default", metavar="FILE", help="SQLite file of computed conformers")
+    conformers.add_argument("--processes", type=int, default=1, help="that compute conformers (%(default)s)")
     parser.add_argument("--keep-checkpoints", action="store_true", help="keep DIR/training when done")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     again = parser.add_mutually_exclusive_group()
@@ -85,26 +70,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     again.add_argument("--overwrite", action="store_true", help="forget the run that is in DIR")
 
 
-class _Data(NamedTuple):
+def add_settings(group: Any) -> None:
+    """One option for each field of [`FinetuningSettings`] and [`ConformerSettings`]; what is not given is left out."""
+    general = {field.name: field for field in dataclasses.fields(FinetuningSettings)}
+    for field in dataclasses.fields(ConformerSettings):
+        kind, optional = field.type, False
+        if isinstance(kind, UnionType):  # "... | None"
+            kind, optional = get_args(kind)[0], True
+        option = f"--{field.metadata.get('option', field.name).replace('_', '-')}"
+        options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": _help_of(field, general)}
+        if kind is bool:
+            options["action"] = argparse.BooleanOptionalAction if optional else "store_true"
+        elif get_origin(kind) is dict:
+            options |= {"nargs": "+", "metavar": KEY_VALUE}
+        else:
+            options |= {"type": kind, "metavar": {int: "N", float: "X", str: "NAME"}[kind]}
+        group.add_argument(option, **options)
+
+
+def _help_of(field: dataclasses.Field, general: dict[str, dataclasses.Field]) -> str:
+    text = field.metadata["help"]
+    if field.name not in general:
+        return f"{text} ({CONFORMERS}; {field.default})"
+    default = general[field.name].default
+    if default is None or default is False or default is dataclasses.MISSING:
+        return text
+    return f"{text} ({default}{'' if field.default == default else f'; {CONFORMERS}: {field.default}'})"
+
+
+def settings_of(args: argparse.Namespace) -> FinetuningSettings:
     """
-    What is to be learned. `rows` are those of `dataset` that hold a molecule; `smiles` and `canonical` (one per usable
-    row) and `labels` `[usable rows, tasks]` belong to them, `failures` to the others, by row.
+    The settings that were asked for, with the defaults of the task.
+
+    Raises:
+        ValueError: an option of another task, or one that is not KEY=VALUE.
     """
-
-    dataset: "Dataset"
-    problem_type: str
-    rows: list[int]
-    smiles: list[str]
-    canonical: list[str]
-    labels: np.ndarray
-    failures: dict[int, MoleculeError]
-
-    def geometry(self) -> dict[str, list]:
-        """`z` and `pos` of the usable rows, where the data have them."""
-        from ..data.datasets import coordinate_columns
-
-        usable = self.dataset.select(self.rows)
-        return {name: usable[column][:] for column, name in coordinate_columns(self.dataset).items()}
+    made = ConformerSettings if args.task == CONFORMERS else FinetuningSettings
+    given = {
+        field.name: getattr(args, field.name) for field in dataclasses.fields(ConformerSettings) if field.name in args
+    }
+    foreign = given.keys() - {field.name for field in dataclasses.fields(made)}
+    if foreign:
+        raise ValueError(f"--{min(foreign)} is an option of --task {CONFORMERS}")
+    return made(**{name: _nested(value) if isinstance(value, list) else value for name, value in given.items()})
 
 
 def run(args: argparse.Namespace) -> int:
@@ -113,75 +121,51 @@ def run(args: argparse.Namespace) -> int:
     if not _may_start(args, output):
         print(f"{output} holds a finished run: nothing to resume.")
         return 0
-    config_overrides, collator_options = _nested(args.config), _nested(args.collator)
-    processor_options = _nested(args.processor)
-    data = _read(args)
-    report_failures(data.failures)
-    split = _split(args, data)
+    settings = settings_of(args)
+    if not args.labels and args.task != CONFORMERS:
+        raise ValueError("--labels names the columns to be predicted")
+
+    table = read_table(args.data, args.smiles_column, args.labels, args.task)
+    report_failures(table.failures)
+    split = split_table(table, args.split, args.split_seed, args.chirality)
+    what = "pairs" if len(table.molecules) == 2 else "molecules"
     print(
-        f"{data.problem_type}, {len(data.rows):,} molecules, {len(data.failures):,} skipped; {sizes(split.parts)}",
+        f"{table.problem_type or args.task}, {len(table.rows):,} {what}, {len(table.failures):,} skipped; "
+        f"{sizes(split.parts)}",
         file=sys.stderr,
     )
     from transformers import AutoProcessor
 
-    from ..hub import save_checkpoint
+    from .. import __version__
     from ..inference.checkpoints import resolve_checkpoint
     from ..training.finetuning import finetune
-    from ..training.property_models import quiet
+    from ..training.rows import takes_coordinates
 
     checkpoint = resolve_checkpoint(args.model)
-    geometry = (
-        data.geometry() if frozenset({"smiles", "z", "pos"}) in AutoProcessor.from_pretrained(checkpoint).inputs else {}
-    )
-
-    same = ("from_scratch", "epochs", "learning_rate", "batch_size", "weight_decay", "warmup", "seed", "metric")
+    if args.task == CONFORMERS:
+        data = reference_conformers(table, split, cache=args.cache, processes=args.processes)
+    else:
+        coordinates = takes_coordinates(AutoProcessor.from_pretrained(checkpoint))
+        data = labelled_molecules(table, split, args.units, coordinates)
     started = time.monotonic()
     result = finetune(
         checkpoint,
-        data.smiles,
-        data.labels,
-        args.labels,
-        data.problem_type,
-        split.parts,
-        **{name: getattr(args, name) for name in (*same, "patience", "truncation", "bf16", "resume")},
-        **geometry,
-        label_units=args.units,
-        config_overrides=config_overrides,
-        processor_options=processor_options,
-        collator_options=collator_options,
+        data,
+        settings,
         output_dir=output / "training",
+        resume=args.resume,
         progress=not args.quiet,
     )
     seconds = time.monotonic() - started
     if result.failures:
-        more = {data.rows[index]: error for index, error in result.failures.items()}
-        print(f"skipped too, because this model cannot read them: {len(more)}", file=sys.stderr)
+        more = {table.rows[index]: error for index, error in result.failures.items()}
+        print(f"skipped too, because this model cannot use them: {len(more)}", file=sys.stderr)
         report_failures(more)
-        data.failures.update(more)
-    with quiet():
-        save_checkpoint(result.model, result.processor, output, weights_dtype=None)
-    content = _write_report(args, output / "report", data, split, result, seconds)
+        table.failures.update(more)
+    content = write_run(output, table, split, result, args.units, seconds=seconds, version=__version__)
     if not args.keep_checkpoints:
         shutil.rmtree(output / "training")
     return _tell(content, output)
-
-
-def _read(args: argparse.Namespace) -> _Data:
-    """
-    Raises:
-        ValueError: no such column, labels that are no numbers or no classes (says where), units that do not fit.
-    """
-    from ..data.datasets import infer_problem_type, label_matrix, load_molecules
-
-    given = PROBLEM_TYPES.get(args.task)
-    dataset = load_molecules(args.data, smiles_column=args.smiles_column, label_columns=args.labels, problem_type=given)
-    problem_type = given or infer_problem_type(label_matrix(dataset, args.labels))
-    if args.units and (problem_type != "regression" or len(args.units) != len(args.labels)):
-        raise ValueError(f"{len(args.units)} units for {len(args.labels)} label columns ({problem_type})")
-    smiles = dataset["smiles"][:]
-    rows, failures, canonical = readable(smiles)
-    labels = label_matrix(dataset, args.labels)[rows]
-    return _Data(dataset, problem_type, rows, [smiles[row] for row in rows], canonical, labels, failures)
 
 
 def _may_start(args: argparse.Namespace, output: Path) -> bool:
@@ -205,7 +189,7 @@ def _nested(settings: list[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            raise ValueError(f"{setting!r} is not KEY=VALUE")
+            raise ValueError(f"{setting!r} is not {KEY_VALUE}")
         try:
             value = json.loads(text)
         except json.JSONDecodeError:
@@ -218,120 +202,10 @@ def _nested(settings: list[str]) -> dict[str, Any]:
     return result
 
 
-def _split(args: argparse.Namespace, data: _Data) -> "Split":
-    """
-    Raises:
-        ValueError: no such kind, column or file; a column or a file that does not fit the molecules.
-    """
-    from ..data.splits import Split, make_split, read_split
-
-    if args.split in KINDS:
-        return make_split(args.split, data.smiles, seed=args.split_seed, include_chirality=args.chirality)
-    if not args.split.startswith("column:"):
-        if not Path(args.split).is_file():
-            raise ValueError(f"--split is {', '.join(KINDS)}, column:NAME or a file that exists, not {args.split!r}")
-        return read_split(args.split, data.smiles)
-    column, columns = args.split.removeprefix("column:"), data.dataset.column_names
-    if column not in columns:
-        raise ValueError(f"{args.data} has no column {column!r} for the split; it has {', '.join(columns)}")
-    values = data.dataset[column][:]
-    parts: dict[str, list[int]] = {"train": [], "valid": [], "test": []}
-    for index, row in enumerate(data.rows):
-        part = PART_NAMES.get(str(values[row]).strip().lower())
-        if part is None:
-            names = ", ".join(PART_NAMES)
-            raise ValueError(f"{args.data}, row {row + 1}: {column} is {values[row]!r}, not one of {names}")
-        parts[part].append(index)
-    return Split(
-        name=args.split,
-        seed=None,
-        include_chirality=None,
-        fractions=tuple(len(members) / len(data.rows) for members in parts.values()),
-        parts={part: np.array(members, dtype=np.int64) for part, members in parts.items()},
-    )
-
-
-def _write_report(
-    args: argparse.Namespace, report: Path, data: _Data, split: "Split", result: "FinetuneResult", seconds: float
-) -> dict[str, Any]:
-    """All files of the report; what stands in `metrics.json`, which is written last: it marks the run as finished."""
-    import torch
-    import transformers
-
-    from .. import __version__
-    from ..data.splits import write_split
-    from ..training.reports import write_report
-
-    report.mkdir(parents=True, exist_ok=True)
-    write_split(report / "split.json", split, data.smiles)
-    _write_predictions(report / "predictions.csv", data, split, result)
-    _write_skipped(report / "skipped.csv", data)
-    train = {data.canonical[index] for index in split.parts["train"]}
-    leaked = sum(data.canonical[index] in train for index in split.parts["test"])
+def _tell(content: dict[str, Any], output: Path) -> int:
+    leaked = content["rows"]["test_also_in_train"]
     if leaked:
         print(f"warning: {leaked} test molecules are in the training part too", file=sys.stderr)
-    on_gpu = torch.cuda.is_available()
-    more = {
-        "data": str(args.data),
-        "split": {
-            "name": split.name,
-            "seed": split.seed,
-            "include_chirality": split.include_chirality,
-            **{part: len(members) for part, members in split.parts.items()},
-        },
-        "rows": {
-            "read": len(data.dataset),
-            "skipped": len(data.failures),
-            "skipped_reasons": dict(Counter(error.reason for error in data.failures.values()).most_common(20)),
-            "truncated": len(result.truncated),
-            **result.reports,
-            "without_any_label": int(np.isnan(data.labels).all(axis=1).sum()),
-            "repeating_a_molecule": len(data.canonical) - len(set(data.canonical)),
-            "test_also_in_train": leaked,
-        },
-        "seconds": round(seconds, 1),
-        "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads",
-        "versions": {"hf_molrep": __version__, "transformers": transformers.__version__, "torch": torch.__version__},
-    }
-    return write_report(report, result, data.labels, split.parts, args.units, more)
-
-
-def _write_predictions(path: Path, data: _Data, split: "Split", result: "FinetuneResult") -> None:
-    """The test part: number of the row, its own columns, predictions."""
-    import pyarrow as pa
-
-    from ..data.table_writer import TableWriter
-
-    rows = [data.rows[index] for index in split.parts["test"]]
-    table = data.dataset.select(rows).with_format("arrow")[:]
-
-    def free(name: str) -> str:
-        return name if name not in table.column_names else free(f"{name}_")
-
-    table = table.add_column(0, free("row"), pa.array([row + 1 for row in rows], pa.int64()))
-    for name, values in zip(result.task_names, result.test_predictions.T, strict=True):
-        column = pa.array(values, pa.float32(), mask=np.isnan(values))
-        table = table.append_column(free(f"predicted_{name}"), column)
-    with TableWriter(path, table.schema) as writer:
-        for batch in table.combine_chunks().to_batches():
-            writer.write(batch)
-
-
-def _write_skipped(path: Path, data: _Data) -> None:
-    import pyarrow as pa
-
-    from ..data.table_writer import TableWriter
-
-    rows = sorted(data.failures)
-    schema = pa.schema([("row", pa.int64()), ("smiles", pa.string()), ("error", pa.string())])
-    smiles = data.dataset.select(rows)["smiles"][:]
-    columns = [[row + 1 for row in rows], smiles, [data.failures[row].reason for row in rows]]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-    with TableWriter(path, schema) as writer:
-        writer.write(pa.RecordBatch.from_arrays(arrays, schema=schema))
-
-
-def _tell(content: dict[str, Any], output: Path) -> int:
     for part in ("valid", "test"):
         values = {key: value for key, value in content[part].items() if key not in ("per_task", "skipped_tasks")}
         if values:
@@ -339,5 +213,6 @@ def _tell(content: dict[str, Any], output: Path) -> int:
     if "baseline" in content:
         print("       (the mean of the training labels: " + f"rmse {content['baseline']['test']['rmse']:.4g})")
     kept = f"epoch {content['best_epoch']} of {content['epochs']}, chosen by {content['selected_by']}"
-    print(f"Model ({kept}): {output}; report: {output / 'report'}; use it: hf-molrep predict IN OUT --model {output}")
+    use = f"; use it: hf-molrep predict IN OUT --model {output}" if content["task"] == "property-prediction" else ""
+    print(f"Model ({kept}): {output}; report: {output / 'report'}{use}")
     return 0

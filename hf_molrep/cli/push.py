@@ -21,7 +21,8 @@ def run(args: argparse.Namespace) -> int:
     fine-tuning run that has no card yet gets one, written from its report.
 
     Raises:
-        ValueError: see [`~hf_molrep.hub.push`]; or `--license` and the folder has its card.
+        ValueError: see [`~hf_molrep.hub.push`]; `--license` and the folder has its card; or there is no card and the
+            report is of another task than properties.
     """
     from ..hub import push, repository_files
 
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
         from ..cards import property_card
 
         metrics = json.loads(report.read_text(encoding="utf-8"))
+        if metrics.get("task", "property-prediction") != "property-prediction":
+            raise ValueError(f"{args.folder} holds a model for {metrics['task']}: write its card, {card}, first")
         property_card(metrics, args.repo_id.split("/")[-1], args.license).save(card)
         print(f"{card} was written from {report.relative_to(args.folder)}")
     elif args.license is not None:

@@ -18,7 +18,7 @@ DEFAULT_CHECKPOINT = "mm-deacon-mini"
 
 
 @contextlib.contextmanager
-def quiet(verbosity: int | None = None) -> Iterator[None]:
+def silent_transformers(verbosity: int | None = None) -> Iterator[None]:
     """Silence the progress bars of loading and saving, and with `verbosity` all messages below it."""
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -55,7 +55,7 @@ def load_model(auto_class: type, name: str, **options: Any) -> PreTrainedModel:
     Raises:
         ValueError: weights are missing; names them.
     """
-    with quiet(logging.ERROR):  # what transformers would report is said here, or is of no consequence
+    with silent_transformers(logging.ERROR):  # what transformers would report is said here, or is of no consequence
         model, info = auto_class.from_pretrained(resolve_checkpoint(name), output_loading_info=True, **options)
     missing, left_out = set(info["missing_keys"]), set()
     for column, modules in getattr(model, "input_modules", {}).items():
@@ -132,7 +132,7 @@ __all__ = [
     "load_checkpoint",
     "load_finetuned",
     "load_model",
-    "quiet",
     "resolve_checkpoint",
+    "silent_transformers",
     "without_columns",
 ]

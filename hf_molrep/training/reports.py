@@ -152,17 +152,18 @@ def draw_parity(
 def write_report(
     folder: str | Path,
     result: Any,
-    labels: np.ndarray,
+    labels: np.ndarray | None,
     parts: Mapping[str, np.ndarray],
     label_units: Sequence[str] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """
-    `metrics.json`, `learning_curve.png` and, with a test part that has labels, `roc.png` or `parity.png`.
+    Write `metrics.json`, `learning_curve.png` and, with a test part that has labels, `roc.png` (labels of 0 and 1) or
+    `parity.png` (regression).
 
     Args:
         result: a [`~hf_molrep.training.finetuning.FinetuneResult`].
-        labels: `[molecules, tasks]` that `parts` index.
+        labels: `[molecules, tasks]` that `parts` index; None where there are none.
         more: what else stands in `metrics.json`, before the settings.
     Returns:
         what was written to `metrics.json`. `baseline`, for regression, measures the mean of the training labels as the
@@ -170,10 +171,12 @@ def write_report(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # what was not predicted is not measured
-    test = np.where(np.isnan(result.test_predictions), np.nan, labels[parts["test"]])
     regression = result.problem_type == "regression"
+    drawn = regression or result.problem_type == "multi_label_classification"
+    if drawn:  # what was not predicted is not measured
+        test = np.where(np.isnan(result.test_predictions), np.nan, labels[parts["test"]])
     content = {
+        "task": result.task,
         "task_names": result.task_names,
         "problem_type": result.problem_type,
         "label_units": label_units,
@@ -192,7 +195,7 @@ def write_report(
     }
     write_json(folder / "metrics.json", content)
     draw_learning_curve(folder / "learning_curve.png", result.history, result.selected_by, result.best_epoch)
-    if not np.isnan(test).all():
+    if drawn and not np.isnan(test).all():
         if regression:
             draw_parity(folder / "parity.png", test, result.test_predictions, result.task_names, label_units)
         else:

@@ -1,4 +1,4 @@
-"""The little that `transformers.Trainer` lacks: grouped batches, a log line for each named loss, seeded collators."""
+"""What `transformers.Trainer` lacks: grouped batches, a log line for each named loss, seeded collators."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainerCallback
+from transformers import Seq2SeqTrainer, Trainer, TrainerCallback
 
 from ..data.batching import grouped_order
 from ..hub import push
@@ -47,7 +47,7 @@ class GroupedSampler(Sampler[int]):
 class _EpochSetter(TrainerCallback):
     """Tells sampler and collator which epoch begins, also after resuming; runs before the loader starts its workers."""
 
-    def __init__(self, trainer: "MoleculeTrainer"):
+    def __init__(self, trainer: "MoleculeTrainerMixin"):
         self.trainer = trainer
 
     def on_epoch_begin(self, args, state, control, **kwargs):
@@ -57,9 +57,9 @@ class _EpochSetter(TrainerCallback):
                 target.epoch = epoch
 
 
-class MoleculeTrainer(Trainer):
+class MoleculeTrainerMixin:
     """
-    `Trainer` with four additions.
+    What is added to `Trainer`, or to a class derived from it: it stands before that in the list of bases.
 
     - If the training set has the column `length`, batches hold molecules of similar length (`padding_waste` in
       `benchmarks/` measures it); with the column `group` (for instance the molecular formula), related ones too.
@@ -155,3 +155,11 @@ class MoleculeTrainer(Trainer):
             token=self.args.hub_token if token is None else token,
             blocking=blocking,
         )
+
+
+class MoleculeTrainer(MoleculeTrainerMixin, Trainer):
+    """`Trainer` with the additions of [`MoleculeTrainerMixin`]."""
+
+
+class MoleculeSeq2SeqTrainer(MoleculeTrainerMixin, Seq2SeqTrainer):
+    """`Seq2SeqTrainer`, which generates in evaluation, with the additions of [`MoleculeTrainerMixin`]."""

@@ -1,27 +1,28 @@
-"""The example trains a model of conformers, and the benchmark measures it, on what it has not seen."""
+"""`hf-molrep finetune` trains a model of conformers, and the benchmark measures it, on what it has not seen."""
 
 import json
-import runpy
-import sys
 
 import pytest
 
 from benchmarks import conformer_generation
+from hf_molrep import UniMolFeatureExtractor, UniMolForPreTraining
 from hf_molrep.chem.conformers import generate_conformers
+from hf_molrep.cli import main
 from hf_molrep.data.conformer_pairs import Ensemble
 from tests.data.test_conformer_pairs import write_table
+from tests.models.uni_mol.tiny import tiny_config
 
 
-def test_example_and_benchmark(repository, tmp_path, monkeypatch, capsys):
+def test_command_and_benchmark(tmp_path):
     table, output, cache = tmp_path / "table.parquet", tmp_path / "model", tmp_path / "cache"
     write_table(table, {f"molecule {size}": f"OCC1{'C' * (size - 2)}N1" for size in range(3, 13)})
-    command = ["finetune_conformers.py", "--data", table, "--output", output, "--cache", cache, "--pool", 2]
-    command += ["--hidden_size", 16, "--layers", 1, "--heads", 4, "--recycles", 2, "--epochs", 1]
-    monkeypatch.setattr(sys, "argv", list(map(str, command)))
-    runpy.run_path(str(repository / "examples" / "finetune_conformers.py"), run_name="__main__")
-    assert "8 molecules (0 without" in capsys.readouterr().out
+    start = tmp_path / "start"
+    UniMolForPreTraining(tiny_config(num_recycles=2, hydrogens="none")).save_pretrained(start)
+    UniMolFeatureExtractor(hydrogens="none").save_pretrained(start)
+    command = ["finetune", table, "--task", "conformer-generation", "--model", start, "--output", output, "--quiet"]
+    assert main([*map(str, command), "--cache", str(cache), "--pool", "2", "--epochs", "1"]) == 0
     seen = json.loads((output / "conformer_training.json").read_text())["names"]
-    assert len(seen) == 8
+    assert len(seen) == 9  # of training, and of validation, which chose the epoch
 
     arguments = ["--data", table, "--cache", cache, "--pool_per_conformer", 1, "--results", tmp_path, "--threads", 1]
     arguments = [*map(str, arguments), "--thresholds", "0.01", "100", "--model", str(output)]

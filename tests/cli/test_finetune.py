@@ -155,7 +155,7 @@ def test_predict(regression, capsys):
     assert main(["predict", str(source), str(target), "--model", str(regression / "out"), "--quiet"]) == 0
     predicted = read_csv(target)
     assert [{key: row[key] for key in rows[0]} for row in predicted] == rows
-    assert list(predicted[0]) == ["name", "SMILES", "value", "smiles_used", "predicted_value", "error"]
+    assert list(predicted[0]) == ["name", "SMILES", "value", "smiles_used", "error", "predicted_value"]
     assert float(predicted[0]["predicted_value"]) > 200  # in kelvin, not scaled
     assert (predicted[1]["predicted_value"], predicted[1]["smiles_used"]) == ("", "")
     assert "ring" in predicted[1]["error"]

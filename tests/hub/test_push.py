@@ -34,7 +34,7 @@ from transformers import Trainer, TrainingArguments
 
 from hf_molrep.cli import push as command
 from hf_molrep.hub import push, save_checkpoint
-from hf_molrep.training import MoleculeTrainer
+from hf_molrep.training.trainer import MoleculeTrainer
 from tests.models.mm_deacon.tiny import SMILES, tiny_config, tiny_processor
 from hf_molrep import MMDeaconDataCollator, MMDeaconForPreTraining, MMDeaconForPropertyPrediction
 

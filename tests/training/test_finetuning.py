@@ -1,5 +1,6 @@
 """`finetune`: what it learns, what it selects, how it continues, what it refuses."""
 
+import dataclasses
 import json
 import shutil
 
@@ -12,8 +13,11 @@ from hf_molrep import AutoModelForMoleculePropertyPrediction
 from hf_molrep.chem.smiles import MoleculeError
 from hf_molrep.inference.checkpoints import load_finetuned
 from hf_molrep.inference.prediction import predict
-from hf_molrep.training.finetuning import FeatureRows, finetune
-from hf_molrep.training.property_models import label_scale, load_model_for_finetuning
+from hf_molrep.training.finetuning import FinetuneResult, finetune
+from hf_molrep.training.labelled_molecules import LabelledMolecules, label_scale
+from hf_molrep.training.loading import config_for_labels, load_model_for_finetuning
+from hf_molrep.training.rows import FeatureRows
+from hf_molrep.training.settings import FinetuningSettings
 from tests.models.mm_deacon.tiny import save_tiny_checkpoint
 
 # Chains and rings of growing size, every second one an alcohol: the label is easily read off the SMILES.
@@ -30,6 +34,19 @@ SPLIT = {"train": ORDER[:56], "valid": ORDER[56:68], "test": ORDER[68:]}
 QUICK = {"epochs": 2, "learning_rate": 3e-3, "batch_size": 16, "bf16": False}
 
 
+OF_DATA = {field.name for field in dataclasses.fields(LabelledMolecules)}
+OF_SETTINGS = {field.name for field in dataclasses.fields(FinetuningSettings)}
+
+
+def fit(checkpoint: str, smiles, labels, task_names, problem_type, split, **options) -> FinetuneResult:
+    """A run; `options` of the data, of the settings and of `finetune`."""
+    data = {name: options.pop(name) for name in OF_DATA & options.keys()}
+    settings = FinetuningSettings(**{name: options.pop(name) for name in OF_SETTINGS & options.keys()})
+    return finetune(
+        checkpoint, LabelledMolecules(smiles, labels, task_names, problem_type, split, **data), settings, **options
+    )
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> str:
     return save_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), pre_training=True)
@@ -37,7 +54,7 @@ def checkpoint(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def classified(checkpoint):
-    return finetune(
+    return fit(
         checkpoint,
         SMILES,
         IS_ALCOHOL,
@@ -79,7 +96,7 @@ def test_predictions_are_in_the_order_of_the_split(classified):
 
 def test_regression_in_its_units(checkpoint, tmp_path):
     labels = 1000.0 + 50.0 * CARBONS  # far from 0 and 1: without scaling nothing of this could be learned
-    result = finetune(
+    result = fit(
         checkpoint,
         SMILES,
         labels,
@@ -118,7 +135,7 @@ def test_missing_labels_and_bad_molecules(checkpoint):
     labels = np.hstack([IS_ALCOHOL, CARBONS > 12])
     labels[::3, 1] = np.nan
     labels[SPLIT["train"][0]] = np.nan
-    result = finetune(checkpoint, smiles, labels, ["alcohol", "large"], "multi_label_classification", SPLIT, **QUICK)
+    result = fit(checkpoint, smiles, labels, ["alcohol", "large"], "multi_label_classification", SPLIT, **QUICK)
     assert set(result.failures) == {bad_train, bad_test}
     assert all(isinstance(error, MoleculeError) for error in result.failures.values())
     assert np.isnan(result.test_predictions[2]).all()
@@ -127,7 +144,7 @@ def test_missing_labels_and_bad_molecules(checkpoint):
     # 56 training molecules, less one that is bad and one without a label: 54 in batches of 16
     assert result.updates == 2 * 4
 
-    shortened = finetune(
+    shortened = fit(
         checkpoint,
         smiles,
         labels,
@@ -155,9 +172,7 @@ def test_a_killed_run_continues_to_the_same_result(checkpoint, tmp_path):
         options = {"epochs": 4, "learning_rate": 3e-3, "batch_size": 16, "patience": 3}
         options["config_overrides"] = {"classifier_dropout": 0.2, "smiles_config": {"hidden_dropout": 0.1}}
         options["collator_options"] = {"smiles_augmentation": 0.5}
-        return finetune(
-            checkpoint, SMILES, CARBONS, ["carbons"], "regression", SPLIT, output_dir=folder, **options | more
-        )
+        return fit(checkpoint, SMILES, CARBONS, ["carbons"], "regression", SPLIT, output_dir=folder, **options | more)
 
     whole = run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -175,7 +190,7 @@ def test_a_killed_run_continues_to_the_same_result(checkpoint, tmp_path):
 def test_seed_decides(checkpoint):
     def run(seed):
         options = {**QUICK, "epochs": 1, "seed": seed}
-        return finetune(checkpoint, SMILES, CARBONS, ["carbons"], "regression", SPLIT, **options).test_predictions
+        return fit(checkpoint, SMILES, CARBONS, ["carbons"], "regression", SPLIT, **options).test_predictions
 
     first = run(0)
     np.testing.assert_array_equal(first, run(0))
@@ -183,7 +198,7 @@ def test_seed_decides(checkpoint):
 
 
 def test_patience_stops(checkpoint):
-    result = finetune(
+    result = fit(
         checkpoint,
         SMILES,
         CARBONS,
@@ -199,9 +214,7 @@ def test_patience_stops(checkpoint):
 
 
 def test_without_validation_the_last_epoch_is_kept(checkpoint):
-    result = finetune(
-        checkpoint, SMILES, CARBONS, ["carbons"], "regression", {"train": np.arange(len(SMILES))}, **QUICK
-    )
+    result = fit(checkpoint, SMILES, CARBONS, ["carbons"], "regression", {"train": np.arange(len(SMILES))}, **QUICK)
     assert result.selected_by == "last epoch"
     assert result.best_epoch == result.epochs == 2
     assert result.test_predictions.shape == (0, 1)
@@ -212,21 +225,22 @@ def test_selection_where_the_metric_cannot_be_measured(checkpoint):
     alcohols, amines = np.flatnonzero(IS_ALCOHOL[:, 0]), np.flatnonzero(IS_ALCOHOL[:, 0] == 0)
     split = {"train": np.r_[alcohols[5:], amines], "valid": alcohols[:5]}
     arguments = (checkpoint, SMILES, IS_ALCOHOL, ["alcohol"], "multi_label_classification", split)
-    assert finetune(*arguments, **QUICK).selected_by == "loss"
+    assert fit(*arguments, **QUICK).selected_by == "loss"
     with pytest.raises(ValueError, match="cannot measure roc_auc"):
-        finetune(*arguments, **QUICK, metric="roc_auc")
+        fit(*arguments, **QUICK, metric="roc_auc")
 
 
 def test_several_tasks_of_a_regression_are_selected_by_the_scaled_loss(checkpoint):
     labels = np.hstack([CARBONS, 1e6 * CARBONS])
-    result = finetune(checkpoint, SMILES, labels, ["small", "huge"], "regression", SPLIT, **QUICK)
+    result = fit(checkpoint, SMILES, labels, ["small", "huge"], "regression", SPLIT, **QUICK)
     assert result.selected_by == "loss"
 
 
 def test_from_scratch_takes_nothing_but_the_architecture(checkpoint):
     torch.manual_seed(0)
-    scratch = load_model_for_finetuning(checkpoint, ["a", "b"], "regression", from_scratch=True)
-    loaded = load_model_for_finetuning(checkpoint, ["a", "b"], "regression")
+    config = config_for_labels(checkpoint, ["a", "b"], "regression")
+    scratch = load_model_for_finetuning(checkpoint, config, from_scratch=True)
+    loaded = load_model_for_finetuning(checkpoint, config)
     original = AutoModelForMoleculePropertyPrediction.from_pretrained(checkpoint)
     name = "mm_deacon.smiles_projection.weight"
     assert torch.equal(loaded.get_parameter(name), original.get_parameter(name))
@@ -249,9 +263,8 @@ def test_a_finetuned_checkpoint_gets_a_new_head(classified, tmp_path):
     classified.processor.save_pretrained(tmp_path)
     for tasks in (["solubility"], ["solubility", "pKa"]):
         torch.manual_seed(1)
-        model = load_model_for_finetuning(
-            str(tmp_path), tasks, "regression", label_mean=[2.0] * len(tasks), label_std=[1.0] * len(tasks)
-        )
+        scale = {"label_mean": [2.0] * len(tasks), "label_std": [1.0] * len(tasks)}
+        model = load_model_for_finetuning(str(tmp_path), config_for_labels(str(tmp_path), tasks, "regression", **scale))
         assert model.config.problem_type == "regression"
         assert model.config.num_labels == len(tasks)
         assert model.head.out_proj.weight.shape == (len(tasks), 16)
@@ -274,7 +287,7 @@ def test_a_checkpoint_that_lacks_encoder_weights_is_refused(checkpoint, tmp_path
     )
     shutil.copy(f"{checkpoint}/config.json", tmp_path)
     with pytest.raises(ValueError, match="lacks 2 weights of the encoder"):
-        load_model_for_finetuning(str(tmp_path), ["a"], "regression")
+        load_model_for_finetuning(str(tmp_path), config_for_labels(str(tmp_path), ["a"], "regression"))
 
 
 @pytest.mark.parametrize(
@@ -284,7 +297,7 @@ def test_a_checkpoint_that_lacks_encoder_weights_is_refused(checkpoint, tmp_path
         ({"labels": IS_ALCOHOL[:-1]}, "labels have shape"),
         ({"labels": IS_ALCOHOL + 1}, "label 'alcohol' of molecule 1 is 2, not 0, 1 or missing"),
         ({"labels": np.full((len(SMILES), 1), np.inf), "problem_type": "regression"}, "is inf, not finite or missing"),
-        ({"problem_type": "ranking"}, "problem_type is regression or multi_label_classification"),
+        ({"problem_type": "ranking"}, "problem_type is regression or multi_label_classification or single_label"),
         ({"metric": "rmse"}, "the metric of multi_label_classification is roc_auc, pr_auc or loss, not 'rmse'"),
         ({"split": {"train": [0, 1], "dev": [2]}}, "train, valid and test, not train, dev"),
         ({"split": {"train": [0, 1], "test": [1]}}, "names molecule 1 more than once"),
@@ -297,12 +310,12 @@ def test_a_checkpoint_that_lacks_encoder_weights_is_refused(checkpoint, tmp_path
 def test_bad_arguments(checkpoint, change, message):
     arguments = {"labels": IS_ALCOHOL, "problem_type": "multi_label_classification", "split": SPLIT, **QUICK, **change}
     with pytest.raises(ValueError, match=message):
-        finetune(checkpoint, SMILES, task_names=["alcohol"], **arguments)
+        fit(checkpoint, SMILES, task_names=["alcohol"], **arguments)
 
 
 def test_divergence_is_told(checkpoint):
     with pytest.raises(ValueError, match="training has diverged"):
-        finetune(checkpoint, SMILES, CARBONS, ["carbons"], "regression", SPLIT, **{**QUICK, "learning_rate": 1e30})
+        fit(checkpoint, SMILES, CARBONS, ["carbons"], "regression", SPLIT, **{**QUICK, "learning_rate": 1e30})
 
 
 def test_label_scale():
@@ -311,10 +324,7 @@ def test_label_scale():
 
 
 def test_feature_rows_sort_and_come_back():
-    rows = FeatureRows(
-        [{"input_ids": np.zeros(length), "row_id": length} for length in (3, 9, 3, 5)],
-        lambda row: len(row["input_ids"]),
-    )
+    rows = FeatureRows([{"row_id": length} for length in (3, 9, 3, 5)], [3, 9, 3, 5])
     longest_first, order = rows.longest_first()
     assert longest_first["length"] == [9, 5, 3, 3]
     assert [rows[place]["row_id"] for place in order] == [row["row_id"] for row in longest_first.rows]
@@ -322,7 +332,7 @@ def test_feature_rows_sort_and_come_back():
 
 def test_bf16_is_close(checkpoint):
     fp32, bf16 = (
-        finetune(checkpoint, SMILES, CARBONS, ["carbons"], "regression", SPLIT, **{**QUICK, "bf16": bf16})
+        fit(checkpoint, SMILES, CARBONS, ["carbons"], "regression", SPLIT, **{**QUICK, "bf16": bf16})
         for bf16 in (False, True)
     )
     assert bf16.model.dtype == torch.float32
@@ -335,6 +345,6 @@ def test_precomputed_features_are_used(checkpoint, monkeypatch):
     processor = AutoProcessor.from_pretrained(checkpoint)
     features = processor.featurize({"smiles": SMILES}, on_error="skip")
     arguments = (checkpoint, SMILES, CARBONS, ["carbons"], "regression", SPLIT)
-    expected = finetune(*arguments, **QUICK).test_predictions
+    expected = fit(*arguments, **QUICK).test_predictions
     monkeypatch.setattr(type(processor), "featurize", None)
-    np.testing.assert_array_equal(finetune(*arguments, **QUICK, features=features).test_predictions, expected)
+    np.testing.assert_array_equal(fit(*arguments, **QUICK, features=features).test_predictions, expected)

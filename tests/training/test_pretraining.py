@@ -186,7 +186,7 @@ def test_refused_rows_leave_nothing_behind(workplace, capsys):
     told = capsys.readouterr().err
     assert "data: 4 of 6 rows refused" in told
     assert "2: ring 1 not closed (for instance row 0, 'C1CC')" in told
-    assert "no atomic_num 0 (dummy atom *) (atom 2) (for instance row 3, 'CC*')" in told
+    assert "no atomic_num 0 (dummy atom *) (atom 0) (for instance row 3, 'CC*')" in told
 
 
 def test_more_refused_rows_than_fit_a_piece_of_the_table(workplace):

@@ -72,6 +72,7 @@ def test_learning_curve_with_and_without_validation(tmp_path):
 def test_baseline_is_measured_on_the_molecules_that_were_predicted(tmp_path):
     labels = np.array([[0.0], [2.0], [1.0], [3.0], [100.0]])
     result = SimpleNamespace(
+        task="property-prediction",
         task_names=["y"],
         problem_type="regression",
         valid_metrics={},

@@ -31,6 +31,8 @@ from hf_molrep.inference.checkpoints import load_finetuned
 from hf_molrep.models.grover.conversion_grover import convert_model, read_file
 from hf_molrep.models.grover.modeling_grover import BRANCHES, draw_hops, make_graph
 from hf_molrep.training.finetuning import finetune
+from hf_molrep.training.labelled_molecules import LabelledMolecules
+from hf_molrep.training.settings import FinetuningSettings
 from tests.models.common import MethodLaws, draw_weights
 from tests.models.grover.tiny import MOLECULES, save_tiny_checkpoint, tiny_config, tiny_processor
 from tests.models.laws.hooks import GOLDENS
@@ -387,12 +389,8 @@ def test_finetuning_with_descriptors(tmp_path):
     with pytest.raises(ValueError, match="does not take descriptorz=True"):
         finetune(
             checkpoint,
-            smiles,
-            np.zeros((24, 1)),
-            ["x"],
-            "regression",
-            {"train": range(24)},
-            processor_options={"descriptorz": True},
+            LabelledMolecules(smiles, np.zeros((24, 1)), ["x"], "regression", {"train": range(24)}),
+            FinetuningSettings(processor_options={"descriptorz": True}),
         )
 
 

@@ -700,13 +700,16 @@ def test_an_extractor_with_other_hydrogens_is_refused(tmp_path):
 
     from hf_molrep.inference.checkpoints import load_checkpoint
     from hf_molrep.training.finetuning import finetune
+    from hf_molrep.training.labelled_molecules import LabelledMolecules
+    from hf_molrep.training.settings import FinetuningSettings
 
     folder, hydrogens = str(tmp_path), {"hydrogens": "none"}
     save_seeing_distances(folder)
     z, pos = zip(*map(atoms_and_coordinates, ["CCO", "CC", "CN"]), strict=True)
     features = UniMolFeatureExtractor(**hydrogens).featurize({"z": z, "pos": pos})
     data = (["CCO", "CC", "CN"], np.arange(3.0)[:, None], ["x"], "regression", {"train": [0, 1, 2]})
-    tuned = finetune(folder, *data, features=features, processor_options=hydrogens, epochs=1)
+    settings = FinetuningSettings(processor_options=hydrogens, epochs=1)
+    tuned = finetune(folder, LabelledMolecules(*data, features=features), settings)
     assert tuned.model.config.hydrogens == tuned.processor.hydrogens == "none"
     UniMolFeatureExtractor(**hydrogens).save_pretrained(folder)
     message = "does not fit the model, it has hydrogens 'none', not 'all'"
@@ -716,7 +719,7 @@ def test_an_extractor_with_other_hydrogens_is_refused(tmp_path):
         pipeline("molecule-embedding", model=folder)
     for options in ({}, {"max_atoms": 99}):
         with pytest.raises(ValueError, match=message):
-            finetune(folder, *data, processor_options=options)
+            finetune(folder, LabelledMolecules(*data), FinetuningSettings(processor_options=options))
 
 
 def test_an_sdf_gives_its_coordinates(tmp_path, capsys):
@@ -758,6 +761,7 @@ def test_columns_give_their_coordinates(tmp_path):
 
     from hf_molrep.cli import main
     from hf_molrep.training.finetuning import finetune
+    from hf_molrep.training.labelled_molecules import LabelledMolecules
 
     extractor = save_seeing_distances(tmp_path / "tiny", hydrogens="none")
     # a chain of n atoms, straight, at two spacings: the same SMILES, told apart by its coordinates alone
@@ -807,4 +811,7 @@ def test_columns_give_their_coordinates(tmp_path):
 
     labels = np.array([[0.0], [1.0]])
     with pytest.raises(ValueError, match="different numbers"):
-        finetune(model, ["CC", "CC"], labels, ["x"], "regression", {"train": [0, 1]}, z=z[:1], pos=pos[:1])
+        finetune(
+            model,
+            LabelledMolecules(["CC", "CC"], labels, ["x"], "regression", {"train": [0, 1]}, z=z[:1], pos=pos[:1]),
+        )

@@ -1,0 +1,392 @@
+"""Fine-tuning from files to files: a table of molecules to what `finetune` takes, its result to a folder."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..chem.smiles import MoleculeError, canonical_smiles_batch
+from ..data.splits import PARTS, Split, make_split, read_split, write_split
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from .finetuning import FinetuneResult
+    from .labelled_molecules import LabelledMolecules
+    from .reference_conformers import ReferenceConformers
+
+KINDS = ("scaffold", "balanced_scaffold", "random")
+PROBLEM_TYPES = {
+    "regression": "regression",
+    "classification": "multi_label_classification",
+    "multiclass": "single_label_classification",
+}
+CONFORMERS = "conformer-generation"
+PART_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test"}
+MOST_MOLECULES = 2  # in a row: no method takes more
+
+
+@dataclasses.dataclass
+class MoleculeTable:
+    """
+    A table whose rows hold one molecule each, or two.
+
+    Attributes:
+        source: where it comes from.
+        dataset: all rows and columns; the first SMILES column is called `smiles`.
+        rows: the usable rows of `dataset`; of a table of conformers the first row of each usable molecule.
+        molecules: of each SMILES column, the SMILES of the usable rows.
+        canonical: one text per usable row, the same for the same molecule or unordered pair.
+        failures: other rows -> what is wrong with them.
+        task_names, problem_type, labels: of the usable rows `[rows, tasks]`; None where there are no labels.
+        classes: names of classes that exclude each other.
+        names: of the molecules of a table of conformers.
+    """
+
+    source: str
+    dataset: "Dataset"
+    rows: list[int]
+    molecules: list[list[str]]
+    canonical: list[str]
+    failures: dict[int, MoleculeError]
+    task_names: list[str] = dataclasses.field(default_factory=list)
+    problem_type: str | None = None
+    labels: np.ndarray | None = None
+    classes: list[str] = dataclasses.field(default_factory=list)
+    names: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def texts(self) -> list[str]:
+        """By what a row is split: its SMILES, or those of its two molecules joined by a dot."""
+        return [".".join(row) for row in zip(*self.molecules, strict=True)]
+
+    def column(self, name: str) -> list:
+        """Values of a column in the usable rows."""
+        return self.dataset.select(self.rows)[name][:]
+
+
+def read_table(
+    source: str, smiles_columns: Sequence[str] = ("smiles",), labels: Sequence[str] = (), task: str = "auto"
+) -> MoleculeTable:
+    """
+    Read a table of molecules with their labels, see [`~hf_molrep.data.datasets.load_molecules`].
+
+    Args:
+        smiles_columns: one, or two for interactions.
+        labels: columns to be predicted; without any the molecules alone are read.
+        task: `"regression"`, `"classification"`, `"multiclass"` (pairs), `"conformer-generation"`, or `"auto"`: by the
+            labels.
+    Raises:
+        ValueError: no such column, labels that are no numbers or no classes (says where), no row with a molecule.
+    """
+    from ..data.datasets import infer_problem_type, label_matrix, load_molecules
+
+    if not 1 <= len(smiles_columns) <= MOST_MOLECULES:
+        raise ValueError(f"a row has one or two molecules, not {len(smiles_columns)}")
+    if len(set(smiles_columns)) < len(smiles_columns):
+        raise ValueError(f"{smiles_columns[0]!r} is named twice as a column of SMILES")
+    if task == CONFORMERS:
+        return _read_conformers(source, smiles_columns, labels)
+    problem_type = PROBLEM_TYPES.get(task)
+    if problem_type is None and len(smiles_columns) == 2 and labels:
+        problem_type = _problem_of_pairs(load_molecules(source, smiles_column=smiles_columns[0]), source, labels)
+    multiclass = problem_type == PROBLEM_TYPES["multiclass"]
+    dataset = load_molecules(
+        source,
+        smiles_column=smiles_columns[0],
+        label_columns=() if multiclass else labels,
+        problem_type=None if multiclass else problem_type,
+    )
+    columns = ["smiles", *smiles_columns[1:]]
+    _require(source, dataset, columns)
+    table = MoleculeTable(source, dataset, *_readable(dataset, columns, range(len(dataset))))
+    if not labels:
+        return table
+    table.task_names = list(labels)
+    if multiclass:
+        _require(source, dataset, labels)
+        table.classes, values = _classes(dataset[labels[0]][:])
+        table.labels = values[table.rows]
+    else:
+        values = label_matrix(dataset, labels)
+        problem_type, table.labels = problem_type or infer_problem_type(values), values[table.rows]
+    table.problem_type = problem_type
+    return table
+
+
+def _read_conformers(source: str, smiles_columns: Sequence[str], labels: Sequence[str]) -> MoleculeTable:
+    """A Parquet table with a conformer in each row, as one row per molecule."""
+    from ..data.conformer_pairs import read_molecules
+    from ..data.datasets import load_molecules
+    from ..data.files import COORDINATE_COLUMNS
+
+    if labels:
+        raise ValueError("conformer generation has no label columns: the coordinates are learned")
+    if list(smiles_columns) != ["smiles"]:
+        raise ValueError("a table of conformers has its SMILES in the column 'smiles'")
+    dataset = load_molecules(source)
+    _require(source, dataset, ["name", *COORDINATE_COLUMNS])
+    read_molecules(source)  # refuses a name with two SMILES
+    dataset = dataset.remove_columns(list(COORDINATE_COLUMNS))
+    first: dict[str, int] = {}
+    for row, name in enumerate(dataset["name"][:]):
+        first.setdefault(name, row)
+    table = MoleculeTable(source, dataset, *_readable(dataset, ["smiles"], list(first.values())))
+    table.names = table.column("name")
+    return table
+
+
+def _require(source: str, dataset: "Dataset", columns: Sequence[str]) -> None:
+    for name in columns:
+        if name not in dataset.column_names:
+            raise ValueError(f"{source} has no column {name!r}; it has {', '.join(map(repr, dataset.column_names))}")
+
+
+def _readable(
+    dataset: "Dataset", columns: Sequence[str], rows: Sequence[int]
+) -> tuple[list[int], list[list[str]], list[str], dict[int, MoleculeError]]:
+    """Which of the rows hold molecules in these columns, those, their canonical SMILES, and what is wrong elsewhere."""
+    failures: dict[int, MoleculeError] = {}
+    texts, canonical = [], []
+    for name in columns:
+        values = dataset[name][:]
+        texts.append([values[row] if isinstance(values[row], str) else "" for row in rows])
+        canonical.append(canonical_smiles_batch(texts[-1], "clean", on_error="skip"))
+        for row, result in zip(rows, canonical[-1], strict=True):
+            if isinstance(result, MoleculeError):
+                failures.setdefault(row, result)
+    places = [place for place, row in enumerate(rows) if row not in failures]
+    if not places:
+        raise ValueError(f"none of {len(rows)} rows holds a molecule; the first: {failures[rows[0]]}")
+    keys = [".".join(sorted(column[place] for column in canonical)) for place in places]
+    return [rows[place] for place in places], [[column[place] for place in places] for column in texts], keys, failures
+
+
+def _text(value: Any) -> str | None:
+    """A cell as the name of a class, None where it is missing; 3.0 is the class 3."""
+    if isinstance(value, float):
+        value = None if np.isnan(value) else int(value) if value.is_integer() else value
+    return None if value is None or not str(value).strip() else str(value).strip()
+
+
+def _problem_of_pairs(dataset: "Dataset", source: str, labels: Sequence[str]) -> str:
+    """Classes that exclude each other in one column of anything but 0 and 1, else a label of 0 or 1 in each column."""
+    _require(source, dataset, labels)
+    if len(labels) > 1 or {_text(value) for value in dataset[labels[0]][:]} <= {"0", "1", "0.0", "1.0", None}:
+        return PROBLEM_TYPES["classification"]
+    return PROBLEM_TYPES["multiclass"]
+
+
+def _classes(values: Sequence) -> tuple[list[str], np.ndarray]:
+    """Names of the classes, by number where they are numbers, and the class of each row `[rows, 1]`, NaN = missing."""
+    texts = [_text(value) for value in values]
+    present = {text for text in texts if text is not None}
+    names = sorted(present, key=lambda name: (int(name) if name.isdecimal() else np.inf, name))
+    index = {name: place for place, name in enumerate(names)}
+    return names, np.array([[np.nan if text is None else index[text]] for text in texts])
+
+
+def split_table(table: MoleculeTable, split: str, seed: int = 0, include_chirality: bool = False) -> Split:
+    """
+    Split the usable rows of a table.
+
+    Args:
+        split: `"scaffold"`, `"balanced_scaffold"`, `"random"` (rows with the same molecule, pair, or scaffolds share a
+            part), `column:NAME`, or a file of `hf-molrep split`.
+    Raises:
+        ValueError: no such kind, column or file; a column or a file that does not fit the molecules.
+    """
+    texts = table.texts
+    if split in KINDS:
+        return make_split(split, texts, seed=seed, include_chirality=include_chirality)
+    if not split.startswith("column:"):
+        if not Path(split).is_file():
+            raise ValueError(f"--split is {', '.join(KINDS)}, column:NAME or a file that exists, not {split!r}")
+        return read_split(split, texts)
+    column, columns = split.removeprefix("column:"), table.dataset.column_names
+    if column not in columns:
+        raise ValueError(f"{table.source} has no column {column!r} for the split; it has {', '.join(columns)}")
+    parts: dict[str, list[int]] = {part: [] for part in PARTS}
+    for index, (row, value) in enumerate(zip(table.rows, table.column(column), strict=True)):
+        part = PART_NAMES.get(str(value).strip().lower())
+        if part is None:
+            names = ", ".join(PART_NAMES)
+            raise ValueError(f"{table.source}, row {row + 1}: {column} is {value!r}, not one of {names}")
+        parts[part].append(index)
+    return Split(
+        name=split,
+        seed=None,
+        include_chirality=None,
+        fractions=tuple(len(members) / len(table.rows) for members in parts.values()),
+        parts={part: np.array(members, dtype=np.int64) for part, members in parts.items()},
+    )
+
+
+def labelled_molecules(
+    table: MoleculeTable, split: Split, units: Sequence[str] | None = None, coordinates: bool = False
+) -> "LabelledMolecules":
+    """
+    What [`~hf_molrep.training.finetuning.finetune`] takes of a table with labels.
+
+    Args:
+        units: of a regression, one per label.
+        coordinates: take `z` and `pos` from the table where it has them, instead of computed ones.
+    Raises:
+        ValueError: units that do not fit the labels, or a problem that these molecules do not have.
+    """
+    from ..data.datasets import coordinate_columns
+    from .labelled_molecules import LabelledMolecules
+
+    names, problem_type = table.task_names, table.problem_type
+    if units and (problem_type != "regression" or len(units) != len(names)):
+        raise ValueError(f"{len(units)} units for {len(names)} label columns ({problem_type})")
+    given = {name: table.column(column) for column, name in coordinate_columns(table.dataset).items()}
+    return LabelledMolecules(
+        table.molecules[0],
+        table.labels,
+        names,
+        problem_type,
+        split.parts,
+        second_smiles=table.molecules[1] if len(table.molecules) == 2 else None,
+        classes=table.classes,
+        label_units=units,
+        **(given if coordinates and len(table.molecules) == 1 else {}),
+    )
+
+
+def reference_conformers(table: MoleculeTable, split: Split, **computing: Any) -> "ReferenceConformers":
+    """What [`~hf_molrep.training.finetuning.finetune`] takes of a table of conformers; `computing`: `cache`, ..."""
+    from .reference_conformers import ReferenceConformers
+
+    return ReferenceConformers(table.source, table.names, table.molecules[0], split.parts, **computing)
+
+
+def write_run(
+    output: Path,
+    table: MoleculeTable,
+    split: Split,
+    result: "FinetuneResult",
+    units: Sequence[str] | None = None,
+    *,
+    seconds: float,
+    version: str,
+) -> dict[str, Any]:
+    """
+    Write model, processor and report of a run to a folder.
+
+    Args:
+        units: of a regression, one per label.
+        seconds: that the run took.
+        version: of this package.
+    Returns:
+        what stands in `report/metrics.json`, which is written last: it marks the run as finished.
+    """
+    import torch
+    import transformers
+
+    from ..hub import save_checkpoint
+    from ..inference.checkpoints import silent_transformers
+    from .reports import write_json, write_report
+
+    with silent_transformers():
+        save_checkpoint(result.model, result.processor, output, weights_dtype=None)
+    if table.names:  # what the weights have seen, or were chosen by: benchmarks do not measure on it
+        seen = [table.names[index] for part in ("train", "valid") for index in split.parts[part]]
+        write_json(output / "conformer_training.json", {"names": sorted(seen)})
+    report = output / "report"
+    report.mkdir(parents=True, exist_ok=True)
+    write_split(report / "split.json", split, table.texts)
+    _write_predictions(report / "predictions.csv", table, split, result)
+    _write_skipped(report / "skipped.csv", table)
+    train = {table.canonical[index] for index in split.parts["train"]}
+    on_gpu = torch.cuda.is_available()
+    more = {
+        "data": str(table.source),
+        "split": {
+            "name": split.name,
+            "seed": split.seed,
+            "include_chirality": split.include_chirality,
+            **{part: len(members) for part, members in split.parts.items()},
+        },
+        "rows": {
+            "read": len(table.dataset),
+            "skipped": len(table.failures),
+            "skipped_reasons": dict(Counter(error.reason for error in table.failures.values()).most_common(20)),
+            "truncated": len(result.truncated),
+            **result.reports,
+            **({} if table.labels is None else {"without_any_label": int(np.isnan(table.labels).all(axis=1).sum())}),
+            "repeating_a_molecule": len(table.canonical) - len(set(table.canonical)),
+            "test_also_in_train": sum(table.canonical[index] in train for index in split.parts["test"]),
+        },
+        "seconds": round(seconds, 1),
+        "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads",
+        "versions": {"hf_molrep": version, "transformers": transformers.__version__, "torch": torch.__version__},
+    }
+    return write_report(report, result, table.labels, split.parts, units, more)
+
+
+def _write_predictions(path: Path, table: MoleculeTable, split: Split, result: "FinetuneResult") -> None:
+    """The test part: number of the row, its own columns, predictions."""
+    import pyarrow as pa
+
+    from ..data.table_writer import TableWriter
+
+    rows = [table.rows[index] for index in split.parts["test"]]
+    content = table.dataset.select(rows).with_format("arrow")[:]
+
+    def free(name: str) -> str:
+        return name if name not in content.column_names else free(f"{name}_")
+
+    content = content.add_column(0, free("row"), pa.array([row + 1 for row in rows], pa.int64()))
+    for name, values in predicted_columns(result).items():
+        content = content.append_column(free(name), values)
+    with TableWriter(path, content.schema) as writer:
+        for batch in content.combine_chunks().to_batches():
+            writer.write(batch)
+
+
+def predicted_columns(result: "FinetuneResult") -> dict[str, Any]:
+    """
+    The predictions of the test part as Arrow columns, null where there is none: a value for each task; of classes that
+    exclude each other the most probable one and its probability.
+    """
+    import pyarrow as pa
+
+    predictions = result.test_predictions
+
+    def numbers(values: np.ndarray) -> pa.Array:
+        return pa.array(values, pa.float32(), mask=np.isnan(values))
+
+    if not result.classes:
+        prefix = "" if result.task == CONFORMERS else "predicted_"
+        return {
+            f"{prefix}{name}": numbers(values) for name, values in zip(result.task_names, predictions.T, strict=True)
+        }
+    (name,) = result.task_names
+    known = ~np.isnan(predictions).any(axis=1)
+    best = np.where(known[:, None], predictions, 0.0).argmax(axis=1)
+    names = [result.classes[index] if there else None for index, there in zip(best, known, strict=True)]
+    return {
+        f"predicted_{name}": pa.array(names, pa.string()),
+        f"probability_{name}": numbers(predictions[np.arange(len(best)), best]),
+    }
+
+
+def _write_skipped(path: Path, table: MoleculeTable) -> None:
+    import pyarrow as pa
+
+    from ..data.table_writer import TableWriter
+
+    rows = sorted(table.failures)
+    schema = pa.schema([("row", pa.int64()), ("smiles", pa.string()), ("error", pa.string())])
+    columns = [
+        [row + 1 for row in rows],
+        [table.failures[row].smiles for row in rows],
+        [table.failures[row].reason for row in rows],
+    ]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    with TableWriter(path, schema) as writer:
+        writer.write(pa.RecordBatch.from_arrays(arrays, schema=schema))
