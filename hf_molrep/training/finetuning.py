@@ -25,9 +25,8 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..chem.smiles import MoleculeError
 from ..data.runs import check_continues
 from ..inference.checkpoints import silent_transformers
-from ..metrics import GREATER_IS_BETTER
 from .callbacks import EpochLines
-from .labelled_molecules import LabelledMolecules
+from .labelled_molecules import GREATER_SCORE_IS_BETTER, LabelledMolecules
 from .loading import load_processor, task_of
 from .reference_conformers import ReferenceConformers
 from .settings import FinetuningSettings
@@ -224,7 +223,7 @@ def _training_arguments(
         eval_strategy="epoch" if selecting else "no",
         load_best_model_at_end=selecting,
         metric_for_best_model=settings.metric if selecting else None,
-        greater_is_better=settings.metric in GREATER_IS_BETTER | {"accuracy"} if selecting else None,
+        greater_is_better=settings.metric in GREATER_SCORE_IS_BETTER if selecting else None,
         logging_strategy="epoch",
         label_names=list(label_names),
         prediction_loss_only=not label_names,

@@ -11,13 +11,14 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..chem.smiles import MoleculeError
-from ..metrics import METRICS, macro_f1, property_metrics
+from ..metrics import GREATER_IS_BETTER, METRICS, property_metrics
 from .loading import config_for_labels, load_model_for_finetuning
 from .rows import FeatureRows, check_split, digest_of, features_of, reports_on, takes_coordinates
 from .settings import FinetuningSettings
 
 MULTICLASS = "single_label_classification"
 SCORES = {**METRICS, MULTICLASS: ("macro_f1", "accuracy")}
+GREATER_SCORE_IS_BETTER = GREATER_IS_BETTER | set(SCORES[MULTICLASS])
 PROBLEM_TYPES_OF = {
     "property-prediction": ("regression", "multi_label_classification"),
     "interaction-prediction": ("multi_label_classification", MULTICLASS),
@@ -260,9 +261,13 @@ class PreparedLabels:
             raise ValueError("predictions are not finite: training has diverged, try a lower learning rate")
         if self.data.problem_type != MULTICLASS:
             return property_metrics(predictions, labels, self.data.problem_type, self.task_names)
+        from sklearn.metrics import f1_score
+
         labelled = labels >= 0
         guess, truth = predictions[labelled].argmax(axis=-1), labels[labelled]
-        return {"macro_f1": macro_f1(truth, guess), "accuracy": float((guess == truth).mean())}
+        # over the classes that occur or are predicted
+        macro_f1 = float(f1_score(truth, guess, average="macro", zero_division=0.0))
+        return {"macro_f1": macro_f1, "accuracy": float((guess == truth).mean())}
 
     def measure(self, part: str, model: PreTrainedModel, collate: Callable, batch_size: int) -> tuple[np.ndarray, dict]:
         """
