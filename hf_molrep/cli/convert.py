@@ -25,7 +25,10 @@ WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text
 
 
 def conversion(method: str):
-    """The function `convert(source, out, ...)` of a method, or None where nothing was ever released."""
+    """
+    The function `convert(source, out, ...)` of a method, which returns what it chose where the file leaves something
+    open, a sentence each; or None where nothing was ever released.
+    """
     name = f"{METHODS[method].config.__module__.rpartition('.')[0]}.conversion_{method}"
     return import_module(name).convert if find_spec(name) else None
 
@@ -161,6 +164,10 @@ def run(args: argparse.Namespace) -> int:
             options |= _pairs(args.option)
         else:
             options[option.name] = getattr(args, option.name)
-    convert(args.source, args.out, **options)
+    if args.out.is_file():
+        raise ValueError(f"{args.out} is a file: give a folder for the checkpoint")
+    choices = convert(args.source, args.out, **options)
     print(f"Converted {args.source}: {args.out}/, for AutoModel.from_pretrained and hf-molrep finetune")
+    for choice in choices:
+        print(choice)
     return 0
