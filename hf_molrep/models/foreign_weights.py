@@ -38,20 +38,20 @@ def read_file(path: str | Path, allowed: Sequence = ()) -> Any:
         raise FileNotFoundError(f"there is no file {path}")
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty")
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
-            warnings.simplefilter("ignore")  # that it is TorchScript, for instance, which is then refused
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # foreign bytes can make the unpickler fail in any way
-        if named := re.search(r"GLOBAL ['\"]?([\w.]+)", str(error)):
-            complaint = f"holds other things than weights ({named[1]}), and reading them could run code"
-        elif path.open("rb").read(2) == b"PK" and not zipfile.is_zipfile(path):
-            complaint = "is cut off or damaged"
-        else:
-            complaint = "is not a complete file of weights as torch.save writes them"
-        raise ValueError(f"{path} {complaint}") from error
+    with path.open("rb") as file:
+        try:
+            with warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
+                warnings.simplefilter("ignore")  # that it is TorchScript, for instance, which is then refused
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # foreign bytes can make the unpickler fail in any way
+            file.seek(0)
+            if named := re.search(r"GLOBAL ['\"]?([\w.]+)", str(error)):
+                complaint = f"holds other things than weights ({named[1]}), and reading them could run code"
+            elif file.read(2) == b"PK" and not zipfile.is_zipfile(file):
+                complaint = "is cut off or damaged"
+            else:
+                complaint = "is not a complete file of weights as torch.save writes them"
+            raise ValueError(f"{path} {complaint}") from error
 
 
 def check_state(found: Any, path: str | Path) -> dict[str, torch.Tensor]:

@@ -105,7 +105,7 @@ def convert_state(state: Mapping[str, torch.Tensor], num_attention_heads: int) -
         if match := re.match(HEAD, key):
             view, block, head, kind, part = match.groups()
             channel = "qkv".index(kind) * num_attention_heads + int(head)
-            value = value.flatten()[0] if part == "act_func.weight" else value
+            value = value.squeeze() if part == "act_func.weight" else value
             stacks.setdefault(f"grover.{view}_blocks.{block}.{STACKED[part]}", {})[channel] = value
             continue
         if match := re.match(FFN, key):

@@ -181,7 +181,7 @@ class TestGroverPadded(TestGrover):
     overfit = (150, 1e-2, 0.2)
 
     def config(self, dropout: float = 0.0, **options):
-        return super().config(dropout, padded_neighbors=4, **options)
+        return super().config(dropout, padded_neighbors=3, **options)
 
 
 class TestGroverAttentiveReadout(TestGrover):
