@@ -648,7 +648,7 @@ def test_what_cannot_be_converted(tmp_path):
             {key: value for key, value in state.items() if not key.startswith("gbf_proj.linear2")}
             | {"gbf.another": torch.zeros(1)}
         )
-    with pytest.raises(ValueError, match=r"do not fit UniMolPre.* they lack 'uni_mol.layers.1.up_proj.bias'"):
+    with pytest.raises(ValueError, match=r"do not fit UniMolForPreTraining: they lack 'uni_mol.layers.1.up_proj.bias'"):
         convert_model({key: value for key, value in state.items() if key != "encoder.layers.1.fc1.bias"})
     with pytest.raises(ValueError, match="crystal or OLED"):
         convert_state({"gbf.w_edge.weight": torch.zeros(1)})
