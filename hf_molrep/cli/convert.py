@@ -27,7 +27,10 @@ def convertible() -> list[str]:
 
 
 def conversion(method: str) -> Callable[..., Any]:
-    """The function `convert(source, out, ...)` of a method of [`convertible`]."""
+    """
+    The function `convert(source, out, ...)` of a method of [`convertible`]; it returns what it chose where the file
+    leaves something open, a sentence each.
+    """
     return import_module(_module(method)).convert
 
 
@@ -167,6 +170,10 @@ def run(args: argparse.Namespace) -> int:
             options |= _pairs(args.option)
         else:
             options[option.name] = getattr(args, option.name)
-    convert(args.source, args.out, **options)
+    if args.out.is_file():
+        raise ValueError(f"{args.out} is a file: give a folder for the checkpoint")
+    choices = convert(args.source, args.out, **options)
     print(f"Converted {args.source}: {args.out}/, for AutoModel.from_pretrained and hf-molrep finetune")
+    for choice in choices:
+        print(choice)
     return 0

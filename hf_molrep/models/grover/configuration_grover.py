@@ -26,9 +26,14 @@ class GroverConfig(MoleculeConfig):
         dropout: everywhere in the encoder.
         fingerprint_source: what `pooler_output` is made of: the means over atoms of both atom outputs (`"atom"`), over
             directed bonds of both bond outputs (`"bond"`), or all four (`"both"`).
-        legacy_padding: the original pads neighbour lists with a row of zeros that does not stay zero, so that the
-            embedding of a molecule depends on the highest degree in its batch. True repeats that exactly, for
-            comparisons with numbers of the original; False computes every molecule by itself.
+        padded_neighbors: the original pads the list of neighbours of every atom to the highest number of neighbours in
+            its batch, with a row of zeros that does not stay zero. Weights that were trained with it need it, but an
+            embedding then depends on the batch. A number here is a fixed length instead: every molecule is computed by
+            itself, as the original computes it in a batch whose highest number of neighbours is this one (4 in nearly
+            all batches of drug-like molecules); a molecule that has an atom of more neighbours is padded to its own
+            highest number. None: no padding.
+        legacy_padding: true pads to the highest number of neighbours in the batch, as the original does, so that an
+            embedding depends on the batch; for comparisons with numbers of the original.
         atom_vocab_size, bond_vocab_size: contexts that are predicted in pre-training, `<pad>` and `<other>` included.
         num_motifs: functional groups that are predicted in pre-training.
         disagreement_weight: weight of the squared difference between the predictions of two branches.
@@ -55,6 +60,7 @@ class GroverConfig(MoleculeConfig):
     dropout: float | int = 0.1
     layer_norm_eps: float = 1e-5
     fingerprint_source: Literal["atom", "bond", "both"] = "both"
+    padded_neighbors: int | None = None
     legacy_padding: bool = False
     atom_vocab_size: int = 2
     bond_vocab_size: int = 2
@@ -74,7 +80,7 @@ class GroverConfig(MoleculeConfig):
         return (4 if self.fingerprint_source == "both" else 2) * self.embedding_dim
 
     def validate_architecture(self):
-        """Attention divides the width among its heads; one hop is no message passing."""
+        """Attention divides the width among its heads; one hop is no message passing; one kind of padding at most."""
         if self.embedding_dim % self.num_attention_heads:
             raise ValueError(
                 f"embedding_dim {self.embedding_dim} is not a multiple of num_attention_heads "
@@ -82,6 +88,14 @@ class GroverConfig(MoleculeConfig):
             )
         if self.depth < 2 or self.num_blocks < 1 or self.ffn_layers < 1:
             raise ValueError("depth is at least 2, num_blocks and ffn_layers at least 1")
+        if self.padded_neighbors is not None:
+            if self.padded_neighbors < 1:
+                raise ValueError(f"padded_neighbors is {self.padded_neighbors}: it is at least 1, or None")
+            if self.legacy_padding:
+                raise ValueError(
+                    f"padded_neighbors {self.padded_neighbors} and legacy_padding exclude each other: a fixed number "
+                    "of neighbours, or the highest number in the batch"
+                )
 
 
 __all__ = ["GroverConfig"]

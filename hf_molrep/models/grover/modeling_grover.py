@@ -10,11 +10,11 @@ As the original does, and not as one might expect: the attention of an atom is a
 `num_attention_heads` states), never among atoms; the first state is added in every hop; `hops - 1` updates are made;
 inputs are not masked in pre-training, only labels are chosen.
 Ours: all heads' queries, keys and values pass messages in one batched product per hop (on a CPU without gradients one
-after the other, see `pass_messages_by_channel`); sums go over the edges that
-there are, where the original pads (see `legacy_padding`); hops are drawn by torch; in a `legacy_padding=False` model
-the disagreement of the atom predictions has no padding row among its atoms, nor that of the bonds; the parts that are
-never used are not built: two activations of the original's encoder, and the input layer of a block whose input is as
-wide as its states.
+after the other, see `pass_messages_by_channel`); sums go over the edges that there are, and what the original's padding
+adds is computed apart, where the configuration asks for it (`padded_neighbors`, `legacy_padding`); without padding the
+disagreement of the atom predictions has no padding row among its atoms, nor that of the bonds; hops are drawn by torch;
+the parts that are never used are not built: two activations of the original's encoder, and the input layer of a block
+whose input is as wide as its states.
 """
 
 import itertools
@@ -48,13 +48,30 @@ class ChannelSum:
     """
     `sums[.., t] = sum of rows[.., s] over the pairs (s, t)`, `[.., rows, width] -> [.., sums, width]`, for a varying
     number of channels that share the pairs. The plan for each number of channels is made once per batch.
+
+    Args:
+        source, target: `[pairs]`; rows, sums: how many there are.
+        fill: `[sums, padding]`, how often each of the first rows (the padding) is added to each sum. They are not among
+            the pairs: a gradient would have to sum over all atoms for a single row.
     """
 
-    def __init__(self, source: torch.Tensor, target: torch.Tensor, rows: int, sums: int):
-        self.source, self.target, self.rows, self.sums = source, target, rows, sums
+    def __init__(
+        self, source: torch.Tensor, target: torch.Tensor, rows: int, sums: int, fill: torch.Tensor | None = None
+    ):
+        self.source, self.target, self.rows, self.sums, self.fill = source, target, rows, sums, fill
         self.plans: dict[tuple[int, bool], GatherSum] = {}
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        sums = self.sum_pairs(states)
+        if self.fill is None:
+            return sums
+        fill = self.fill.to(states.dtype)
+        padding = states[..., : fill.shape[1], :]
+        if states.dim() == 2:
+            return torch.addmm(sums, fill, padding)
+        return torch.baddbmm(sums, fill.expand(len(states), -1, -1), padding)
+
+    def sum_pairs(self, states: torch.Tensor) -> torch.Tensor:
         *leading, _, width = states.shape
         channels = leading[0] if leading else 1
         if torch.compiler.is_compiling():
@@ -71,14 +88,15 @@ class ChannelSum:
 
 class GroverGraph(NamedTuple):
     """
-    A batch as the layers need it. With `padded`, row 0 of atoms and of edges is the original's padding row.
+    A batch as the layers need it. The first `padding` rows of atoms and of edges are padding: one row for each length
+    to which lists of neighbours are padded in this batch, none where they are not padded.
 
     Args:
         x: `[atoms, 151]`; edges: `[edges, 165]`, features of the source atom and of the bond.
         to_atoms_from_atoms: sums over neighbours; to_atoms_from_edges: over arriving edges.
         to_edges_from_edges: over edges that arrive at the source of an edge, but for its reverse.
         to_edges_from_atoms: over the source of an edge and the sources of those.
-        atom_batch, edge_batch: molecule of each atom and edge, without a padding row.
+        atom_batch, edge_batch: molecule of each atom and edge, without the padding.
     """
 
     x: torch.Tensor
@@ -90,11 +108,11 @@ class GroverGraph(NamedTuple):
     atom_batch: torch.Tensor
     edge_batch: torch.Tensor
     num_graphs: int
-    padded: bool
+    padding: int
 
     def mean(self, states: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
         """Mean over the atoms or edges of each molecule, `[molecules, width]`; zeros where there are none."""
-        states = states[1:] if self.padded else states
+        states = states[self.padding :]
         sums = states.new_zeros(self.num_graphs, states.shape[1], dtype=torch.float32)
         sums = sums.index_add(0, batch, states.float())
         counts = torch.zeros(self.num_graphs, device=batch.device)
@@ -113,14 +131,14 @@ def make_graph(
 ) -> GroverGraph:
     """
     A joined graph (see [`~hf_molrep.data.batching.join_graphs`]) to a [`GroverGraph`] in the type of the model's
-    weights, padded where its configuration says `legacy_padding`.
+    weights, with padding where its configuration has `padded_neighbors` or `legacy_padding`.
 
     Raises:
         ValueError: a batch cut as `nn.DataParallel` does; columns of another scheme than `grover`; edges that do not
             come in pairs, that name atoms which are not there, or that lack features.
     """
-    atoms, device, padded = len(x), x.device, model.config.legacy_padding
-    widths = model.config.atom_features, model.config.bond_features
+    atoms, device, config = len(x), x.device, model.config
+    widths = config.atom_features, config.bond_features
     if x.shape[1:] != widths[:1] or edge_attr.shape[1:] != widths[1:]:
         raise ValueError(
             f"x {tuple(x.shape)} and edge_attr {tuple(edge_attr.shape)} are not of the scheme 'grover', which GROVER "
@@ -148,46 +166,57 @@ def make_graph(
         raise ValueError(f"{len(edge_attr)} rows of edge_attr for {len(source)} edges")
     edge_batch = batch[source]
     reverse = torch.arange(len(source), device=device) ^ 1
-    if padded:
-        x, edge_attr = F.pad(x, (0, 0, 1, 0)), F.pad(edge_attr, (0, 0, 1, 0))
-        source, target = F.pad(source + 1, (1, 0)), F.pad(target + 1, (1, 0))
-        reverse = F.pad(reverse + 1, (1, 0))
-        atoms += 1
+    padding = 0
+    if config.legacy_padding or config.padded_neighbors is not None:
+        # The length to which the lists of neighbours of each molecule are padded, and the row that they are padded
+        # with: one row for each length, for its own list holds nothing but itself, as often as the length says.
+        degree = torch.bincount(target, minlength=atoms)
+        lengths = degree.new_zeros(num_graphs).scatter_reduce_(0, batch, degree, "amax")
+        if config.legacy_padding:
+            lengths = lengths.max().clamp(min=1).expand(num_graphs)
+        else:
+            lengths = lengths.clamp(min=config.padded_neighbors)
+        of_rows, row = lengths.unique(return_inverse=True)
+        padding = len(of_rows)
+        rows = torch.arange(padding, device=device)
+        missing = torch.cat([of_rows, lengths[batch] - degree])
+        row = torch.cat([rows, row[batch]])
+        x, edge_attr = F.pad(x, (0, 0, padding, 0)), F.pad(edge_attr, (0, 0, padding, 0))
+        source, target = torch.cat([rows, source + padding]), torch.cat([rows, target + padding])
+        reverse = torch.cat([rows, reverse + padding])
+        atoms += padding
     edges = len(source)
-    every_atom, every_edge = torch.arange(atoms, device=device), torch.arange(edges, device=device)
+    every_edge = torch.arange(edges, device=device)
 
     # pairs (arriving edge, atom), the real ones sorted by atom
-    real = every_edge[1:] if padded else every_edge
-    order = real[target[real].argsort(stable=True)]
-    degree = torch.bincount(target[real], minlength=atoms)
-    arriving, at = order, target[order]
+    real = every_edge[padding:]
+    arriving = real[target[real].argsort(stable=True)]
+    at = target[arriving]
+    degree = torch.bincount(at, minlength=atoms)
     # pairs (edge before, edge): what arrives at the source of an edge, the reverse left out
     count = degree[source]
     edge = every_edge.repeat_interleave(count)
     within = torch.arange(len(edge), device=device) - (count.cumsum(0) - count).repeat_interleave(count)
-    before = order[((degree.cumsum(0) - degree)[source]).repeat_interleave(count) + within]
+    before = arriving[((degree.cumsum(0) - degree)[source]).repeat_interleave(count) + within]
     keep = before != reverse[edge]
     before, edge = before[keep], edge[keep]
-    if padded:
-        # every list of neighbours is filled up with edge 0, whose source is atom 0
-        missing = max(1, int(degree.max())) - degree
-        fill = every_atom.repeat_interleave(missing)
-        arriving, at = torch.cat([arriving, torch.zeros_like(fill)]), torch.cat([at, fill])
-        missing = missing[source]
-        missing[0] -= 1  # edge 0 is its own reverse
-        fill = every_edge.repeat_interleave(missing)
-        before, edge = torch.cat([before, torch.zeros_like(fill)]), torch.cat([edge, fill])
+    at_atoms = at_edges = None
+    if padding:
+        at_atoms = F.one_hot(row, padding) * missing[:, None]
+        at_edges = at_atoms[source]
+        at_edges.diagonal().sub_(1)  # a padding edge is its own reverse, which is left out
+        at_atoms, at_edges = at_atoms.to(x.dtype), at_edges.to(x.dtype)
     return GroverGraph(
         x,
         torch.cat([x[source], edge_attr], dim=1),
-        ChannelSum(source[arriving], at, atoms, atoms),
-        ChannelSum(arriving, at, edges, atoms),
-        ChannelSum(before, edge, edges, edges),
-        ChannelSum(torch.cat([source, source[before]]), torch.cat([every_edge, edge]), atoms, edges),
+        ChannelSum(source[arriving], at, atoms, atoms, at_atoms),
+        ChannelSum(arriving, at, edges, atoms, at_atoms),
+        ChannelSum(before, edge, edges, edges, at_edges),
+        ChannelSum(torch.cat([source, source[before]]), torch.cat([every_edge, edge]), atoms, edges, at_edges),
         batch,
         edge_batch,
         num_graphs,
-        padded,
+        padding,
     )
 
 
@@ -430,7 +459,7 @@ class GroverModel(GroverPreTrainedModel):
         self.post_init()
 
     def encode(self, graph: GroverGraph) -> dict[str, torch.Tensor]:
-        """The states of each branch, `[atoms, width]` or `[edges, width]` (a padding row included)."""
+        """The states of each branch, `[atoms, width]` or `[edges, width]` (padding included)."""
         nodes, edges = graph.x, graph.edges
         for block in self.node_blocks:
             nodes = block(nodes, graph.to_atoms_from_atoms)
@@ -482,7 +511,7 @@ class GroverModel(GroverPreTrainedModel):
         last = torch.cat([states[branch] for branch in self.branches[:2]], dim=1)
         return MoleculeModelOutput(
             pooler_output=torch.cat(list(means.values()), dim=1),
-            last_hidden_state=last[1:] if graph.padded else last,
+            last_hidden_state=last[graph.padding :],
             embeddings=means,
         )
 
@@ -495,10 +524,11 @@ class GroverBondHead(nn.Module):
         self.forward_proj = nn.Linear(config.embedding_dim, config.bond_vocab_size)
         self.reverse_proj = nn.Linear(config.embedding_dim, config.bond_vocab_size)
 
-    def forward(self, states: torch.Tensor, padded: bool) -> torch.Tensor:
-        if padded:  # the padding row is both directions of itself
-            return self.forward_proj(torch.cat([states[:1], states[1::2]])) + self.reverse_proj(states[::2])
-        return self.forward_proj(states[::2]) + self.reverse_proj(states[1::2])
+    def forward(self, states: torch.Tensor, padding: int) -> torch.Tensor:
+        forward, reverse = states[padding::2], states[padding + 1 :: 2]
+        if padding:  # a padding row is both directions of itself
+            forward, reverse = torch.cat([states[:padding], forward]), torch.cat([states[:padding], reverse])
+        return self.forward_proj(forward) + self.reverse_proj(reverse)
 
 
 def context_loss(log_chances: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -530,14 +560,14 @@ class GroverForPreTraining(GroverPreTrainedModel):
         self.post_init()
 
     def predict(self, graph: GroverGraph, states: dict[str, torch.Tensor], means: dict[str, torch.Tensor]) -> dict:
-        """Log-chances of contexts (a padding row included) and logits of motifs, float32, by task and branch."""
+        """Log-chances of contexts (padding included) and logits of motifs, float32, by task and branch."""
         return {
             "atom_context": {
                 source: head(states[f"atom_from_{source}"]).float().log_softmax(dim=1)
                 for source, head in (("atom", self.atom_context_from_atom), ("bond", self.atom_context_from_bond))
             },
             "bond_context": {
-                source: head(states[f"bond_from_{source}"], graph.padded).float().log_softmax(dim=1)
+                source: head(states[f"bond_from_{source}"], graph.padding).float().log_softmax(dim=1)
                 for source, head in (("atom", self.bond_context_from_atom), ("bond", self.bond_context_from_bond))
             },
             "motif": {branch: head(means[branch]).float() for branch, head in self.motif_heads.items()},
@@ -572,8 +602,7 @@ class GroverForPreTraining(GroverPreTrainedModel):
         means = self.grover.read_out(graph, states)
         if atom_labels is None or bond_labels is None or motif_labels is None:
             return MoleculePreTrainingOutput(embeddings=means)
-        if graph.padded:
-            atom_labels, bond_labels = F.pad(atom_labels, (1, 0)), F.pad(bond_labels, (1, 0))
+        atom_labels, bond_labels = F.pad(atom_labels, (graph.padding, 0)), F.pad(bond_labels, (graph.padding, 0))
         predictions = self.predict(graph, states, means)
         losses = {}
         for task, labels in (("atom", atom_labels), ("bond", bond_labels)):
@@ -667,8 +696,7 @@ class GroverPropertyHead(PropertyHead):
             if self.readout is None:
                 pooled = graph.mean(states[branch], graph.atom_batch)
             else:
-                atoms = states[branch][1:] if graph.padded else states[branch]
-                pooled = self.readout(atoms, graph.atom_batch, graph.num_graphs)
+                pooled = self.readout(states[branch][graph.padding :], graph.atom_batch, graph.num_graphs)
             if features is not None:
                 pooled = torch.cat([pooled, features.to(pooled.dtype)], dim=1)
             found.append(network(pooled))

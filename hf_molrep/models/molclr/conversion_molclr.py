@@ -1,19 +1,19 @@
-"""Released weights of MolCLR and of pretrain-gnns to checkpoints of this package."""
+"""Weights of MolCLR, fine-tuned ones too, and of pretrain-gnns to checkpoints of this package."""
 
-import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from ...hub import save_checkpoint
+from ..foreign_weights import check_state, label_fields, make_config, make_model, read_file, shape_of
 from .configuration_molclr import MolCLRConfig
 from .feature_extraction_molclr import MolCLRFeatureExtractor
-from .modeling_molclr import MolCLRForPreTraining, MolCLRModel
+from .modeling_molclr import MolCLRForPreTraining, MolCLRForPropertyPrediction, MolCLRModel
 
-# Names of the original (both projects share them) -> ours. A fine-tuned file has `pred_head` in place of `out_lin`.
+# Names of the original (both projects share them) -> ours.
 NAMES = {
     r"x_embedding1\.": "molclr.atom_embeddings.",
     r"x_embedding2\.": "molclr.chirality_embeddings.",
@@ -30,34 +30,56 @@ NAMES = {
     r"out_lin\.0\.": "contrast_dense.",
     r"out_lin\.2\.": "contrast_out.",
 }
+# The property head of a fine-tuned file: linear layers with softplus between them, so every second place.
+HEAD = r"pred_head\.(\d+)\.(weight|bias)$"
 
 
 def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    A `state_dict` of the original under our names.
+    A `state_dict` of the original under our names. The two classes of a fine-tuned file, under a softmax, become one
+    logit `[1]` under a sigmoid, the second class against the first: the probabilities are the same.
 
     Raises:
-        ValueError: a name that the original does not have.
+        ValueError: a name that the original does not have; a property head of another make.
     """
     converted = {}
+    places = sorted({int(match[1]) for key in state if (match := re.match(HEAD, key))})
+    if places and (places != list(range(0, 2 * len(places), 2)) or len(places) < 2):
+        raise ValueError(
+            f"the layers {', '.join(map(str, places))} of pred_head are not those of the original's head with softplus "
+            "(0, 2, ...), the only one that has a counterpart here"
+        )
     for key, value in state.items():
+        if match := re.match(HEAD, key):
+            place, part = int(match[1]), match[2]
+            if place < places[-1]:
+                converted[f"head.dense.{place // 2}.{part}"] = value
+                continue
+            if not value.dim() or len(value) not in (1, 2):
+                raise ValueError(
+                    f"{key!r} has the shape {tuple(value.shape)}: the original's head has one output (a regression) or "
+                    "two (two classes)"
+                )
+            converted[f"head.out_proj.{part}"] = value if len(value) == 1 else (value[1] - value[0])[None]
+            continue
         pattern = next((pattern for pattern in NAMES if re.match(pattern, key)), None)
         if pattern is None:
             raise ValueError(f"{key!r} is not a name of MolCLR's or pretrain-gnns' state dict")
         if re.fullmatch(r"gnns\.\d+\.weight", key):  # the original multiplies from the left
             value = value.T
         elif key.endswith(".att"):  # [1, heads, 2 * hidden]
-            value = value[0]
+            value = value.flatten(0, 1) if value.dim() == 3 else value
         converted[re.sub(pattern, NAMES[pattern], key, count=1)] = value.contiguous()
     return converted
 
 
-def config_of(state: Mapping[str, torch.Tensor], gnn_type: str | None = None) -> MolCLRConfig:
+def config_of(state: Mapping[str, torch.Tensor], gnn_type: str | None = None, **options) -> MolCLRConfig:
     """
     The configuration that a `state_dict` of the original belongs to, read from its names and shapes.
 
     Args:
         gnn_type: needed for the GCN and GraphSAGE of pretrain-gnns, whose files have the same layout.
+        options: further fields of [`MolCLRConfig`].
     Raises:
         ValueError: the layout is none that is known, or it needs `gnn_type`, or it contradicts it.
     """
@@ -76,46 +98,55 @@ def config_of(state: Mapping[str, torch.Tensor], gnn_type: str | None = None) ->
         raise ValueError(f"the layout does not tell {' from '.join(found)}: say which (--gnn-type)")
     if gnn_type is not None and gnn_type not in found:
         raise ValueError(f"the state dict is of type {' or '.join(found)}, not {gnn_type}")
-    options = {"feature_dim": state["feat_lin.weight"].shape[0] if "feat_lin.weight" in state else None}
-    if state["x_embedding1.weight"].shape[0] == 120:  # the last atom and bond types of pretrain-gnns
-        options["mask_atom_type"] = 119
-    if state["gnns.0.edge_embedding1.weight"].shape[0] == 6:
-        options["mask_bond_type"] = 5
+    atom_types, width = shape_of(state, "x_embedding1.weight")
+    bond_types, _ = shape_of(state, "gnns.0.edge_embedding1.weight")
+    fields = {
+        "gnn_type": gnn_type or found[0],
+        "num_atom_types": atom_types,
+        "num_chiralities": shape_of(state, "x_embedding2.weight")[0],
+        "num_bond_types": bond_types,
+        "num_bond_directions": shape_of(state, "gnns.0.edge_embedding2.weight")[0],
+        "embedding_dim": width,
+        "num_layers": 1 + max(int(match[1]) for key in state if (match := re.match(r"gnns\.(\d+)\.", key))),
+        "feature_dim": shape_of(state, "feat_lin.weight")[0] if "feat_lin.weight" in state else None,
+    }
+    if atom_types == 120:  # the last atom and bond types of pretrain-gnns
+        fields["mask_atom_type"] = 119
+    if bond_types == 6:
+        fields["mask_bond_type"] = 5
     if "out_lin.2.weight" in state:
-        options["projection_dim"] = state["out_lin.2.weight"].shape[0]
+        fields["projection_dim"] = shape_of(state, "out_lin.2.weight")[0]
     if "gnns.0.att" in state:
-        options["num_heads"] = state["gnns.0.att"].shape[1]
-    return MolCLRConfig(
-        gnn_type=gnn_type or found[0],
-        num_atom_types=state["x_embedding1.weight"].shape[0],
-        num_chiralities=state["x_embedding2.weight"].shape[0],
-        num_bond_types=state["gnns.0.edge_embedding1.weight"].shape[0],
-        num_bond_directions=state["gnns.0.edge_embedding2.weight"].shape[0],
-        embedding_dim=state["x_embedding1.weight"].shape[1],
-        num_layers=1 + max(int(key.split(".")[1]) for key in state if key.startswith("gnns.")),
-        **options,
-    )
+        fields["num_heads"] = shape_of(state, "gnns.0.att", 3)[1]
+    places = [int(match[1]) for key in state if (match := re.match(HEAD, key)) and match[2] == "weight"]
+    if places:
+        outputs, _ = shape_of(state, f"pred_head.{max(places)}.weight")
+        fields["head_layers"] = len(places) - 1
+        fields["problem_type"] = "regression" if outputs == 1 else "multi_label_classification"
+        fields["id2label"] = {0: "task_0"}
+    return make_config(MolCLRConfig, **{**fields, **options})
 
 
-def convert_model(state: Mapping[str, torch.Tensor], gnn_type: str | None = None) -> MolCLRForPreTraining | MolCLRModel:
+def convert_model(
+    state: Mapping[str, torch.Tensor], gnn_type: str | None = None, **options
+) -> MolCLRForPreTraining | MolCLRForPropertyPrediction | MolCLRModel:
     """
     The model in evaluation mode with the weights of the original: with its projection where the file has one (MolCLR),
-    else the encoder alone (pretrain-gnns). Every tensor must find its place.
+    with its property head where it was fine-tuned, else the encoder alone (pretrain-gnns). Every tensor must find its
+    place.
 
+    Args:
+        gnn_type, options: see [`config_of`].
     Raises:
         ValueError: as [`config_of`] and [`convert_state`]; or tensors are missing or have another shape.
     """
-    config, converted = config_of(state, gnn_type), convert_state(state)
+    converted = convert_state(state)
+    config = config_of(state, gnn_type, **options)
+    if "head.out_proj.weight" in converted:
+        return make_model(MolCLRForPropertyPrediction, config, converted)
     if "contrast_out.weight" in converted:
-        model = MolCLRForPreTraining(config)
-    else:
-        model = MolCLRModel(config)
-        converted = {name.removeprefix("molclr."): value for name, value in converted.items()}
-    try:
-        model.load_state_dict(converted)
-    except RuntimeError as error:
-        raise ValueError(f"the state dict is incomplete: {error}") from error
-    return model.eval()
+        return make_model(MolCLRForPreTraining, config, converted)
+    return make_model(MolCLRModel, config, {name.removeprefix("molclr."): value for name, value in converted.items()})
 
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
@@ -123,16 +154,11 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     The `state_dict` in a file of `torch.save`. Only tensors are read: a file that would run code is refused.
 
     Raises:
-        OSError: no such file.
-        ValueError: not such a file.
+        FileNotFoundError: no such file.
+        ValueError: see [`~hf_molrep.models.foreign_weights.read_file`] and
+            [`~hf_molrep.models.foreign_weights.check_state`].
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is no file of tensors alone: {str(error).splitlines()[0]}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no state dict (names and tensors)")
-    return dict(state)
+    return check_state(read_file(path), path)
 
 
 def convert(
@@ -140,11 +166,18 @@ def convert(
     out: str | Path,
     *,
     gnn_type: Literal["gin", "gcn", "gcn_normalized", "graphsage", "gat"] | None = None,
-) -> Path:
+    label_mean: float | None = None,
+    label_std: float | None = None,
+    task_names: str | Sequence[str] | None = None,
+) -> list[str]:
     """
-    A file of released weights to a checkpoint, in float32, with the feature extractor of the graphs that the original
-    fine-tunes: hydrogens explicit for MolCLR, implicit for pretrain-gnns (whose files have no `feat_lin`). SMILES are
-    taken as drawn.
+    A file of released or fine-tuned weights to a checkpoint, in float32, with the feature extractor of the graphs that
+    the original fine-tunes: hydrogens explicit for MolCLR, implicit for pretrain-gnns (whose files have no `feat_lin`).
+    SMILES are taken as written, as in the original.
+
+    A fine-tuned file of MolCLR has one task: a regression (one output), or two classes under a softmax (two outputs),
+    saved as one logit. The original scales the labels of QM7 and QM9 and does not save how: without `label_mean` and
+    `label_std` predictions stay in that scale.
 
     Args:
         source: the file of weights.
@@ -152,12 +185,38 @@ def convert(
         gnn_type: the layers: of MolCLR `"gin"` or `"gcn"`, of pretrain-gnns `"gin"`, `"gcn_normalized"`, `"graphsage"`
             or `"gat"`. Needed for the GCN and GraphSAGE of pretrain-gnns alone, whose files have the same layout; all
             others tell it.
+        label_mean, label_std: of a fine-tuned regression, how its labels were scaled, where they were: a number each.
+        task_names: what a fine-tuned file predicts, such as `"p_np"`.
     Returns:
-        `out`.
+        What was chosen where the file leaves it open, a sentence each.
     Raises:
-        OSError, ValueError: as [`read_state`] and [`convert_model`].
+        OSError, ValueError: as [`read_state`] and [`convert_model`]; something said of a property head or of scaled
+            labels that the file does not have.
     """
     state = read_state(source)
-    model = convert_model(state, gnn_type)
-    processor = MolCLRFeatureExtractor(explicit_hydrogens="feat_lin.weight" in state, standardize="none")
-    return save_checkpoint(model, processor, out, weights_dtype=None)
+    fields = label_fields(label_mean, label_std, task_names)
+    if not any(re.match(HEAD, key) for key in state):
+        given = {"label_mean": label_mean, "label_std": label_std, "task_names": task_names}
+        if named := [name for name, value in given.items() if value is not None]:
+            raise ValueError(f"the file has no property head that {', '.join(named)} could be of")
+    elif len(fields.get("id2label", [""])) != 1:
+        raise ValueError(f"{len(fields['id2label'])} task_names for one task")
+    model = convert_model(state, gnn_type, **fields)
+    told = ["SMILES are taken as written, as in the original."]
+    if isinstance(model, MolCLRForPropertyPrediction):
+        if model.config.problem_type != "regression":
+            if scaled := fields.keys() & {"label_mean", "label_std"}:
+                raise ValueError(f"the file has two classes, and {', '.join(sorted(scaled))} are of a regression")
+            told.append("Two classes under a softmax are saved as one logit: the probability of the second.")
+        elif not fields.keys() & {"label_mean", "label_std"}:
+            told.append(
+                "Predictions are the outputs as they are: labels that were scaled (QM7, QM9) need label_mean and "
+                "label_std, which the file does not hold."
+            )
+    explicit = "feat_lin.weight" in state
+    processor = MolCLRFeatureExtractor(explicit_hydrogens=explicit, canonical=False, standardize="none")
+    save_checkpoint(model, processor, out, weights_dtype=None)
+    return told
+
+
+__all__ = ["config_of", "convert", "convert_model", "convert_state", "read_state"]

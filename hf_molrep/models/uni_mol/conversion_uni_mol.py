@@ -1,7 +1,6 @@
 """Released weights of Uni-Mol and fine-tuned ones of unimol_tools to checkpoints of this package."""
 
 import argparse
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from ...configuration import check_fields
+from ..foreign_weights import check_state, label_fields, make_config, make_model, read_file, shape_of
 from .configuration_uni_mol import UniMolConfig
 from .feature_extraction_uni_mol import TOKENS, UniMolFeatureExtractor
 from .modeling_uni_mol import (
@@ -86,7 +85,7 @@ def fold_classes(converted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
     """
     if "head.out_proj.weight" not in converted:
         raise ValueError("problem_type 'classification' is for files with a property head, and this has none")
-    classes = converted["head.out_proj.weight"].shape[0]
+    classes, _ = shape_of(converted, "head.out_proj.weight")
     if classes == 1:
         raise ValueError(
             "problem_type 'classification' is a softmax over two outputs, and the property head has one: if that is "
@@ -113,17 +112,13 @@ def config_of(converted: Mapping[str, torch.Tensor], **options) -> UniMolConfig:
         ValueError: weights of the encoder are missing; an option that is no field; names of tasks (`id2label`) that are
             not as many as the outputs, or none where two outputs could be two classes.
     """
-    check_fields(UniMolConfig, options)
-    try:
-        vocab_size, hidden_size = converted["uni_mol.token_embeddings.weight"].shape
-        heads, num_kernels = converted["uni_mol.pair_embedding.out_proj.weight"].shape
-        intermediate_size = converted["uni_mol.layers.0.up_proj.weight"].shape[0]
-    except KeyError as error:
-        raise ValueError(f"not the weights of a molecular Uni-Mol model: {error} is missing") from error
+    vocab_size, hidden_size = shape_of(converted, "uni_mol.token_embeddings.weight")
+    heads, num_kernels = shape_of(converted, "uni_mol.pair_embedding.out_proj.weight")
+    intermediate_size, _ = shape_of(converted, "uni_mol.layers.0.up_proj.weight")
     layers = 1 + max(int(key.split(".")[2]) for key in converted if key.startswith("uni_mol.layers."))
     if "head.out_proj.weight" in converted:
         options.setdefault("head_type", "tanh" if "head.dense.weight" in converted else "linear")
-        tasks = converted["head.out_proj.weight"].shape[0]
+        tasks, _ = shape_of(converted, "head.out_proj.weight")
         names = options.get("id2label")
         if names is None and tasks == 2 and options.get("problem_type") == "multi_label_classification":
             raise ValueError(
@@ -135,7 +130,8 @@ def config_of(converted: Mapping[str, torch.Tensor], **options) -> UniMolConfig:
         if names is not None and len(names) != tasks:
             raise ValueError(f"{len(names)} task_names ({', '.join(map(str, names.values()))}) for {tasks} outputs")
         options.setdefault("id2label", {task: f"task_{task}" for task in range(tasks)})
-    return UniMolConfig(
+    return make_config(
+        UniMolConfig,
         vocab_size=vocab_size,
         hidden_size=hidden_size,
         num_hidden_layers=layers,
@@ -164,20 +160,18 @@ def convert_model(state: Mapping[str, torch.Tensor], **options) -> UniMolPreTrai
         options["problem_type"] = "multi_label_classification"
     config = config_of(converted, **options)
     if of_conformers(state) or "head.out_proj.weight" in converted:
-        model = (UniMolForConformerGeneration if of_conformers(state) else UniMolForPropertyPrediction)(config)
+        kind = UniMolForConformerGeneration if of_conformers(state) else UniMolForPropertyPrediction
         # fine-tuned files may carry what pre-training left
-        heads, wanted = ("token_head.", "coordinate_head.", "distance_head."), model.state_dict().keys()
+        with torch.device("meta"):
+            wanted = kind(config).state_dict().keys()
+        heads = ("token_head.", "coordinate_head.", "distance_head.")
         converted = {name: value for name, value in converted.items() if name in wanted or not name.startswith(heads)}
     elif "token_head.weight" in converted:
-        model = UniMolForPreTraining(config)
+        kind = UniMolForPreTraining
     else:
-        model = UniMolModel(config)
+        kind = UniMolModel
         converted = {name.removeprefix("uni_mol."): value for name, value in converted.items()}
-    try:
-        model.load_state_dict(converted)
-    except RuntimeError as error:
-        raise ValueError(f"the weights are incomplete: {error}") from error
-    return model.eval()
+    return make_model(kind, config, converted)
 
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
@@ -187,20 +181,15 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     refused.
 
     Raises:
-        OSError: no such file.
-        ValueError: not such a file.
+        FileNotFoundError: no such file.
+        ValueError: see [`~hf_molrep.models.foreign_weights.read_file`] and
+            [`~hf_molrep.models.foreign_weights.check_state`].
     """
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is no file of weights alone: {str(error).splitlines()[0]}") from error
+    state = read_file(path, [argparse.Namespace])
     for key in ("model", "model_state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no state dict (names and tensors)")
-    return dict(state)
+    return check_state(state, path)
 
 
 def convert(
@@ -211,10 +200,11 @@ def convert(
     label_mean: float | Sequence[float] | None = None,
     label_std: float | Sequence[float] | None = None,
     task_names: str | Sequence[str] | None = None,
-) -> Path:
+) -> list[str]:
     """
     `mol_pre_all_h_220816.pt`, `mol_pre_no_h_220816.pt` or a fine-tuned model (of conformers `qm9_220908.pt`,
-    `drugs_220908.pt`) to a folder with weights, configuration and feature extractor.
+    `drugs_220908.pt`) to a folder with weights, configuration and feature extractor. SMILES are taken as written, as in
+    the original.
 
     Args:
         source: the file of weights.
@@ -231,7 +221,7 @@ def convert(
         task_names: a name, or a list with one for each task, such as `["FDA_APPROVED", "CT_TOX"]`; needed for
             `"multi_label_classification"` with two outputs, to tell them from two classes.
     Returns:
-        `out`.
+        What was chosen where the file leaves it open, a sentence each.
     Raises:
         OSError: no such file.
         ValueError: as [`read_state`] and [`convert_model`]; what the file does not tell was not said.
@@ -252,15 +242,7 @@ def convert(
                 "a softmax) or 'multi_label_classification' (a sigmoid each); a head of more classes has no "
                 "counterpart here"
             )
-        options = {"problem_type": problem_type}
-        for name, scale in (("label_mean", label_mean), ("label_std", label_std)):
-            if isinstance(scale, str):
-                raise ValueError(f"{name} is a number, or a list of numbers, not {scale!r}")
-            if scale is not None:
-                options[name] = [float(value) for value in ([scale] if isinstance(scale, int | float) else scale)]
-        if task_names is not None:
-            names = list(task_names) if isinstance(task_names, list | tuple) else [task_names]
-            options["id2label"] = dict(enumerate(map(str, names)))
+        options = {"problem_type": problem_type, **label_fields(label_mean, label_std, task_names)}
     else:
         of_heads = {
             "problem_type": problem_type,
@@ -273,10 +255,9 @@ def convert(
     model = convert_model(state, hydrogens=hydrogens, **options)
     if model.config.vocab_size != len(TOKENS):
         raise ValueError(f"the weights have {model.config.vocab_size} tokens, those of molecules {len(TOKENS)}")
-    out = Path(out)
     model.save_pretrained(out)
-    UniMolFeatureExtractor(hydrogens=hydrogens).save_pretrained(out)
-    return out
+    UniMolFeatureExtractor(hydrogens=hydrogens, standardize="none").save_pretrained(out)
+    return [f"Hydrogens: {hydrogens}.", "SMILES are taken as written, as in the original."]
 
 
 __all__ = ["config_of", "convert", "convert_model", "convert_state", "fold_classes", "read_state"]

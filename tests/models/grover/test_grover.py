@@ -28,7 +28,7 @@ from hf_molrep.chem.context_labels import context_vocabulary, molecule_contexts
 from hf_molrep.chem.descriptors import normalized_descriptors
 from hf_molrep.cli import main
 from hf_molrep.inference.checkpoints import load_finetuned
-from hf_molrep.models.grover.conversion_grover import convert_model, read_file
+from hf_molrep.models.grover.conversion_grover import convert_model, read_saved
 from hf_molrep.models.grover.modeling_grover import BRANCHES, draw_hops, make_graph
 from hf_molrep.training.finetuning import finetune
 from hf_molrep.training.labelled_molecules import LabelledMolecules
@@ -77,7 +77,8 @@ def original(kind: str, **scalers) -> dict:
 
 @cache
 def golden_batch() -> dict:
-    return dict(GroverFeatureExtractor(standardize="none")(golden()["smiles"].tolist(), return_tensors="pt"))
+    extractor = GroverFeatureExtractor(canonical=False, standardize="none")
+    return dict(extractor(golden()["smiles"].tolist(), return_tensors="pt"))
 
 
 def golden_labels() -> dict[str, torch.Tensor]:
@@ -126,66 +127,69 @@ class TestGrover(MethodLaws):
         return [{**row, **label} for row, label in zip(super().rows(), labels, strict=True)]
 
     def agreement(self):
-        """The original's classes, run on nine molecules with weights drawn by name; see `golden`."""
+        """
+        The original's classes, run on nine molecules with weights drawn by name; see `golden`. The highest number of
+        neighbours there is 4, to which a converted model pads by itself.
+        """
         found, arrays = {}, golden()
-        model = convert_model(original("pretraining"), legacy_padding=True)
-        with torch.no_grad():
-            graph, states = graph_and_states(model.grover, golden_batch())
-            output = model(**golden_batch(), **golden_labels())
-            for branch in BRANCHES:
-                found[branch] = (states[branch], arrays[f"states/{branch}"], 1e-5)
-            fingerprint = model.grover.read_out(graph, states)
-            found["fingerprint"] = (torch.cat(list(fingerprint.values()), dim=1), arrays["fingerprint"], 1e-5)
-            found["loss"] = (output.loss, arrays["losses"][0], 1e-5)
-            for place, names in enumerate(
-                (
-                    ("atom_context_from_atom", "atom_context_from_bond"),
-                    ("bond_context_from_atom", "bond_context_from_bond"),
-                    tuple(f"motif_{branch}" for branch in BRANCHES),
-                    ("atom_disagreement",),
-                    ("bond_disagreement",),
-                    ("motif_disagreement",),
-                )
-            ):
-                ours = sum(output.losses[name] for name in names)
-                found[" + ".join(names)] = (ours, arrays["losses"][place + 1], 1e-5)
-            for problem, kind in (("regression", "regression"), ("multi_label_classification", "classification")):
-                model = convert_model(original("finetuning"), legacy_padding=True, problem_type=problem)
-                labels = torch.from_numpy(arrays["labels/property"])
-                if kind == "classification":
-                    labels = torch.where(labels.isnan(), labels, (labels > 0).float())
-                given = {**golden_batch(), "features": torch.from_numpy(arrays["features"]), "labels": labels}
-                found[f"{kind} in evaluation"] = (model(**given).predictions, arrays[f"finetuning/{kind}"], 1e-5)
-                model.config.dynamic_depth = "none"
-                loss = model.train()(**given).loss
-                found[f"{kind} in training"] = (loss, arrays[f"finetuning_loss/{kind}"], 1e-5)
+        for padding, options in (("converted", {}), ("legacy", {"legacy_padding": True})):
+            model = convert_model(original("pretraining"), **options)
+            with torch.no_grad():
+                graph, states = graph_and_states(model.grover, golden_batch())
+                output = model(**golden_batch(), **golden_labels())
+                for branch in BRANCHES:
+                    found[f"{padding} {branch}"] = (states[branch], arrays[f"states/{branch}"], 1e-5)
+                fingerprint = torch.cat(list(model.grover.read_out(graph, states).values()), dim=1)
+                found[f"{padding} fingerprint"] = (fingerprint, arrays["fingerprint"], 1e-5)
+                found[f"{padding} loss"] = (output.loss, arrays["losses"][0], 1e-5)
+                for place, names in enumerate(
+                    (
+                        ("atom_context_from_atom", "atom_context_from_bond"),
+                        ("bond_context_from_atom", "bond_context_from_bond"),
+                        tuple(f"motif_{branch}" for branch in BRANCHES),
+                        ("atom_disagreement",),
+                        ("bond_disagreement",),
+                        ("motif_disagreement",),
+                    )
+                ):
+                    ours = sum(output.losses[name] for name in names)
+                    found[f"{padding} {' + '.join(names)}"] = (ours, arrays["losses"][place + 1], 1e-5)
+                for problem, kind in (("regression", "regression"), ("multi_label_classification", "classification")):
+                    model = convert_model(original("finetuning"), problem_type=problem, **options)
+                    labels = torch.from_numpy(arrays["labels/property"])
+                    if kind == "classification":
+                        labels = torch.where(labels.isnan(), labels, (labels > 0).float())
+                    given = {**golden_batch(), "features": torch.from_numpy(arrays["features"]), "labels": labels}
+                    predictions = model(**given).predictions
+                    found[f"{padding} {kind} in evaluation"] = (predictions, arrays[f"finetuning/{kind}"], 1e-5)
+                    model.config.dynamic_depth = "none"
+                    loss = model.train()(**given).loss
+                    found[f"{padding} {kind} in training"] = (loss, arrays[f"finetuning_loss/{kind}"], 1e-5)
         return found
 
 
-class TestGroverLegacy(TestGrover):
-    """With the original's padding. What does not depend on it is not run again."""
+class TestGroverPadded(TestGrover):
+    """With padding to a fixed number of neighbours. What does not depend on it is not run again."""
 
     does_not_apply = {
         **TestGrover.does_not_apply,
-        "law_04_alone_and_in_a_batch": "the embedding depends on the batch: what legacy_padding is there to repeat",
         "law_01_processor": "the extractor does not know of it",
         "law_07_workers_and_resuming": "the collator does not know of it",
         "law_10_bad_smiles": "the extractor does not know of it",
         "law_13_resuming": "resuming does not depend on it",
-        "law_14_two_processes": "each process would have a padding row",
+        "law_14_two_processes": "each process would have a padding row among its atoms, as in the original",
     }
 
     overfit = (150, 1e-2, 0.2)
 
     def config(self, dropout: float = 0.0, **options):
-        return super().config(dropout, legacy_padding=True, **options)
+        return super().config(dropout, padded_neighbors=3, **options)
 
 
 class TestGroverAttentiveReadout(TestGrover):
     """Self-attentive readout, further functions, biases, one more layer; the bond outputs as fingerprint."""
 
-    does_not_apply = {**TestGroverLegacy.does_not_apply}
-    does_not_apply.pop("law_04_alone_and_in_a_batch")
+    does_not_apply = {**TestGroverPadded.does_not_apply}
     initial_values = {
         r"readout\.hidden_weight": ("normal", (2 / (16 + 3)) ** 0.5),
         r"readout\.head_weight": ("normal", (2 / (3 + 4)) ** 0.5),
@@ -199,11 +203,14 @@ class TestGroverAttentiveReadout(TestGrover):
         return super().config(dropout, **given, num_blocks=2, fingerprint_source="bond", **options)
 
 
-@pytest.mark.parametrize("legacy", [False, True])
+PADDINGS = [{}, {"padded_neighbors": 4}, {"legacy_padding": True}]
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
 @torch.no_grad()
-def test_batches_and_padding(legacy):
+def test_batches_and_padding(padding):
     """Beside a quaternary carbon ethanol changes, with the original's padding only; equal degrees change nothing."""
-    model = draw_weights(GroverModel(tiny_config(legacy_padding=legacy))).eval()
+    model = draw_weights(GroverModel(tiny_config(**padding))).eval()
     processor = tiny_processor()
 
     def first(*smiles):
@@ -212,7 +219,60 @@ def test_batches_and_padding(legacy):
     alone, wide, same = first("CCO"), first("CCO", "CC(C)(C)C"), first("CCO", "CCN")
     assert (alone - same).abs().max() < 1e-5
     difference = (alone - wide).abs().max()
-    assert difference > 0.1 if legacy else difference < 1e-5
+    assert difference > 0.1 if "legacy_padding" in padding else difference < 1e-5
+
+
+@torch.no_grad()
+def test_padding_to_a_fixed_number():
+    """
+    Each molecule as the original computes it in a batch whose highest number of neighbours is 4, or the molecule's own
+    where that is higher, whatever else is in the batch.
+    """
+    quaternary, phosphorane, sulfur = "CC(C)(C)C", "CP(F)(F)(F)F", "FS(F)(F)(F)(F)c1ccccc1"
+    padded = draw_weights(GroverModel(tiny_config(padded_neighbors=4))).eval()
+    legacy, clean = GroverModel(tiny_config(legacy_padding=True)).eval(), GroverModel(tiny_config()).eval()
+    for model in (legacy, clean):
+        model.load_state_dict(padded.state_dict())
+    processor = tiny_processor(standardize="none")
+
+    def embed(model, *smiles):
+        return model(**processor(list(smiles), return_tensors="pt")).pooler_output
+
+    smiles = [sulfur, "CCO", quaternary, "C", phosphorane, "c1ccccc1O"]
+    found = embed(padded, *smiles)
+    for row, text in zip(found, smiles, strict=True):
+        beside = [] if text in (sulfur, phosphorane) else [quaternary]
+        torch.testing.assert_close(row, embed(legacy, text, *beside)[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(row, embed(padded, text)[0], atol=1e-5, rtol=0)
+        assert (row - embed(clean, text)[0]).abs().max() > 0.1
+    assert (found - embed(legacy, *smiles))[1:].abs().amax(dim=1).min() > 0.1, "the original's depend on the batch"
+
+
+def test_several_paddings_can_be_trained():
+    """Molecules padded to 4 and to 6 in one batch: every loss, and a gradient that is that of the sums written out."""
+    rows = [{"smiles": text, "row_id": place} for place, text in enumerate(("CCO", "FS(F)(F)(F)(F)c1ccccc1", "C"))]
+    model = draw_weights(GroverForPreTraining(tiny_config(padded_neighbors=4)))
+    batch = GroverDataCollator(tiny_processor())(rows)
+    output = model.train()(**batch)
+    output.loss.backward()
+    assert all(value.isfinite() for value in output.losses.values())
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+    graph, _ = graph_and_states(model.grover, batch)
+    assert graph.padding == 2
+    for add in (graph.to_atoms_from_atoms, graph.to_edges_from_edges):
+        dense = torch.zeros(add.sums, add.rows).index_put((add.target, add.source), torch.ones(()), accumulate=True)
+        dense[:, :2] += add.fill
+        # every list of neighbours has the length of its molecule's padding (of an edge, one less: not its reverse)
+        lengths = dense.sum(dim=1)
+        assert lengths[:2].tolist() == ([4, 6] if add is graph.to_atoms_from_atoms else [3, 5])
+        assert set(lengths[2:].tolist()) == set(lengths[:2].tolist())
+        for shape in ((add.rows, 16), (3, add.rows, 16)):
+            states = torch.randn(shape, requires_grad=True)
+            weight = torch.randn(*shape[:-2], add.sums, 16)
+            torch.testing.assert_close(add(states), dense @ states, atol=1e-4, rtol=1e-4)
+            (gradient,) = torch.autograd.grad((add(states) * weight).sum(), states)
+            torch.testing.assert_close(gradient, dense.T @ weight, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -221,7 +281,7 @@ def test_clean_equals_original_where_nothing_is_padded():
     batch = tiny_processor()(["C1CCCCC1", "C1CCC1", "C1CC1"], return_tensors="pt")
     results = []
     for legacy in (False, True):
-        model = convert_model(original("pretraining"), legacy_padding=legacy)
+        model = convert_model(original("pretraining"), legacy_padding=legacy, padded_neighbors=None)
         results.append(model.grover(**batch).pooler_output)
     torch.testing.assert_close(*results, atol=1e-5, rtol=0)
 
@@ -470,8 +530,8 @@ def test_a_dative_bond_has_no_type():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("legacy", [False, True])
-def test_takes_the_tensors_of_a_pyg_batch(legacy):
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_takes_the_tensors_of_a_pyg_batch(padding):
     """As they are, and with their edges in another order through from_pyg."""
     from torch_geometric.data import Batch
 
@@ -480,7 +540,7 @@ def test_takes_the_tensors_of_a_pyg_batch(legacy):
     from hf_molrep.data.batching import from_pyg, to_pyg
 
     smiles = ["CC(=O)[O-].[Na+]", "C", "Oc1ccccc1", "CC(C)(C)C"]
-    model = draw_weights(GroverModel(tiny_config(legacy_padding=legacy))).eval()
+    model = draw_weights(GroverModel(tiny_config(**padding))).eval()
     expected = model(**tiny_processor(canonical=False)(smiles, return_tensors="pt")).pooler_output
     pyg = Batch.from_data_list([to_pyg(mol_to_graph(parse(text), "grover")) for text in smiles])
     as_they_are = model(pyg.x, pyg.edge_index, pyg.edge_attr, pyg.batch).pooler_output
@@ -503,24 +563,34 @@ def test_files_of_the_original(tmp_path, capsys):
     assert "no field 'legacy_pading'; did you mean 'legacy_padding'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main([*command, "legacy_padding=true"]) == 0
+    assert "padded to the highest number in the batch" in capsys.readouterr().out
+    assert main([*command, "padded_neighbors=null"]) == 0
+    assert "the numbers are not the original's" in capsys.readouterr().out
+    assert GroverConfig.from_pretrained(tmp_path / "out").padded_neighbors is None
+    assert main(command[:-1]) == 0
+    told = capsys.readouterr().out
+    assert "padded to 4 (padded_neighbors): the numbers are the original's in any batch whose highest number" in told
+    assert "SMILES are taken as written" in told
     from hf_molrep import AutoModelForMoleculePropertyPrediction
 
     model = AutoModelForMoleculePropertyPrediction.from_pretrained(tmp_path / "out")
     assert (model.config.label_mean, model.config.label_std) == ([1.0, 2.0], [0.5, 3.0])
+    assert (model.config.padded_neighbors, model.config.legacy_padding) == (4, False)
     with torch.no_grad():
         given = model(**golden_batch(), features=torch.from_numpy(golden()["features"]))
     np.testing.assert_allclose(given.logits.numpy(), golden()["finetuning/regression"], atol=1e-5)
-    assert GroverFeatureExtractor.from_pretrained(tmp_path / "out").scheme == "grover"
+    extractor = GroverFeatureExtractor.from_pretrained(tmp_path / "out")
+    assert (extractor.scheme, extractor.canonical, extractor.standardize) == ("grover", False, "none")
 
     torch.save({**saved, "extra": print}, tmp_path / "code.pt")
-    with pytest.raises(ValueError, match="no file of GROVER's layout"):
-        read_file(tmp_path / "code.pt")
+    with pytest.raises(ValueError, match=r"other things than weights .*print"):
+        read_saved(tmp_path / "code.pt")
     torch.save(saved["state_dict"], tmp_path / "state.pt")
     with pytest.raises(ValueError, match="has no 'state_dict'"):
-        read_file(tmp_path / "state.pt")
+        read_saved(tmp_path / "state.pt")
     for change, complaint in (
         ({"grover.encoders.new": torch.zeros(1)}, "not a name of GROVER"),
-        ({"readout.attn.w1": torch.zeros(2, 16)}, "does not fit"),
+        ({"readout.attn.w1": torch.zeros(2, 16)}, "do not fit"),
     ):
         state = {**saved["state_dict"], **change}
         if "readout.attn.w1" in change:
@@ -543,7 +613,7 @@ def test_fixture_of_the_original():
         metadata = file.metadata()
     args = {key[5:]: json.loads(value) for key, value in metadata.items() if key.startswith("args/")}
     state = {key[11:]: value for key, value in arrays.items() if key.startswith("state_dict/")}
-    model = convert_model({"args": argparse.Namespace(**args), "state_dict": state}, legacy_padding=True)
+    model = convert_model({"args": argparse.Namespace(**args), "state_dict": state})  # at most 4 neighbours there
     source, reverse = arrays["batch/b2a"], arrays["batch/b2revb"]
     sizes = arrays["batch/a_scope"][:, 1]
     batch = {
@@ -564,7 +634,8 @@ def test_fixture_of_the_original():
         for task, key in (("atom_context", "av_task"), ("bond_context", "bv_task")):
             expected = arrays[f"task_out/{key}/{place}"]
             torch.testing.assert_close(predictions[task][name], expected, atol=1e-5, rtol=0)
-    from_smiles = GroverFeatureExtractor(standardize="none")(json.loads(metadata["smiles"]), return_tensors="pt")
+    extractor = GroverFeatureExtractor(canonical=False, standardize="none")
+    from_smiles = extractor(json.loads(metadata["smiles"]), return_tensors="pt")
     assert torch.equal(from_smiles["x"], batch["x"])
 
 
@@ -586,6 +657,8 @@ def test_configuration_is_checked():
     for options, complaint in (
         ({"embedding_dim": 15}, "not a multiple of num_attention_heads"),
         ({"depth": 1}, "at least 2"),
+        ({"padded_neighbors": 0}, "at least 1, or None"),
+        ({"padded_neighbors": 4, "legacy_padding": True}, "exclude each other"),
         ({"label_mean": [1.0, 2.0, 3.0], "id2label": {0: "a", 1: "b"}}, "label_mean has 3 entries for 2 tasks"),
     ):
         with pytest.raises(StrictDataclassClassValidationError, match=complaint):

@@ -19,11 +19,11 @@ from hf_molrep.models.molclr import (
     MolCLRForPropertyPrediction,
     MolCLRModel,
 )
-from hf_molrep.models.molclr.conversion_molclr import convert_model, read_state
+from hf_molrep.models.molclr.conversion_molclr import convert, convert_model, read_state
 from hf_molrep.models.molclr.pretraining_molclr import objective_options
 from tests.models.common import MethodLaws, draw_weights
 from tests.models.laws.hooks import GOLDENS
-from tests.models.molclr.tiny import original_shapes, original_weights, tiny_config
+from tests.models.molclr.tiny import finetuned_shapes, original_shapes, original_weights, tiny_config
 
 NO_COORDINATES = "a molecular graph has no coordinates"
 
@@ -465,13 +465,78 @@ def test_original_file_becomes_a_checkpoint(tmp_path):
     assert convert_model(original_weights(linear), "graphsage").config.gnn_type == "graphsage"
     with pytest.raises(ValueError, match="not gcn"):
         convert_model(original_weights(shapes), "gcn")
-    with pytest.raises(ValueError, match="incomplete"):
+    with pytest.raises(ValueError, match=r"do not fit MolCLRModel: they lack 'layers.1.down_proj.bias'"):
         convert_model({name: value for name, value in original_weights(shapes).items() if name != "gnns.1.mlp.2.bias"})
-    with pytest.raises(ValueError, match="pred_head"):
-        convert_model(original_weights({**shapes, "pred_head.0.weight": (2, 2)}))
     torch.save({"model": Path("code")}, tmp_path / "foreign.pth")
-    with pytest.raises(ValueError, match="no file of tensors alone"):
+    with pytest.raises(ValueError, match=r"other things than weights .*pathlib"):
         read_state(tmp_path / "foreign.pth")
+
+
+@pytest.mark.parametrize(
+    ("gnn_type", "outputs", "hidden_layers"),
+    [("gin", 2, 2), ("gin", 1, 2), ("gin", 2, 3), ("gcn", 2, 1), ("gcn", 1, 1)],
+)
+@torch.no_grad()
+def test_fine_tuned_files(gnn_type, outputs, hidden_layers, tmp_path, capsys):
+    """The layout of `ginet_finetune.py` and `gcn_finetune.py`: the numbers of its head, written out, on its encoder."""
+    from hf_molrep import AutoModelForMoleculePropertyPrediction
+    from hf_molrep.cli import main
+
+    state = original_weights(finetuned_shapes(gnn_type, outputs, hidden_layers))
+    torch.save(state, tmp_path / "model.pth")
+    command = ["convert", "molclr", str(tmp_path / "model.pth"), str(tmp_path / "out"), "--task-names", "measured"]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "SMILES are taken as written" in told
+    assert ("one logit" in told, "labels that were scaled" in told) == (outputs == 2, outputs == 1)
+
+    model, info = AutoModelForMoleculePropertyPrediction.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values())
+    assert type(model) is MolCLRForPropertyPrediction
+    assert model.config.id2label == {0: "measured"}
+    processor = MolCLRFeatureExtractor.from_pretrained(tmp_path / "out")
+    assert (processor.explicit_hydrogens, processor.canonical, processor.standardize) == (True, False, "none")
+    batch = processor(["CCO", "c1ccccc1[C@H](N)C", "C"], return_tensors="pt")
+    encoder = {name: value for name, value in state.items() if not name.startswith("pred_head")}
+    hidden = convert_model(encoder)(**batch).pooler_output
+    for place in range(hidden_layers + 1):
+        weight, bias = (state[f"pred_head.{2 * place}.{part}"] for part in ("weight", "bias"))
+        hidden = torch.nn.functional.linear(hidden, weight, bias)
+        hidden = hidden if place == hidden_layers else torch.nn.functional.softplus(hidden)
+    expected = hidden.softmax(dim=1)[:, 1:] if outputs == 2 else hidden
+    assert (expected[0] - expected[1]).abs() > 1e-4
+    torch.testing.assert_close(model(**batch).predictions, expected, atol=1e-6, rtol=1e-6)
+
+    scaled = [*command, "--label-mean", "-1.5", "--label-std", "2"]
+    if outputs == 1:
+        assert main(scaled) == 0
+        model = AutoModelForMoleculePropertyPrediction.from_pretrained(tmp_path / "out")
+        torch.testing.assert_close(model(**batch).predictions, 2 * expected - 1.5, atol=1e-6, rtol=1e-6)
+    else:
+        assert main(scaled) == 2
+        assert "the file has two classes, and label_mean, label_std are of a regression" in capsys.readouterr().err
+
+
+def test_other_heads_are_refused(tmp_path):
+    shapes = finetuned_shapes("gin", 2, 2)
+    # pred_act "relu" of the original makes the last layer twice
+    for wrong, complaint in (
+        ({"pred_head.5.weight": (2, 4), "pred_head.5.bias": (2,)}, "layers 0, 2, 4, 5 of pred_head"),
+        ({"pred_head.4.weight": (3, 4), "pred_head.4.bias": (3,)}, "one output .a regression. or two"),
+        ({"pred_head.2.weight": (5, 4)}, r"of another shape are 'head.dense.1.weight'"),
+        ({"pred_head.0.other": (2,)}, "'pred_head.0.other' is not a name"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            convert_model(original_weights({**shapes, **wrong}))
+    torch.save(original_weights(original_shapes("gin", 12, 2, 8)), tmp_path / "model.pth")
+    with pytest.raises(ValueError, match="no property head that label_std, task_names could be of"):
+        convert(tmp_path / "model.pth", tmp_path / "out", label_std=2.0, task_names="x")
+    torch.save(original_weights(shapes), tmp_path / "model.pth")
+    with pytest.raises(ValueError, match="2 task_names for one task"):
+        convert(tmp_path / "model.pth", tmp_path / "out", task_names=["x", "y"])
+    for scale in (0, float("nan"), "x", [None]):
+        with pytest.raises(ValueError, match="label_std"):
+            convert(tmp_path / "model.pth", tmp_path / "out", label_std=scale)
 
 
 def fixture(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

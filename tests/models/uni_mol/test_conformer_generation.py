@@ -203,7 +203,8 @@ def test_released_files(tmp_path):
     state = {f"unimol.{name}": value for name, value in original_state("a/", **SMALL).items()}
     file = tmp_path / "qm9_220908.pt"
     torch.save({"args": argparse.Namespace(lr=1e-4), "model": state}, file)
-    out = convert(file, tmp_path / "out")
+    out = tmp_path / "out"
+    convert(file, out)
     assert UniMolFeatureExtractor.from_pretrained(out).hydrogens == "none"
     model, info = AutoModelForConformerGeneration.from_pretrained(out, output_loading_info=True)
     assert not any(info.values())
