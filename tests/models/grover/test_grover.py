@@ -94,6 +94,8 @@ def graph_and_states(model: GroverModel, batch: dict) -> tuple:
 class TestGrover(MethodLaws):
     model_type = "grover"
     does_not_apply = {"law_05_motion": "the graphs have no coordinates"}
+    hidden_states = 2
+    attentions = 1
     initial_values = {
         r"slopes$": ("constant", 0.25),
         r"norm\.weight$": ("constant", 1.0),
@@ -184,6 +186,8 @@ class TestGroverAttentiveReadout(TestGrover):
 
     does_not_apply = {**TestGroverLegacy.does_not_apply}
     does_not_apply.pop("law_04_alone_and_in_a_batch")
+    hidden_states = 3
+    attentions = 2
     initial_values = {
         r"readout\.hidden_weight": ("normal", (2 / (16 + 3)) ** 0.5),
         r"readout\.head_weight": ("normal", (2 / (3 + 4)) ** 0.5),
