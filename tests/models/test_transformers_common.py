@@ -77,19 +77,21 @@ class ModelTester:
 
     Args:
         config: of a tiny model.
-        batches: what each model class is called with, without labels; the first is that of the base model.
+        inputs: a batch for the base model.
+        added: what a batch of each model class has beside, or in place of, these inputs; labels of properties come
+            with the tests. The first class is the base model.
         sizes: of that model and batch, by the names that the tests know.
     """
 
     batch_size = 8
     is_training = True
 
-    def __init__(self, config: PreTrainedConfig, batches: dict[type, dict], **sizes: int):
-        self.config, self.batches = config, batches
+    def __init__(self, config: PreTrainedConfig, inputs: dict, added: dict[type, dict], **sizes: int):
+        self.config, self.inputs, self.added = copy.deepcopy(config), inputs, added
         vars(self).update(sizes)
 
     def prepare_config_and_inputs_for_common(self):
-        return copy.deepcopy((self.config, next(iter(self.batches.values()))))
+        return copy.deepcopy((self.config, self.inputs))
 
 
 class CommonTests(common.ModelTesterMixin):
@@ -112,7 +114,7 @@ class CommonTests(common.ModelTesterMixin):
             if fnmatch.fnmatch(name, pattern):
                 self.skipTest(f"left out: {reason}")
         self.model_tester = self.tester()
-        self.all_model_classes = tuple(self.model_tester.batches)
+        self.all_model_classes = tuple(self.model_tester.added)
         if name.startswith("test_training"):  # base models have no loss; the tests know those of transformers by name
             self.all_model_classes = self.all_model_classes[1:]
         if name in ("test_capture_outputs_decorator", "test_model_outputs_equivalence") and self.has_attentions:
@@ -120,19 +122,15 @@ class CommonTests(common.ModelTesterMixin):
             self.model_tester.config._attn_implementation = "eager"
 
     def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
-        """The batch of the class, with what a test changed in that of the base model or added to it."""
-        batches = self.model_tester.batches
-        base, own = next(iter(batches.values())), batches[model_class]
-        same = {key for key, value in inputs_dict.items() if key in base and value_equal(value, base[key])}
-        changed = {key: value for key, value in inputs_dict.items() if key not in same}
-        batch = copy.deepcopy(inputs_dict if own is base else own | changed)
+        rows = len(inputs_dict[model_class.main_input_name])  # a test may give fewer
+        added = self.model_tester.added[model_class]
+        batch = copy.deepcopy(inputs_dict)
+        if rows < len(self.model_tester.inputs[model_class.main_input_name]):
+            added = {key: value[:rows] for key, value in added.items()}
+        batch |= copy.deepcopy(added)
         if return_labels and "Prediction" in model_class.__name__:
             batch["labels"] = torch.arange(16).view(8, 2) % 2.0
         return batch
-
-
-def value_equal(one, other) -> bool:
-    return torch.equal(one, other) if isinstance(other, torch.Tensor) else one == other
 
 
 class GraphTests(CommonTests):
@@ -160,15 +158,21 @@ def own_cache(tmp_path, monkeypatch):
 class TestMMDeacon(CommonTests, unittest.TestCase):
     def tester(self) -> ModelTester:
         config, inputs, pre_training = of_laws("mm_deacon")
-        batches = {
-            MMDeaconModel: inputs,
-            MMDeaconForPreTraining: pre_training,
-            MMDeaconForPropertyPrediction: inputs,
-            MMDeaconForInteractionPrediction: inputs | {f"second_{key}": value for key, value in inputs.items()},
+        added = {
+            MMDeaconModel: {},
+            MMDeaconForPreTraining: {key: value for key, value in pre_training.items() if key.startswith("iupac_")},
+            MMDeaconForPropertyPrediction: {},
+            MMDeaconForInteractionPrediction: {},
         }
         seq_length = inputs["input_ids"].shape[1]
         sizes = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "seq_length": seq_length}
-        return ModelTester(copy.deepcopy(config), batches, **sizes)
+        return ModelTester(config, inputs, added, **sizes)
+
+    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
+        batch = super()._prepare_for_class(inputs_dict, model_class, return_labels)
+        if model_class is MMDeaconForInteractionPrediction:  # of each molecule with itself
+            batch |= {f"second_{key}": batch[key] for key in ("input_ids", "attention_mask") if key in batch}
+        return batch
 
 
 class TestMolCLR(GraphTests, unittest.TestCase):
@@ -176,9 +180,9 @@ class TestMolCLR(GraphTests, unittest.TestCase):
 
     def tester(self) -> ModelTester:
         config, inputs, pre_training = of_laws("molclr", num_layers=2)
-        batches = {MolCLRModel: inputs, MolCLRForPreTraining: pre_training, MolCLRForPropertyPrediction: inputs}
+        added = {MolCLRModel: {}, MolCLRForPreTraining: pre_training, MolCLRForPropertyPrediction: {}}
         sizes = {"num_hidden_layers": 2, "hidden_size": 16, "seq_length": len(inputs["x"])}
-        return ModelTester(copy.deepcopy(config), batches, **sizes)
+        return ModelTester(config, inputs, added, **sizes)
 
 
 class TestGrover(GraphTests, unittest.TestCase):
@@ -189,24 +193,24 @@ class TestGrover(GraphTests, unittest.TestCase):
 
     def tester(self) -> ModelTester:
         config, inputs, pre_training = of_laws("grover")
-        batches = {GroverModel: inputs, GroverForPreTraining: pre_training, GroverForPropertyPrediction: inputs}
+        added = {GroverModel: {}, GroverForPreTraining: pre_training, GroverForPropertyPrediction: {}}
         sizes = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "seq_length": len(inputs["x"])}
         if self._testMethodName == "test_attention_outputs":  # an atom attends to its own heads
             sizes["seq_length"] = config.num_attention_heads
-        return ModelTester(copy.deepcopy(config), batches, **sizes)
+        return ModelTester(config, inputs, added, **sizes)
 
 
 class TestUniMol(CommonTests, unittest.TestCase):
-    left_out = {"test_resize_tokens_embeddings": "pairs of elements have weights too: refused, see test_uni_mol.py"}
+    left_out = {"test_resize_tokens_embeddings": "pairs of elements have weights too: refused, see test_outputs.py"}
 
     def tester(self) -> ModelTester:
         config, inputs, pre_training = of_laws("uni_mol", num_recycles=1)
-        batches = {
-            UniMolModel: inputs,
+        added = {
+            UniMolModel: {},
             UniMolForPreTraining: pre_training,
-            UniMolForConformerGeneration: inputs | {"target_pos": inputs["pos"].flip(-1)},
-            UniMolForPropertyPrediction: inputs,
+            UniMolForConformerGeneration: {"target_pos": inputs["pos"].flip(-1)},
+            UniMolForPropertyPrediction: {},
         }
         seq_length = inputs["input_ids"].shape[1]
         sizes = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "seq_length": seq_length}
-        return ModelTester(copy.deepcopy(config), batches, **sizes)
+        return ModelTester(config, inputs, added, **sizes)
