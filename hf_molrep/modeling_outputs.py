@@ -3,8 +3,9 @@ What every model of the package returns.
 
 Every output has `hidden_states` and `attentions`, filled on request: by the arguments `output_hidden_states` and
 `output_attentions` of a call, else by the same fields of the configuration. They are the tensors that the model
-computed with, so a loss on them has gradients. Of several views (or molecules per row) they are those of the first one
-given. Models without attention weights, and implementations that do not make them (`sdpa`), refuse `output_attentions`.
+computed with, so a loss on them has gradients (attention weights under reentrant checkpointing may have none). Of
+several views, or molecules per row, they are those of the first one given. Models without attention weights, and
+implementations that do not make them (`sdpa`), refuse `output_attentions`.
 """
 
 from collections.abc import Mapping

@@ -276,6 +276,8 @@ class GroverBlock(GradientCheckpointingLayer):
 
     def pass_messages(self, first: torch.Tensor, add: ChannelSum) -> torch.Tensor:
         """`[rows, width] -> [channels, rows, width]`: in each hop `activation(first + W sum of the neighbours)`."""
+        # CPU fast path, in evaluation without gradients: one channel after the other stays in cache through all hops,
+        # which takes a sixth (bf16: a third) off the time of the batched products
         in_cache = first.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
         if in_cache and not self.training:
             return self.pass_messages_by_channel(first, add)
@@ -314,10 +316,7 @@ class GroverBlock(GradientCheckpointingLayer):
         return torch.cat(finished[::-1])[order.argsort()]
 
     def pass_messages_by_channel(self, first: torch.Tensor, add: ChannelSum) -> torch.Tensor:
-        """
-        The same for a CPU without gradients, one channel after the other: its states and its matrix stay in the cache
-        through all hops, which takes a sixth (bf16: a third) off the time of the batched products.
-        """
+        """The same, one channel after the other, without gradients and drawn hops."""
         weight, depth = self.message_weight, self.depth
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")

@@ -64,7 +64,7 @@ class MMDeaconEmbeddings(nn.Module):
         hidden_states = self.norm(hidden_states)
         device = hidden_states.device.type
         if device == "cpu" and torch.is_autocast_enabled(device):
-            # CPU fast path: norms keep the type of their input there, and a residual stream in bf16 is half the memory
+            # CPU fast path: norms keep the type of their input there, so the residual stream takes half the memory
             hidden_states = hidden_states.to(torch.get_autocast_dtype(device))
         return self.dropout(hidden_states)
 
