@@ -136,7 +136,7 @@ def test_single_label_classification_is_for_interactions(tmp_path):
     laws = laws_of("mm_deacon")
     config = laws.config(problem_type=SINGLE, num_labels=3)
     assert MMDeaconForInteractionPrediction(copy.deepcopy(config))(**pairs()).logits.shape == (8, 3)
-    complaint = f"problem_type '{SINGLE}' is for interactions; properties are one of 'regression'"
+    complaint = f"problem_type '{SINGLE}' is for interactions; properties are 'regression'"
     with pytest.raises(ValueError, match=complaint):
         MMDeaconForPropertyPrediction(config)
     laws.build("model").save_pretrained(tmp_path)

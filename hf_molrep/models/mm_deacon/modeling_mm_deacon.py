@@ -29,7 +29,6 @@ from ...compat import (
     init,
     merge_with_config_defaults,
 )
-from ...configuration import MoleculeConfig
 from ...hub import RemoteCodeMixin
 from ...losses import info_nce, property_loss
 from ...modeling_outputs import (
@@ -455,10 +454,10 @@ class MMDeaconForPropertyPrediction(MMDeaconSmilesOnlyModel):
 
     def __init__(self, config: MMDeaconConfig):
         super().__init__(config)
-        if config.problem_type not in MoleculeConfig.problem_types:
+        if config.problem_type == "single_label_classification":
             raise ValueError(
-                f"problem_type {config.problem_type!r} is for interactions; properties are one of "
-                f"{', '.join(map(repr, MoleculeConfig.problem_types))}"
+                "problem_type 'single_label_classification' is for interactions; properties are 'regression' or "
+                "'multi_label_classification'"
             )
         self.mm_deacon = MMDeaconSmilesModel(config)
         self.head = PropertyHead(config, config.projection_dim)
