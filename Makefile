@@ -1,16 +1,18 @@
 # Two commands for a machine with Python 3.11+, git and make:
 #   make demo    set up, embed the molecules of examples/data, find neighbours -> demo_output/
 #   make test    set up, run the whole test suite                              -> test_output/
-# Both create .venv on first use and reuse it afterwards.
+# Both create .venv on first use and reuse it afterwards. Beside them:
+#   make test-common   transformers' own common model tests, downloaded, on tiny models of ours
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 VENV   ?= .venv
 PYTEST_ARGS ?=
+COMMON := test_output/transformers
 
 PY := $(VENV)/bin/python
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test test-common lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +26,14 @@ test: $(VENV)/.ready-dev
 	@$(PY) -m pytest --junitxml=test_output/junit.xml $(PYTEST_ARGS) \
 	  && echo "All tests passed. Report: test_output/junit.xml; environment: $(VENV)" \
 	  || { echo "Tests FAILED, see above. Report: test_output/junit.xml; environment: $(VENV)"; exit 1; }
+
+# The tests are in the source distribution of transformers alone; that of the installed version is taken.
+test-common: $(VENV)/.ready-dev
+	@rm -rf $(COMMON) && mkdir -p $(COMMON)
+	$(PY) -m pip download --disable-pip-version-check --no-deps --no-binary transformers -d $(COMMON) \
+	  transformers==$$($(PY) -c 'from importlib.metadata import version; print(version("transformers"))')
+	tar -xzf $(COMMON)/transformers-*.tar.gz -C $(COMMON) --strip-components 1
+	HF_MOLREP_TRANSFORMERS_TESTS=$(COMMON)/tests $(PY) -m pytest tests/models/test_transformers_common.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready-dev
 	$(PY) -m ruff check .

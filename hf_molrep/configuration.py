@@ -54,9 +54,11 @@ class MoleculeConfig(RemoteCodeMixin, PreTrainedConfig):
     Configuration of a model that can be fine-tuned on properties.
 
     Args:
-        problem_type: `"regression"` where none is given.
+        problem_type: `"regression"` where none is given, or `"multi_label_classification"`; a binary task is one logit.
         label_mean, label_std, label_units: one per task of a regression; predictions come back in these units.
     """
+
+    problem_types = ("regression", "multi_label_classification")
 
     label_mean: list[float] | None = None
     label_std: list[float] | None = None
@@ -66,6 +68,20 @@ class MoleculeConfig(RemoteCodeMixin, PreTrainedConfig):
         if self.problem_type is None:
             self.problem_type = "regression"
         super().__post_init__(**kwargs)
+
+    def __setattr__(self, name: str, value: Any):
+        """
+        Construction, loading, its keyword arguments and assignment all pass here.
+
+        Raises:
+            ValueError: a problem type that no model of this method is trained for.
+        """
+        if name == "problem_type" and value is not None and value not in self.problem_types:
+            raise ValueError(
+                f"problem_type {value!r} is none of {', '.join(map(repr, self.problem_types))}; several classes that "
+                "exclude each other are not offered, a yes-or-no property is one task of 'multi_label_classification'"
+            )
+        super().__setattr__(name, value)
 
     def validate_labels(self):
         """Label scales must stand for every task."""

@@ -1,9 +1,47 @@
-"""What every model of the package returns."""
+"""
+What every model of the package returns.
 
+Every output has `hidden_states` and `attentions`, filled on request: by the arguments `output_hidden_states` and
+`output_attentions` of a call, else by the same fields of the configuration. They are the tensors that the model
+computed with, so a loss on them has gradients (attention weights under reentrant checkpointing may have none). Of
+several views, or molecules per row, they are those of the first one given. Models without attention weights, and
+implementations that do not make them (`sdpa`), refuse `output_attentions`.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 from transformers.utils import ModelOutput
+
+
+def recorded_outputs(config: PreTrainedConfig, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    What a call asks for beside its result.
+
+    Args:
+        config: of the model, which counts where the arguments say nothing.
+        arguments: of the call.
+    Returns:
+        `output_hidden_states` and `output_attentions` with their values; without those that are not asked for.
+    """
+    flags = ("output_hidden_states", "output_attentions")
+    values = {flag: arguments.get(flag, getattr(config, flag, False)) for flag in flags}
+    return {flag: value for flag, value in values.items() if value}
+
+
+def require_attention_weights(config: PreTrainedConfig) -> None:
+    """
+    Raises:
+        ValueError: the attention implementation of `config` makes no attention weights.
+    """
+    if config._attn_implementation not in ("eager", None):
+        raise ValueError(
+            f"attn_implementation={config._attn_implementation!r} makes no attention weights (output_attentions): load "
+            "the model with attn_implementation='eager', or call model.set_attn_implementation('eager')"
+        )
 
 
 @dataclass
@@ -18,8 +56,10 @@ class MoleculeModelOutput(ModelOutput):
             States of the tokens or atoms of the first view given.
         embeddings (`dict[str, torch.FloatTensor]`, each of shape `(molecules, hidden)`):
             Where a method has several views, the embedding of each view given, by the view's name.
-        hidden_states, attentions (`tuple[torch.FloatTensor]`):
-            One entry per layer of the first view given, on request.
+        hidden_states (`tuple[torch.FloatTensor]`, each of shape `(molecules, length, hidden)` or `(atoms, hidden)`):
+            On request: what the first layer starts from, then what each layer gives.
+        attentions (`tuple[torch.FloatTensor]`, each of shape `(molecules, heads, length, length)`):
+            On request: attention weights of each layer, after dropout. The shape is that of the method.
     """
 
     pooler_output: torch.FloatTensor | None = None
@@ -41,11 +81,14 @@ class MoleculePreTrainingOutput(ModelOutput):
             Every named term, before weighting.
         embeddings (`dict[str, torch.FloatTensor]`, each of shape `(molecules, hidden)`):
             The embedding of each view, by the view's name.
+        hidden_states, attentions (`tuple[torch.FloatTensor]`): on request, as in [`MoleculeModelOutput`].
     """
 
     loss: torch.FloatTensor | None = None
     losses: dict[str, torch.FloatTensor] | None = None
     embeddings: dict[str, torch.FloatTensor] | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 @dataclass
@@ -59,9 +102,12 @@ class MoleculePropertyOutput(ModelOutput):
         logits (`torch.FloatTensor` of shape `(molecules, tasks)`): of classes, or values scaled by `label_mean`,
             `label_std`.
         predictions (`torch.FloatTensor` of shape `(molecules, tasks)`): probabilities, or values in `label_units`.
+        hidden_states, attentions (`tuple[torch.FloatTensor]`): on request, as in [`MoleculeModelOutput`].
     """
 
     loss: torch.FloatTensor | None = None
     losses: dict[str, torch.FloatTensor] | None = None
     logits: torch.FloatTensor | None = None
     predictions: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None

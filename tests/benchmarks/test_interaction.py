@@ -113,8 +113,10 @@ def test_embeddings_in_place_of_smiles_give_the_same():
     other = dict(tiny_processor()(["CCCCl", "O"], return_tensors="pt"))
     with torch.no_grad():
         whole = model(**batch, **{f"second_{key}": value for key, value in other.items()})
-        half = model(**batch, second_embeddings=model.mm_deacon(**other))
-        none = model(embeddings=model.mm_deacon(**batch), second_embeddings=model.mm_deacon(**other))
+        half = model(**batch, second_embeddings=model.mm_deacon(**other).pooler_output)
+        none = model(
+            embeddings=model.mm_deacon(**batch).pooler_output, second_embeddings=model.mm_deacon(**other).pooler_output
+        )
     torch.testing.assert_close(half.logits, whole.logits)
     torch.testing.assert_close(none.logits, whole.logits)
     with pytest.raises(ValueError, match="each of the two molecules"):

@@ -32,6 +32,9 @@ FAULTS = [
     ("law_09_model_output", "embedding of float64"),
     ("law_09_model_output", "embedding of another width"),
     ("law_09_model_output", "loss is no scalar"),
+    ("law_09_recorded_outputs", "hidden states are detached"),
+    ("law_09_recorded_outputs", "attentions are left out"),
+    ("law_09_recorded_outputs", "head forgets hidden states"),
     ("law_09_property_output", "predictions without units"),
     ("law_09_property_output", "missing labels count"),
     ("law_10_bad_smiles", "accepts bad SMILES"),
@@ -42,6 +45,7 @@ FAULTS = [
     ("law_12_sdpa", "causal"),
     ("law_12_checkpointing", "checkpointing changes numbers"),
     ("law_12_checkpointing", "no checkpointing"),
+    ("law_12_checkpointing", "hides its states"),
     ("law_12_compile", "compiled otherwise"),
     ("law_12_bf16", "overflows in bf16"),
     ("law_13_resuming", "state is not saved"),
@@ -64,6 +68,7 @@ def broken(law: str, laws: MethodLaws, request: pytest.FixtureRequest) -> str:
     return str(complaint.value)
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize(("law", "fault"), FAULTS, ids=[f"{law}-{fault}" for law, fault in FAULTS])
 def test_fault_is_found(law, fault, request):

@@ -31,7 +31,12 @@ from hf_molrep.chem.smiles import MoleculeError, canonical_smiles, parse
 from hf_molrep.compat import ALL_ATTENTION_FUNCTIONS, GradientCheckpointingLayer, create_bidirectional_mask, init
 from hf_molrep.data.batching import pad_tokens
 from hf_molrep.losses import info_nce
-from hf_molrep.modeling_outputs import MoleculeModelOutput, MoleculePreTrainingOutput
+from hf_molrep.modeling_outputs import (
+    MoleculeModelOutput,
+    MoleculePreTrainingOutput,
+    MoleculePropertyOutput,
+    recorded_outputs,
+)
 from hf_molrep.models.auto import Method, Task
 from hf_molrep.nn.heads import PropertyHead
 from hf_molrep.processing.contract import check_columns
@@ -249,8 +254,16 @@ class ToyModel(ToyPreTrainedModel):
         messages = self.filter(self.radial(distances).to(states.dtype)) * states[:, None]
         states = states + (messages * real[:, None, :, None]).sum(dim=2)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=states, attention_mask=attention_mask)
+        recorded = recorded_outputs(self.config, kwargs)
+        if "output_attentions" in recorded and fault != "attentions are left out":
+            raise ValueError("the toy returns no attention weights (output_attentions)")
+        every = [states]
         for layer in self.layers:
-            states = layer(states, mask)
+            if fault == "hides its states":  # from checkpointing, which looks at arguments without a name
+                states = layer(hidden_states=states, attention_mask=mask)
+            else:
+                states = layer(states, mask)
+            every.append(states.detach() if fault == "hidden states are detached" else states)
         if fault == "overflows in bf16" and (states.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")):
             states = states * math.inf
         if fault == "compiled otherwise" and torch.compiler.is_compiling():
@@ -265,6 +278,8 @@ class ToyModel(ToyPreTrainedModel):
         if fault == "embedding of another width":
             pooled = pooled[:, 1:]
         output = MoleculeModelOutput(pooler_output=pooled, last_hidden_state=states)
+        if recorded:
+            output["hidden_states"] = tuple(every)
         return output if return_dict else output.to_tuple()
 
 
@@ -289,8 +304,9 @@ class ToyForPreTraining(ToyPreTrainedModel):
         self.post_init()
 
     def forward(self, z, pos, second_pos, attention_mask=None, **kwargs) -> MoleculePreTrainingOutput:
+        first = self.toy(z, pos, attention_mask, **kwargs)
         views = {
-            "first": self.toy(z, pos, attention_mask).pooler_output,
+            "first": first.pooler_output,
             "second": self.toy(z, second_pos, attention_mask).pooler_output,
         }
         fault = self.config.fault
@@ -305,7 +321,7 @@ class ToyForPreTraining(ToyPreTrainedModel):
         if fault == "state is not saved" and self.training:
             self.steps += 1
             loss = loss * (1 + 0.1 * self.steps)
-        return MoleculePreTrainingOutput(loss=loss, losses=losses, embeddings=views)
+        return MoleculePreTrainingOutput(loss=loss, losses=losses, embeddings=views, hidden_states=first.hidden_states)
 
 
 class ToyForPropertyPrediction(ToyPreTrainedModel):
@@ -319,7 +335,9 @@ class ToyForPropertyPrediction(ToyPreTrainedModel):
         fault = self.config.fault
         if fault == "missing labels count" and labels is not None:
             labels = labels.nan_to_num(0.0)
-        output = self.head(self.toy(z, pos, attention_mask).pooler_output, labels)
+        encoded = self.toy(z, pos, attention_mask, **({} if fault == "head forgets hidden states" else kwargs))
+        output = self.head(encoded.pooler_output, labels)
+        output = MoleculePropertyOutput(**output, hidden_states=encoded.hidden_states)
         if fault == "predictions without units":
             output.predictions = output.logits
         return output
@@ -346,6 +364,7 @@ class ToyLaws(MethodLaws):
     """The laws of the toy; `fault` names what it does wrong."""
 
     model_type = ToyConfig.model_type
+    hidden_states = 3
     initial_values = {
         r"norm\.weight$|gain$": ("constant", 1.0),
         r"bias$": ("constant", 0.0),

@@ -46,7 +46,7 @@ class GroverConfig(MoleculeConfig):
     """
 
     model_type = "grover"
-    keys_to_ignore_at_inference = ["losses", "last_hidden_state"]
+    keys_to_ignore_at_inference = ["losses", "last_hidden_state", "hidden_states", "attentions"]
 
     atom_features: int = 151
     bond_features: int = 14

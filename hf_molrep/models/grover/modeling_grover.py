@@ -18,8 +18,8 @@ whose input is as wide as its states.
 """
 
 import itertools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,13 @@ from transformers import PreTrainedModel
 from ...compat import ALL_ATTENTION_FUNCTIONS, GradientCheckpointingLayer, can_return_tuple, init
 from ...hub import RemoteCodeMixin
 from ...losses import property_loss
-from ...modeling_outputs import MoleculeModelOutput, MoleculePreTrainingOutput, MoleculePropertyOutput
+from ...modeling_outputs import (
+    MoleculeModelOutput,
+    MoleculePreTrainingOutput,
+    MoleculePropertyOutput,
+    recorded_outputs,
+    require_attention_weights,
+)
 from ...nn.gather_sum import GatherSum
 from ...nn.heads import PropertyHead
 from .configuration_grover import GroverConfig
@@ -299,6 +305,8 @@ class GroverBlock(GradientCheckpointingLayer):
 
     def pass_messages(self, first: torch.Tensor, add: ChannelSum) -> torch.Tensor:
         """`[rows, width] -> [channels, rows, width]`: in each hop `activation(first + W sum of the neighbours)`."""
+        # CPU fast path, in evaluation without gradients: one channel after the other stays in cache through all hops,
+        # which takes a sixth (bf16: a third) off the time of the batched products
         in_cache = first.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
         if in_cache and not self.training:
             return self.pass_messages_by_channel(first, add)
@@ -337,10 +345,7 @@ class GroverBlock(GradientCheckpointingLayer):
         return torch.cat(finished[::-1])[order.argsort()]
 
     def pass_messages_by_channel(self, first: torch.Tensor, add: ChannelSum) -> torch.Tensor:
-        """
-        The same for a CPU without gradients, one channel after the other: its states and its matrix stay in the cache
-        through all hops, which takes a sixth (bf16: a third) off the time of the batched products.
-        """
+        """The same, one channel after the other, without gradients and drawn hops."""
         weight, depth = self.message_weight, self.depth
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
@@ -357,12 +362,19 @@ class GroverBlock(GradientCheckpointingLayer):
             messages[channel] = states
         return messages
 
-    def forward(self, features: torch.Tensor, add: ChannelSum) -> torch.Tensor:
-        states = features
+    def forward(
+        self, features: torch.Tensor, add: ChannelSum
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """
+        Returns:
+            the states that messages start from `[rows, width]`, the states of the block, and (by the eager
+            implementation) the attention weights `[rows, heads, heads, heads]`.
+        """
+        start = features
         if self.projects:
-            states = self.dropout(self.input_norm(self.input_activation(self.input_proj(states))))
-        rows = len(states)
-        messages = self.pass_messages(states, add).chunk(3)
+            start = self.dropout(self.input_norm(self.input_activation(self.input_proj(start))))
+        rows = len(start)
+        messages = self.pass_messages(start, add).chunk(3)
         # the heads of an atom are the sequence: [rows, attention heads, message heads, width / heads]
         query, key, value = (
             proj(states).view(self.heads, rows, self.heads, self.head_dim).permute(1, 2, 0, 3)
@@ -371,12 +383,12 @@ class GroverBlock(GradientCheckpointingLayer):
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        context = query
+        context, weights = query, query.new_zeros(0, self.heads, self.heads, self.heads)
         if rows:  # a batch may have no edges
             dropout = self.dropout.p if self.training else 0.0
-            context, _ = attention(self, query, key, value, None, dropout=dropout, scaling=self.scaling)
+            context, weights = attention(self, query, key, value, None, dropout=dropout, scaling=self.scaling)
         context = self.out_proj(context.reshape(rows, self.heads, self.heads * self.head_dim))
-        return self.dropout(self.norm(self.heads_proj(context.flatten(1))))
+        return start, self.dropout(self.norm(self.heads_proj(context.flatten(1)))), weights
 
 
 class GroverBranch(nn.Module):
@@ -430,6 +442,18 @@ class GroverPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
             init.xavier_normal_(module.hidden_weight)
             init.xavier_normal_(module.head_weight)
 
+    def new_record(self, arguments: Mapping[str, Any]) -> dict[str, tuple]:
+        """
+        The fields `hidden_states` and `attentions` of an output that a call with these arguments asks for.
+
+        Raises:
+            ValueError: attention weights of an implementation that makes none.
+        """
+        recorded = recorded_outputs(self.config, arguments)
+        if "output_attentions" in recorded:
+            require_attention_weights(self.config)
+        return {flag.removeprefix("output_"): () for flag in recorded}
+
 
 class GroverModel(GroverPreTrainedModel):
     """
@@ -458,13 +482,32 @@ class GroverModel(GroverPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
-    def encode(self, graph: GroverGraph) -> dict[str, torch.Tensor]:
-        """The states of each branch, `[atoms, width]` or `[edges, width]` (padding included)."""
-        nodes, edges = graph.x, graph.edges
-        for block in self.node_blocks:
-            nodes = block(nodes, graph.to_atoms_from_atoms)
-        for block in self.edge_blocks:
-            edges = block(edges, graph.to_edges_from_edges)
+    def encode(self, graph: GroverGraph, record: dict[str, tuple] | None = None) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            record: what is to be kept of the blocks over atoms (over edges, where the first branch is to bonds), see
+                [`GroverPreTrainedModel.new_record`]; filled here, without padding rows.
+        Returns:
+            the states of each branch, `[atoms, width]` or `[edges, width]` (padding rows included).
+        """
+        kept: dict[str, list] = {"hidden_states": [], "attentions": []}
+        views = []
+        for view, blocks, states, add in (
+            ("atom", self.node_blocks, graph.x, graph.to_atoms_from_atoms),
+            ("bond", self.edge_blocks, graph.edges, graph.to_edges_from_edges),
+        ):
+            if self.gradient_checkpointing and self.training:
+                # the reentrant kind gives no gradients to a layer none of whose inputs has one
+                states = states.detach().requires_grad_()
+            for place, block in enumerate(blocks):
+                start, states, weights = block(states, add)
+                if record and self.branches[0].startswith(view):
+                    kept["hidden_states"] += [states] if place else [start, states]
+                    kept["attentions"].append(weights)
+            views.append(states)
+        nodes, edges = views
+        for name in record or ():
+            record[name] = tuple(value[graph.padding :] for value in kept[name])
         sums = {
             "atom_from_atom": (graph.x, graph.to_atoms_from_atoms, nodes),
             "atom_from_bond": (graph.x, graph.to_atoms_from_edges, edges),
@@ -501,18 +544,22 @@ class GroverModel(GroverPreTrainedModel):
         Returns:
             `pooler_output` `[molecules, hidden_size]`: the means of the branches, side by side (the original's
             fingerprint); `embeddings`: the same by branch; `last_hidden_state`: both atom outputs side by side,
-            `[atoms, 2 * embedding_dim]` (of bonds, `[edges, ..]`, with `fingerprint_source="bond"`).
+            `[atoms, 2 * embedding_dim]` (of bonds, `[edges, ..]`, with `fingerprint_source="bond"`); `hidden_states`:
+            of the blocks over atoms (or bonds), `[atoms, embedding_dim]`, what messages start from first; `attentions`:
+            of each atom among its own heads, `[atoms, heads, heads, heads]`.
         Raises:
-            ValueError: see [`make_graph`].
+            ValueError: see [`make_graph`] and [`GroverPreTrainedModel.new_record`].
         """
+        record = self.new_record(kwargs)
         graph = make_graph(x, edge_index, edge_attr, batch, num_graphs, self)
-        states = self.encode(graph)
+        states = self.encode(graph, record)
         means = self.read_out(graph, states)
         last = torch.cat([states[branch] for branch in self.branches[:2]], dim=1)
         return MoleculeModelOutput(
             pooler_output=torch.cat(list(means.values()), dim=1),
             last_hidden_state=last[graph.padding :],
             embeddings=means,
+            **record,
         )
 
 
@@ -595,13 +642,14 @@ class GroverForPreTraining(GroverPreTrainedModel):
             `losses`: for each branch the context term (`atom_context_from_bond`, ..) and the motif term
             (`motif_atom_from_bond`, ..), and the `atom_disagreement`, `bond_disagreement`, `motif_disagreement` of the
             branches; `loss`: their sum, the first two disagreements times `config.disagreement_weight`. `embeddings`:
-            mean state by branch.
+            mean state by branch; `hidden_states`, `attentions`: of the blocks over atoms.
         """
+        record = self.new_record(kwargs)
         graph = make_graph(x, edge_index, edge_attr, batch, num_graphs, self)
-        states = self.grover.encode(graph)
+        states = self.grover.encode(graph, record)
         means = self.grover.read_out(graph, states)
         if atom_labels is None or bond_labels is None or motif_labels is None:
-            return MoleculePreTrainingOutput(embeddings=means)
+            return MoleculePreTrainingOutput(embeddings=means, **record)
         atom_labels, bond_labels = F.pad(atom_labels, (graph.padding, 0)), F.pad(bond_labels, (graph.padding, 0))
         predictions = self.predict(graph, states, means)
         losses = {}
@@ -621,7 +669,7 @@ class GroverForPreTraining(GroverPreTrainedModel):
         loss = sum(
             value * (self.config.disagreement_weight if name in weighted else 1.0) for name, value in losses.items()
         )
-        return MoleculePreTrainingOutput(loss=loss, losses=losses, embeddings=means)
+        return MoleculePreTrainingOutput(loss=loss, losses=losses, embeddings=means, **record)
 
 
 class GroverReadout(nn.Module):
@@ -758,9 +806,10 @@ class GroverForPropertyPrediction(GroverPreTrainedModel):
             features: `[molecules, features_dim]`, where the configuration has such.
             labels: `[molecules, tasks]`, NaN = missing.
         """
+        record = self.new_record(kwargs)
         graph = make_graph(x, edge_index, edge_attr, batch, num_graphs, self)
-        states = self.grover.encode(graph)
-        return self.head(graph, states, features, labels)
+        states = self.grover.encode(graph, record)
+        return MoleculePropertyOutput(**self.head(graph, states, features, labels), **record)
 
 
 __all__ = ["GroverForPreTraining", "GroverForPropertyPrediction", "GroverModel", "GroverPreTrainedModel"]

@@ -88,6 +88,7 @@ class MMDeaconConfig(MoleculeConfig):
 
     model_type = "mm_deacon"
     sub_configs = {"smiles_config": MMDeaconSmilesConfig, "iupac_config": MMDeaconIupacConfig}
+    problem_types = (*MoleculeConfig.problem_types, "single_label_classification")  # the last of interactions
     keys_to_ignore_at_inference = ["losses", "last_hidden_state", "hidden_states", "attentions"]
 
     smiles_config: dict | PreTrainedConfig | None = None
@@ -111,6 +112,10 @@ class MMDeaconConfig(MoleculeConfig):
             elif isinstance(value, dict):
                 setattr(self, name, config_class(**value))
         super().__post_init__(**kwargs)
+
+    def get_text_config(self, *args, **kwargs) -> PreTrainedConfig:
+        """The tower whose embeddings `get_input_embeddings` gives and `resize_token_embeddings` changes."""
+        return self.smiles_config
 
     @property
     def hidden_size(self) -> int:

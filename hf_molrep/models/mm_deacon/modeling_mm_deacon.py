@@ -31,7 +31,13 @@ from ...compat import (
 )
 from ...hub import RemoteCodeMixin
 from ...losses import info_nce, property_loss
-from ...modeling_outputs import MoleculeModelOutput, MoleculePreTrainingOutput, MoleculePropertyOutput
+from ...modeling_outputs import (
+    MoleculeModelOutput,
+    MoleculePreTrainingOutput,
+    MoleculePropertyOutput,
+    recorded_outputs,
+    require_attention_weights,
+)
 from ...nn.heads import PropertyHead
 from .configuration_mm_deacon import MMDeaconConfig, MMDeaconTowerConfig
 
@@ -57,7 +63,7 @@ class MMDeaconEmbeddings(nn.Module):
         hidden_states = self.norm(hidden_states)
         device = hidden_states.device.type
         if device == "cpu" and torch.is_autocast_enabled(device):
-            # norms keep the type of their input on CPU: a residual stream in bf16 moves half the memory
+            # CPU fast path: norms keep the type of their input there, so the residual stream takes half the memory
             hidden_states = hidden_states.to(torch.get_autocast_dtype(device))
         return self.dropout(hidden_states)
 
@@ -229,8 +235,10 @@ class MMDeaconEncoder(MMDeaconPreTrainedModel):
         Returns:
             `pooler_output` `[molecules, hidden]`, the mean of the token states; `last_hidden_state`.
         Raises:
-            ValueError: more tokens than `max_position_embeddings`.
+            ValueError: more tokens than `max_position_embeddings`; attention weights of an implementation without them.
         """
+        if "output_attentions" in recorded_outputs(self.config, kwargs):
+            require_attention_weights(self.config)
         length = input_ids.shape[1]
         if length > self.config.max_position_embeddings:
             raise ValueError(
@@ -256,6 +264,16 @@ class MMDeaconEncoder(MMDeaconPreTrainedModel):
         return MoleculeModelOutput(last_hidden_state=hidden_states, pooler_output=pooled)
 
 
+def project(output: MoleculeModelOutput, projection: nn.Linear) -> MoleculeModelOutput:
+    """The output of a tower with its embedding in the joint space."""
+    return MoleculeModelOutput(
+        pooler_output=projection(output.pooler_output),
+        last_hidden_state=output.last_hidden_state,
+        hidden_states=output.hidden_states,
+        attentions=output.attentions,
+    )
+
+
 class MMDeaconModel(MMDeaconPreTrainedModel):
     """Both towers and their projections into the joint space."""
 
@@ -279,31 +297,42 @@ class MMDeaconModel(MMDeaconPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module):
         self.smiles_model.set_input_embeddings(value)
 
-    def _pooled(
-        self, tower: MMDeaconEncoder, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None, **kwargs
-    ) -> torch.FloatTensor:
-        """Mean token state `[molecules, hidden]`; in chunks of similar length with `config.encoder_chunk_size`."""
-        chunk_size = self.config.encoder_chunk_size
-        if not chunk_size or attention_mask is None:
-            return tower(input_ids, attention_mask, **kwargs).pooler_output
+    def _encode(
+        self,
+        view: str,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        chunk_size: int = 0,
+        **kwargs,
+    ) -> MoleculeModelOutput:
+        """
+        The output of the tower of a view, with the projected embedding as `pooler_output`. `chunk_size`: molecules that
+        pass the tower at a time, sorted by length; of them only the embeddings are kept.
+        """
+        tower, projection = getattr(self, f"{view}_model"), getattr(self, f"{view}_projection")
+        recorded = recorded_outputs(self.config, kwargs)
+        if not chunk_size or attention_mask is None or recorded:
+            return project(tower(input_ids, attention_mask, **(kwargs | recorded)), projection)
         lengths, order = attention_mask.sum(dim=1).sort(descending=True, stable=True)
         pooled = []
         for start in range(0, len(order), chunk_size):
             rows, longest = order[start : start + chunk_size], int(lengths[start])
             pooled.append(tower(input_ids[rows, :longest], attention_mask[rows, :longest], **kwargs).pooler_output)
-        return torch.cat(pooled)[order.argsort()]
+        return MoleculeModelOutput(pooler_output=projection(torch.cat(pooled)[order.argsort()]))
 
     def get_smiles_features(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> torch.FloatTensor:
         """Projected embedding of SMILES, `[molecules, length] -> [molecules, projection_dim]`, not normalised."""
-        return self.smiles_projection(self._pooled(self.smiles_model, input_ids, attention_mask, **kwargs))
+        chunk_size = self.config.encoder_chunk_size
+        return self._encode("smiles", input_ids, attention_mask, chunk_size, **kwargs).pooler_output
 
     def get_iupac_features(
         self, iupac_input_ids: torch.LongTensor, iupac_attention_mask: torch.Tensor | None = None, **kwargs
     ) -> torch.FloatTensor:
         """Projected embedding of IUPAC names, `[molecules, length] -> [molecules, projection_dim]`, not normalised."""
-        return self.iupac_projection(self._pooled(self.iupac_model, iupac_input_ids, iupac_attention_mask, **kwargs))
+        chunk_size = self.config.encoder_chunk_size
+        return self._encode("iupac", iupac_input_ids, iupac_attention_mask, chunk_size, **kwargs).pooler_output
 
     @can_return_tuple
     def forward(
@@ -321,29 +350,29 @@ class MMDeaconModel(MMDeaconPreTrainedModel):
         Returns:
             `pooler_output` `[molecules, projection_dim]`: the projected embedding of the view given; of both views the
             mean of the two L2-normalised ones. `embeddings`: the same by view. `last_hidden_state`: token states of the
-            SMILES, or of the name where only that is given.
+            SMILES, or of the name where only that is given; so are `hidden_states` and `attentions`.
         Raises:
             ValueError: neither view is given.
         """
-        views, outputs = {}, []
+        outputs = {}
         if input_ids is not None:
-            outputs.append(self.smiles_model(input_ids, attention_mask, **kwargs))
-            views["smiles"] = self.smiles_projection(outputs[-1].pooler_output)
+            outputs["smiles"] = self._encode("smiles", input_ids, attention_mask, **kwargs)
         if iupac_input_ids is not None:
-            outputs.append(self.iupac_model(iupac_input_ids, iupac_attention_mask, **kwargs))
-            views["iupac"] = self.iupac_projection(outputs[-1].pooler_output)
+            outputs["iupac"] = self._encode("iupac", iupac_input_ids, iupac_attention_mask, **kwargs)
+        views = {view: output.pooler_output for view, output in outputs.items()}
         if not views:
             raise ValueError("MM-Deacon needs input_ids (SMILES), iupac_input_ids (IUPAC names), or both")
         if len(views) == 1:
             (pooled,) = views.values()
         else:
             pooled = torch.stack([F.normalize(view, dim=-1) for view in views.values()]).mean(dim=0)
+        first = next(iter(outputs.values()))
         return MoleculeModelOutput(
             pooler_output=pooled,
-            last_hidden_state=outputs[0].last_hidden_state,
+            last_hidden_state=first.last_hidden_state,
             embeddings=views,
-            hidden_states=outputs[0].hidden_states,
-            attentions=outputs[0].attentions,
+            hidden_states=first.hidden_states,
+            attentions=first.attentions,
         )
 
 
@@ -372,12 +401,12 @@ class MMDeaconForPreTraining(MMDeaconPreTrainedModel):
                 views is the same molecule. Negatives are the other rows, of all processes under `torch.distributed`.
         Returns:
             `losses`: `smiles_to_iupac` and `iupac_to_smiles`, [`~hf_molrep.losses.info_nce`] each; `loss`: their mean
-            (or sum, `config.loss_reduction`); `embeddings`: `smiles` and `iupac`, `[molecules, projection_dim]`.
+            (or sum, `config.loss_reduction`); `embeddings`: `smiles` and `iupac`, `[molecules, projection_dim]`;
+            `hidden_states` and `attentions`: of the SMILES.
         """
-        views = {
-            "smiles": self.mm_deacon.get_smiles_features(input_ids, attention_mask, **kwargs),
-            "iupac": self.mm_deacon.get_iupac_features(iupac_input_ids, iupac_attention_mask, **kwargs),
-        }
+        smiles = self.mm_deacon._encode("smiles", input_ids, attention_mask, self.config.encoder_chunk_size, **kwargs)
+        names = self.mm_deacon.get_iupac_features(iupac_input_ids, iupac_attention_mask, **kwargs)
+        views = {"smiles": smiles.pooler_output, "iupac": names}
         loss, losses = None, None
         if return_loss:
             scale = self.logit_scale.float().clamp(max=self.config.logit_scale_max).exp()
@@ -388,7 +417,13 @@ class MMDeaconForPreTraining(MMDeaconPreTrainedModel):
             loss = sum(losses.values())
             if self.config.loss_reduction == "mean":
                 loss = loss / 2
-        return MoleculePreTrainingOutput(loss=loss, losses=losses, embeddings=views)
+        return MoleculePreTrainingOutput(
+            loss=loss,
+            losses=losses,
+            embeddings=views,
+            hidden_states=smiles.hidden_states,
+            attentions=smiles.attentions,
+        )
 
 
 class MMDeaconSmilesOnlyModel(MMDeaconPreTrainedModel):
@@ -415,9 +450,10 @@ class MMDeaconSmilesModel(MMDeaconSmilesOnlyModel):
 
     def forward(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **kwargs
-    ) -> torch.FloatTensor:
-        """Projected embedding of SMILES, `[molecules, projection_dim]`."""
-        return self.smiles_projection(self.smiles_model(input_ids, attention_mask, **kwargs).pooler_output)
+    ) -> MoleculeModelOutput:
+        """As [`MMDeaconModel`], of SMILES alone and without `embeddings`."""
+        recorded = recorded_outputs(self.config, kwargs)
+        return project(self.smiles_model(input_ids, attention_mask, **(kwargs | recorded)), self.smiles_projection)
 
 
 class MMDeaconForPropertyPrediction(MMDeaconSmilesOnlyModel):
@@ -425,6 +461,11 @@ class MMDeaconForPropertyPrediction(MMDeaconSmilesOnlyModel):
 
     def __init__(self, config: MMDeaconConfig):
         super().__init__(config)
+        if config.problem_type == "single_label_classification":
+            raise ValueError(
+                "problem_type 'single_label_classification' is for interactions; properties are 'regression' or "
+                "'multi_label_classification'"
+            )
         self.mm_deacon = MMDeaconSmilesModel(config)
         self.head = PropertyHead(config, config.projection_dim)
         self.post_init()
@@ -441,7 +482,10 @@ class MMDeaconForPropertyPrediction(MMDeaconSmilesOnlyModel):
         Args:
             input_ids, attention_mask: SMILES, `[molecules, length]`; labels: `[molecules, tasks]`, NaN = missing.
         """
-        return self.head(self.mm_deacon(input_ids, attention_mask, **kwargs), labels)
+        output = self.mm_deacon(input_ids, attention_mask, **kwargs)
+        return MoleculePropertyOutput(
+            **self.head(output.pooler_output, labels), hidden_states=output.hidden_states, attentions=output.attentions
+        )
 
 
 class MMDeaconForInteractionPrediction(MMDeaconSmilesOnlyModel):
@@ -490,19 +534,25 @@ class MMDeaconForInteractionPrediction(MMDeaconSmilesOnlyModel):
             embeddings, second_embeddings: instead of the SMILES, the `pooler_output` of both molecules,
                 `[pairs, projection_dim]`. With frozen towers each molecule is then embedded once, not once per pair.
         Returns:
-            `logits` `[pairs, classes]`; `predictions`: probabilities of the same shape.
+            `logits` `[pairs, classes]`; `predictions`: probabilities of the same shape; `hidden_states` and
+            `attentions`: of the first molecule, without gradients where the encoder is frozen.
         Raises:
-            ValueError: a molecule is given neither as SMILES nor as embedding, or as both.
+            ValueError: a molecule is given neither as SMILES nor as embedding, or as both; hidden states or attention
+                weights of an embedding.
         """
         if (input_ids is None) == (embeddings is None) or (second_input_ids is None) == (second_embeddings is None):
             raise ValueError("give each of the two molecules either as input_ids or as embeddings")
-        first, second = embeddings, second_embeddings
+        recorded = recorded_outputs(self.config, kwargs)
+        if recorded and input_ids is None:
+            raise ValueError(f"{', '.join(recorded)}: give the first molecule as input_ids, not as an embedding")
+        output = MoleculeModelOutput(pooler_output=embeddings)
         # from_pretrained makes every parameter trainable again, so requires_grad_(False) would not last
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_encoder):
-            if first is None:
-                first = self.mm_deacon(input_ids, attention_mask, **kwargs)
-            if second is None:
-                second = self.mm_deacon(second_input_ids, second_attention_mask, **kwargs)
+            if embeddings is None:
+                output = self.mm_deacon(input_ids, attention_mask, **kwargs)
+            if second_embeddings is None:
+                second_embeddings = self.mm_deacon(second_input_ids, second_attention_mask, **kwargs).pooler_output
+        first, second = output.pooler_output, second_embeddings
         logits = self.interaction_logits(first, second)
         if self.config.interaction_symmetric:
             logits = (logits + self.interaction_logits(second, first)) / 2
@@ -518,7 +568,14 @@ class MMDeaconForInteractionPrediction(MMDeaconSmilesOnlyModel):
                 f"not {self.config.problem_type!r}"
             )
         losses = None if loss is None else {"interaction": loss.detach()}
-        return MoleculePropertyOutput(loss=loss, losses=losses, logits=logits, predictions=predictions)
+        return MoleculePropertyOutput(
+            loss=loss,
+            losses=losses,
+            logits=logits,
+            predictions=predictions,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
 
 
 __all__ = [

@@ -42,7 +42,8 @@ class MolCLRConfig(MoleculeConfig):
     """
 
     model_type = "molclr"
-    keys_to_ignore_at_inference = ["losses", "last_hidden_state"]
+    attribute_map = {"vocab_size": "num_atom_types"}  # what `resize_token_embeddings` writes down
+    keys_to_ignore_at_inference = ["losses", "last_hidden_state", "hidden_states"]
 
     gnn_type: Literal["gin", "gcn", "gcn_normalized", "graphsage", "gat"] = "gin"
     num_atom_types: int = 119

@@ -27,7 +27,12 @@ from transformers import PreTrainedModel
 from ...compat import GradientCheckpointingLayer, can_return_tuple, init
 from ...hub import RemoteCodeMixin
 from ...losses import context_prediction, masked_cross_entropy, nt_xent
-from ...modeling_outputs import MoleculeModelOutput, MoleculePreTrainingOutput, MoleculePropertyOutput
+from ...modeling_outputs import (
+    MoleculeModelOutput,
+    MoleculePreTrainingOutput,
+    MoleculePropertyOutput,
+    recorded_outputs,
+)
 from ...nn.gather_sum import GatherSum
 from ...nn.heads import PropertyHead
 from .configuration_molclr import MolCLRConfig
@@ -317,10 +322,16 @@ class MolCLRModel(MolCLRPreTrainedModel):
             edge_attr: `[edges, 2]`, bond type and direction; batch: `[atoms]`, molecule of each atom (None: all of
             one); num_graphs: molecules (None: counted).
         Returns:
-            `pooler_output` `[molecules, hidden_size]`: the original's `h`; `last_hidden_state` `[atoms, atom_dim]`.
+            `pooler_output` `[molecules, hidden_size]`: the original's `h`; `last_hidden_state` `[atoms, atom_dim]`;
+            `hidden_states`: the embeddings of the atoms and their states after each layer with its norm, activation and
+            dropout, `[atoms, embedding_dim]`.
         Raises:
-            ValueError: see [`check_graph`].
+            ValueError: see [`check_graph`]; `output_attentions`, which no layer returns (that of `"gat"` belongs to
+                edges, not to pairs of atoms).
         """
+        recorded = recorded_outputs(self.config, kwargs)
+        if "output_attentions" in recorded:
+            raise ValueError("MolCLR returns no attention weights (output_attentions)")
         check_graph(x, edge_index, edge_attr, self.config)
         atoms = len(x)
         if batch is None:
@@ -338,7 +349,7 @@ class MolCLRModel(MolCLRPreTrainedModel):
             if depth < len(self.layers) - 1:
                 states = F.relu(states, inplace=True)
             states = F.dropout(states, self.dropout, self.training)
-            if self.config.jumping_knowledge != "last":
+            if recorded or self.config.jumping_knowledge != "last":
                 of_layers.append(states)
         if self.config.jumping_knowledge == "concat":
             states = torch.cat(of_layers, dim=-1)
@@ -349,7 +360,8 @@ class MolCLRModel(MolCLRPreTrainedModel):
         pooled = self.pool(states, batch, num_graphs)
         if self.feature is not None:
             pooled = self.feature(pooled)
-        return MoleculeModelOutput(last_hidden_state=states, pooler_output=pooled)
+        hidden_states = tuple(of_layers) if recorded else None
+        return MoleculeModelOutput(last_hidden_state=states, pooler_output=pooled, hidden_states=hidden_states)
 
     def pool(self, states: torch.Tensor, batch: torch.LongTensor, num_graphs: int) -> torch.Tensor:
         """Atoms `[atoms, width]` to molecules `[molecules, width]`; a molecule without atoms is 0."""
@@ -434,6 +446,7 @@ class MolCLRForPreTraining(MolCLRPreTrainedModel):
             `losses`: `contrastive` ([`~hf_molrep.losses.nt_xent`]); or `atoms` and `bonds`
             ([`~hf_molrep.losses.masked_cross_entropy`]); or `context` ([`~hf_molrep.losses.context_prediction`]).
             `embeddings`: contrastive `first` and `second`, `[molecules, projection_dim]`.
+            `hidden_states`: of the first views.
         Raises:
             ValueError: the batch was made for another objective.
         """
@@ -442,7 +455,7 @@ class MolCLRForPreTraining(MolCLRPreTrainedModel):
             raise ValueError(
                 f"this batch was not made for objective {self.config.objective!r}: give it to the data collator"
             )
-        output = self.molclr(x, edge_index, edge_attr, batch, num_graphs)
+        output = self.molclr(x, edge_index, edge_attr, batch, num_graphs, **kwargs)
         if self.config.objective == "contrastive":
             first = self.project(output.pooler_output)
             second = self.molclr(second_x, second_edge_index, second_edge_attr, second_batch, second_num_graphs)
@@ -467,7 +480,9 @@ class MolCLRForPreTraining(MolCLRPreTrainedModel):
             present = torch.zeros(len(centers), dtype=torch.bool, device=x.device).index_fill(0, anchor_batch, True)
             losses = {"context": context_prediction(of_centers, contexts, present)}
             embeddings = None
-        return MoleculePreTrainingOutput(loss=sum(losses.values()), losses=losses, embeddings=embeddings)
+        return MoleculePreTrainingOutput(
+            loss=sum(losses.values()), losses=losses, embeddings=embeddings, hidden_states=output.hidden_states
+        )
 
 
 class MolCLRPropertyHead(PropertyHead):
@@ -517,7 +532,8 @@ class MolCLRForPropertyPrediction(MolCLRPreTrainedModel):
             x, edge_index, edge_attr, batch, num_graphs: as in [`MolCLRModel`]; labels: `[molecules, tasks]`,
             NaN = missing.
         """
-        return self.head(self.molclr(x, edge_index, edge_attr, batch, num_graphs).pooler_output, labels)
+        output = self.molclr(x, edge_index, edge_attr, batch, num_graphs, **kwargs)
+        return MoleculePropertyOutput(**self.head(output.pooler_output, labels), hidden_states=output.hidden_states)
 
 
 __all__ = ["MolCLRForPreTraining", "MolCLRForPropertyPrediction", "MolCLRModel", "MolCLRPreTrainedModel"]

@@ -97,6 +97,8 @@ def graph_and_states(model: GroverModel, batch: dict) -> tuple:
 class TestGrover(MethodLaws):
     model_type = "grover"
     does_not_apply = {"law_05_motion": "the graphs have no coordinates"}
+    hidden_states = 2
+    attentions = 1
     initial_values = {
         r"slopes$": ("constant", 0.25),
         r"norm\.weight$": ("constant", 1.0),
@@ -190,6 +192,8 @@ class TestGroverAttentiveReadout(TestGrover):
     """Self-attentive readout, further functions, biases, one more layer; the bond outputs as fingerprint."""
 
     does_not_apply = {**TestGroverPadded.does_not_apply}
+    hidden_states = 3
+    attentions = 2
     initial_values = {
         r"readout\.hidden_weight": ("normal", (2 / (16 + 3)) ** 0.5),
         r"readout\.head_weight": ("normal", (2 / (3 + 4)) ** 0.5),

@@ -40,7 +40,7 @@ class MethodHooks:
         refuses: names of `ODD_SMILES` that the processor refuses with a MoleculeError -> reason. All others must work.
         tolerance: of one molecule's embedding between batches and orders of the atoms; weights are `draw_weights`.
         random_batches: whether the pre-training collator draws random numbers.
-        hidden_states, attentions: how many are returned on request (None: not offered).
+        hidden_states, attentions: how many are returned on request (None: asking is refused).
         reflection_changes: 3D methods: whether the mirror image has another embedding.
         overfit: steps, learning rate, and what part of the first loss may be left, for pre-training and property head.
     """

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch import nn
 
 from tests.models.laws.checks import gradients, require, require_same
 from tests.models.laws.hooks import GOLDENS, MethodHooks
@@ -13,7 +14,7 @@ class OutputLaws(MethodHooks):
     def test_law_09_model_output(self):
         """Shapes and dtypes of the model and of the pre-training output."""
         (_, _, _, inputs), (_, _, _, batch), _ = self.cases()
-        model = self.build("model", attention="eager" if self.attentions is not None else None)
+        model = self.build("model")
         output = model(**inputs)
         embedding = output.pooler_output
         require(9, embedding.shape == (8, model.config.hidden_size), f"pooler_output {tuple(embedding.shape)}")
@@ -21,11 +22,6 @@ class OutputLaws(MethodHooks):
         require(9, bool(embedding.isfinite().all()), "pooler_output is not finite")
         require(9, output.last_hidden_state is not None, "no last_hidden_state")
         require_same(9, "as a tuple", model(**inputs, return_dict=False)[0], embedding)
-        for name in ("hidden_states", "attentions"):
-            count = getattr(self, name)
-            if count is not None:
-                given = model(**inputs, **{f"output_{name}": True})[name]
-                require(9, len(given) == count, f"{len(given)} {name}, not {count}")
         output = self.build("pre-training")(**batch)
         require(9, output.loss.shape == () and output.loss.dtype == torch.float32, "loss: a float32 scalar")
         require(9, bool(output.loss.isfinite()) and bool(output.losses), "loss finite, named losses given")
@@ -33,6 +29,51 @@ class OutputLaws(MethodHooks):
             require(9, value.shape == () and bool(value.isfinite()), f"losses[{name!r}]: a finite scalar")
         for name, value in (output.embeddings or {}).items():
             require(9, value.dim() == 2 and len(value) == 8, f"embeddings[{name!r}] {tuple(value.shape)}")
+
+    def test_law_09_recorded_outputs(self):
+        """Hidden states and attention weights of every model on request, with gradients, or a refusal."""
+        for kind, _, options, batch in self.cases():
+            self.require_recorded(kind, batch, **options)
+
+    def require_recorded(self, kind: str, batch: dict, **options) -> None:
+        """Law 9 of one model: `output_hidden_states` and `output_attentions`, by argument and by configuration."""
+        model = self.build(kind, attention="eager", **options)
+        plain = model(**batch)
+        for name in ("hidden_states", "attentions"):
+            what, flag, count = f"{kind}, {name}", f"output_{name}", getattr(self, name)
+            if count is None:
+                require(9, self._refuses(model, batch, flag), f"{what}: neither offered nor refused")
+                continue
+            require(9, plain.get(name) is None, f"{what}: not asked for")
+            output = model(**batch, **{flag: True})
+            given = output.get(name) or ()
+            require(9, len(given) == count, f"{what}: {len(given)} of {count}")
+            rest = {key: value for key, value in output.items() if key != name}
+            require_same(9, f"{what} change", rest, dict(plain), self.tolerance)
+            for place, value in enumerate(given):
+                require(9, value.requires_grad, f"{what}: the one at {place} has no gradient")
+                weights = list(model.parameters())
+                found = torch.autograd.grad(value.sin().sum(), weights, retain_graph=True, allow_unused=True)
+                reached = any(gradient is not None and bool(gradient.any()) for gradient in found)
+                require(9, reached, f"{what}: a loss on the one at {place} reaches no parameter")
+            setattr(model.config, flag, True)
+            with torch.no_grad():  # some models take another way then
+                again = model(**batch)[name]
+            require_same(9, f"{what} by configuration", again, given, self.tolerance)
+            require(9, model(**batch, **{flag: False}).get(name) is None, f"{what}: given although refused")
+            setattr(model.config, flag, False)
+        if self.attentions is not None and model._supports_sdpa:
+            model = self.build(kind, attention="sdpa", **options)
+            refuses = self._refuses(model, batch, "output_attentions")
+            require(9, refuses, f"{kind}, attentions of sdpa: there are none, and this is not said")
+
+    def _refuses(self, model: nn.Module, batch: dict, flag: str) -> bool:
+        """Whether asking for an output is a ValueError that names it."""
+        try:
+            model(**batch, **{flag: True})
+        except ValueError as error:
+            return flag in str(error)
+        return False
 
     def test_law_09_property_output(self):
         """Logits are scaled, predictions in units or probabilities, NaN labels are left out of the loss."""
@@ -80,23 +121,26 @@ class OutputLaws(MethodHooks):
             require_same(12, f"sdpa against eager, {what}", *results, 10 * self.tolerance)
 
     def test_law_12_checkpointing(self):
-        """Activation checkpointing computes layers again and changes nothing."""
-        batch = self.collator()(self.rows())
-        results, calls = [], []
-        for checkpointing in (True, False):
-            model = self.build("pre-training").train()
-            if checkpointing:
+        """Activation checkpointing, of both kinds, computes layers again and changes nothing."""
+        for kind, _, options, batch in self.cases():
+            expected, plain = self._run_counted(self.build(kind, **options).train(), batch)
+            for reentrant in (False, True):
+                what = f"{kind}, checkpointing with use_reentrant={reentrant}"
+                model = self.build(kind, **options).train()
                 enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-                enable()
-            count = []
-            for module in model.modules():
-                if module is not model:
-                    module.register_forward_pre_hook(lambda *_, count=count: count.append(1))
-            torch.manual_seed(0)
-            results.append(self._run(model, batch))
-            calls.append(len(count))
-        require(12, calls[0] > calls[1], f"checkpointing computes nothing again ({calls[0]} calls)")
-        require_same(12, "checkpointing", *results, self.tolerance)
+                enable({"use_reentrant": reentrant})
+                actual, calls = self._run_counted(model, batch)
+                require(12, calls > plain, f"{what}: computes nothing again ({calls} calls)")
+                require_same(12, what, actual, expected, self.tolerance)
+
+    def _run_counted(self, model: nn.Module, batch: dict) -> tuple[dict, int]:
+        """Loss and gradients, and how often any module ran."""
+        count = []
+        for module in model.modules():
+            if module is not model:
+                module.register_forward_pre_hook(lambda *_: count.append(1))
+        torch.manual_seed(0)
+        return self._run(model, batch), len(count)
 
     def test_law_12_compile(self):
         """`torch.compile(backend="aot_eager")` gives the same loss and gradients."""

@@ -39,6 +39,7 @@ class TestMolCLR(MethodLaws):
         "law_12_sdpa": "there is no attention over a sequence",
     }
     refuses = {"wildcard": "the scheme has no atom of number 0"}
+    hidden_states = 4
     gnn_type = "gin"
     augmentation = "node"
     initial_values = {
