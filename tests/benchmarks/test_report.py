@@ -43,3 +43,8 @@ def test_fingerprint_follows_weights_and_configuration(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"2")
     assert report.fingerprint(str(tmp_path)) != before
     assert report.fingerprint("someone/model") == "someone/model"
+
+
+def test_a_benchmark_of_no_checkpoint_has_no_model():
+    assert report.argument_parser("Speed.").parse_args([]).model == "mm-deacon-mini"
+    assert "model" not in report.argument_parser("Speed.", model=False).parse_args([])
