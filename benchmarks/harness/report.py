@@ -84,7 +84,7 @@ def mean_sd(values: Sequence[float]) -> str:
 def _public(key: str, value):
     if isinstance(value, list | tuple):
         return [_public(key, entry) for entry in value]
-    return public_path(value) if isinstance(value, Path) or key == "model" else value
+    return public_path(value) if isinstance(value, Path) or (key == "model" and value is not None) else value
 
 
 def settings_of(args: argparse.Namespace, model: str | None) -> dict:

@@ -32,6 +32,7 @@ def test_report_holds_every_setting(tmp_path, capsys):
     page = (tmp_path / "name.md").read_text()
     assert page.startswith("# Title\n")
     assert "/home/someone" not in page
+    assert report.settings_of(argparse.Namespace(model=None), None)["arguments"] == {"model": None}
     assert "# Title" in capsys.readouterr().out
 
 
