@@ -47,7 +47,7 @@ def read_predictions(file: Path, smiles: Sequence[str], tasks: int) -> np.ndarra
 
 
 def fit_chemprop(
-    command: str,
+    command: str | Path,
     smiles: Sequence[str],
     labels: np.ndarray,
     problem_type: str,
@@ -79,7 +79,7 @@ def fit_chemprop(
         arguments += ["--task-type", TASK_TYPE[problem_type], "--pytorch-seed", seed, "--remove-checkpoints"]
         start = time.perf_counter()
         run = subprocess.run(
-            [command, "train", *map(str, arguments)],
+            [str(command), "train", *map(str, arguments)],
             env=environment,
             cwd=folder,
             stdout=subprocess.PIPE,
@@ -98,7 +98,7 @@ def fit_chemprop(
     return {"predictions": predictions, **recipe, "seconds": round(seconds)}
 
 
-def chemprop_version(command: str) -> str:
+def chemprop_version(command: str | Path) -> str:
     """The version of chemprop in the environment of the command."""
     python = Path(command).parent / "python"
     code = "from importlib.metadata import version; print(version('chemprop'))"

@@ -83,8 +83,8 @@ def fit(column: str, data: Data, split: dict, seed: int, args) -> dict:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argument_parser(__doc__, "moleculenet_recipes")
-    parser.add_argument("--chemprop", help="the command, in an environment that has it")
+    parser = argument_parser(__doc__, "moleculenet_recipes", model=False)
+    parser.add_argument("--chemprop", type=Path, help="the command, in an environment that has it")
     parser.add_argument("--chemprop-version", default="2.3.1", help="of the results to show, without --chemprop")
     parser.add_argument("--run", nargs="*", default=COLUMNS, choices=COLUMNS, help="columns to run")
     parser.add_argument(
@@ -150,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"\n- Mean ± standard deviation over the splits {', '.join(args.split_names)} (scaffolds without chirality) "
         f"and seeds {args.seeds}; molecules {args.variant}. Whether pre-training helps is another question: "
         "`moleculenet_all.md`.",
+        "- not run: a split or a seed is missing; those that are there stand in the JSON file.",
         *(f"- {column}: {recipe}." for column, recipe in recipes.items()),
         *(f"- {task}: {reason}." for task, reason in NOT_COUNTED.items() if task in args.tasks),
     ]

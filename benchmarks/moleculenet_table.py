@@ -15,7 +15,7 @@ from benchmarks.harness.report import argument_parser, markdown_table, mean_sd, 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argument_parser(__doc__)
+    parser = argument_parser(__doc__, model=False)
     parser.add_argument("names", nargs="+", help="files in the folder of the results, without .json")
     args = parser.parse_args(argv)
     models, protocols = [], []

@@ -19,13 +19,15 @@ PACKAGES = ("torch", "transformers", "rdkit", "scikit-learn", "numpy")
 STARTED = time.perf_counter()
 
 
-def argument_parser(description: str, name: str | None = None) -> argparse.ArgumentParser:
-    """A parser with what every benchmark takes: the checkpoint, the folder of the results and the threads; `--name` of
-    the files written, where a benchmark has a default `name` and is run for several checkpoints."""
+def argument_parser(description: str, name: str | None = None, model: bool = True) -> argparse.ArgumentParser:
+    """A parser with what every benchmark takes: the checkpoint (where it has one, `model`), the folder of the results
+    and the threads; `--name` of the files written, where a benchmark has a default `name` and is run for several
+    checkpoints."""
     parser = argparse.ArgumentParser(
         description=description.strip().splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--model", default="mm-deacon-mini", help="shipped checkpoint, folder or Hub repository")
+    if model:
+        parser.add_argument("--model", default="mm-deacon-mini", help="shipped checkpoint, folder or Hub repository")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the .md and .json written")
     if name is not None:
         parser.add_argument("--name", default=name, help="of the files written")
@@ -82,7 +84,7 @@ def mean_sd(values: Sequence[float]) -> str:
 def _public(key: str, value):
     if isinstance(value, list | tuple):
         return [_public(key, entry) for entry in value]
-    return public_path(value) if isinstance(value, Path) or key == "model" else value
+    return public_path(value) if isinstance(value, Path) or (key == "model" and value is not None) else value
 
 
 def settings_of(args: argparse.Namespace, model: str | None) -> dict:

@@ -32,6 +32,7 @@ def test_report_holds_every_setting(tmp_path, capsys):
     page = (tmp_path / "name.md").read_text()
     assert page.startswith("# Title\n")
     assert "/home/someone" not in page
+    assert report.settings_of(argparse.Namespace(model=None), None)["arguments"] == {"model": None}
     assert "# Title" in capsys.readouterr().out
 
 
@@ -43,3 +44,8 @@ def test_fingerprint_follows_weights_and_configuration(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"2")
     assert report.fingerprint(str(tmp_path)) != before
     assert report.fingerprint("someone/model") == "someone/model"
+
+
+def test_a_benchmark_of_no_checkpoint_has_no_model():
+    assert report.argument_parser("Speed.").parse_args([]).model == "mm-deacon-mini"
+    assert "model" not in report.argument_parser("Speed.", model=False).parse_args([])

@@ -97,12 +97,12 @@ def test_chunks_do_not_lose_hidden_states():
     torch.testing.assert_close(given.loss, chunked(**batch).loss)
 
 
-@pytest.mark.parametrize("legacy_padding", [False, True])
-def test_padding_row_is_no_atom(legacy_padding):
-    """GROVER's hidden states have a row per atom, also where the original's padding row is computed."""
+@pytest.mark.parametrize("fields", [{}, {"legacy_padding": True}, {"padded_neighbors": 3}])
+def test_padding_rows_are_no_atoms(fields):
+    """GROVER's hidden states have a row per atom, also where padding rows are computed."""
     laws = laws_of("grover")
     inputs = laws.inputs()
-    model = laws.build("model", "eager", legacy_padding=legacy_padding)
+    model = laws.build("model", "eager", **fields)
     output = model(**inputs, output_hidden_states=True, output_attentions=True)
     assert [len(value) for value in output.hidden_states] == [len(inputs["x"])] * 2
     torch.testing.assert_close(output.attentions[0].sum(dim=-1), torch.ones(len(inputs["x"]), 2, 2))
