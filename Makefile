@@ -8,6 +8,8 @@ PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 VENV   ?= .venv
 PYTEST_ARGS ?=
+# Processes that run tests; 0 runs them in one, for a debugger.
+WORKERS ?= auto
 COMMON := test_output/transformers
 
 PY := $(VENV)/bin/python
@@ -23,7 +25,7 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready-dev
 	@mkdir -p test_output
-	@$(PY) -m pytest --junitxml=test_output/junit.xml $(PYTEST_ARGS) \
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile --junitxml=test_output/junit.xml $(PYTEST_ARGS) \
 	  && echo "All tests passed. Report: test_output/junit.xml; environment: $(VENV)" \
 	  || { echo "Tests FAILED, see above. Report: test_output/junit.xml; environment: $(VENV)"; exit 1; }
 

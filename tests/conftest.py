@@ -16,6 +16,8 @@ os.environ.update(
     MPLCONFIGDIR=_HOME,
     TOKENIZERS_PARALLELISM="false",  # forked workers would warn
 )
+if "PYTEST_XDIST_WORKER" in os.environ:  # each process of several has a core, not all of them
+    os.environ["OMP_NUM_THREADS"] = "1"
 for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE"):
     os.environ.pop(name, None)
 

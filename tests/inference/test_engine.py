@@ -155,6 +155,17 @@ def test_a_step_gives_anything(model, processor):
         next(infer(model, processor, rows, lambda model, batch: [None]))
 
 
+def test_several_threads_give_the_same(model, processor, alone):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        rows = list(embed(model, processor, SMILES * 20, batch_tokens=40))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(np.stack(rows), np.tile(alone, (20, 1)), atol=1e-5)
+
+
 def test_batch_size_bounds_the_molecules_of_a_batch(model, processor, alone):
     sizes = []
 
