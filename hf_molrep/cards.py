@@ -73,13 +73,15 @@ def write_card(
         template: text of a template, or its path (a `Path`).
         run: values by name, nested as deep as wanted; `${trainer.best.step}` is `run["trainer"]["best"]["step"]`. A
             mapping is printed as a list. See [`read_run`].
-        results: Markdown with tables by name, as text or `Path`, or the folder of `<name>.md` files;
-            `${results.retrieval}` is `retrieval.md` without its section of settings, its headings two levels lower.
+        results: Markdown with tables by name, as text or `Path`, or the folder of `<name>.md` files.
+            `${results.retrieval: hard pools; formula only; mrr}` is one cell of `retrieval.md`: that of the column
+            `mrr` in the row with the cells `hard pools` and `formula only`. The heading above a table may be named
+            like a cell, where several tables have such a row.
         path: where to write the card.
         checkpoint: the fingerprint that the settings of all results must name, where they name one.
     Raises:
-        ValueError: placeholders without a value (all of them are named), a number that is not finite, a table with an
-            empty cell, results of different checkpoints, or metadata that is not valid.
+        ValueError: placeholders without a value (all of them are named), a number that is not finite, no cell or
+            several different ones, an empty cell, results of different checkpoints, or metadata that is not valid.
     """
     if isinstance(results, (str, Path)):
         results = {file.stem: file for file in sorted(Path(results).glob("*.md"))}
@@ -88,7 +90,7 @@ def write_card(
     for name in CardTemplate(text).get_identifiers():
         try:
             if name.startswith("results."):
-                values[name], measured[name] = _tables(results, name.removeprefix("results."))
+                values[name], measured[name] = _cell(results, name.removeprefix("results."))
             else:
                 values[name] = _value(run, name)
         except ValueError as error:
@@ -136,30 +138,41 @@ def _keys(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, Mapping) and value else "nothing"
 
 
-def _tables(results: Mapping[str, str | Path], name: str) -> tuple[str, str | None]:
-    """A results file after a look at every cell of its tables, and the fingerprint of the checkpoint it measured."""
-    if name not in results:
+def _cell(results: Mapping[str, str | Path], name: str) -> tuple[str, str | None]:
+    """
+    The cell of a results file that `name` describes, and the fingerprint of the checkpoint that was measured.
+
+    Args:
+        name: `file: label; label; column`; labels are cells of the row, or the heading above the table.
+    """
+    file, _, place = name.partition(":")
+    *labels, column = (part.strip() for part in place.split(";"))
+    if not labels:
+        raise ValueError(f"say which cell: ${{results.{file}: <cells of its row>; <its column>}}")
+    if file not in results:
         raise ValueError(f"no such results; there is {_keys(results)}")
-    text = results[name]
+    text = results[file]
     text = text.read_text(encoding="utf-8") if isinstance(text, Path) else text
     text, _, settings = text.partition(f"\n{SETTINGS}")
-    rows = [line.strip() for line in text.splitlines() if line.lstrip().startswith("|")]
-    bodies = [
-        row
-        for row, following in zip(rows, [*rows, ""][1:], strict=True)
-        if not _is_rule(row) and not _is_rule(following)  # neither dashes nor the header above them
-    ]
-    if not bodies:
-        raise ValueError("no table in it")
-    for row in bodies:
-        if any(cell.strip(" *`").lower() in NOTHING for cell in row.strip("|").split("|")):
-            raise ValueError(f"a number is missing in the row {row}")
-    lines, in_code = [], False
-    for line in text.strip().splitlines():
+    found, heading, header, in_code = set(), "", None, False
+    for line in text.splitlines():
         in_code ^= line.startswith("```")
-        lines.append(f"##{line}" if line.startswith("#") and not in_code else line)
+        cells = [cell.strip(" *`") for cell in line.strip().strip("|").split("|")]
+        if in_code or not line.lstrip().startswith("|"):
+            header = None
+            if line.startswith("#") and not in_code:
+                heading = line.strip("# ")
+        elif header is None:
+            header = cells
+        elif not _is_rule(line.strip()) and column in header and set(labels) <= {heading, *cells}:
+            found.add(cells[header.index(column)])
+    if len(found) != 1:
+        raise ValueError(f"different cells: {', '.join(sorted(found))}" if found else "no such cell")
+    (cell,) = found
+    if cell.lower() in NOTHING:
+        raise ValueError("a number is missing in this cell")
     block = settings.partition("```json")[2].partition("```")[0]
-    return "\n".join(lines), json.loads(block).get("checkpoint") if block else None
+    return cell, json.loads(block).get("checkpoint") if block else None
 
 
 def _is_rule(row: str) -> bool:
