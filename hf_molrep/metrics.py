@@ -15,7 +15,8 @@ GREATER_IS_BETTER = frozenset({"roc_auc", "pr_auc", "r2", "macro_f1", "accuracy"
 
 
 class TaskScores(NamedTuple):
-    """A metric over several tasks.
+    """
+    A metric over several tasks.
 
     Attributes:
         mean: over the tasks where it is defined; NaN if there is none.
@@ -73,13 +74,13 @@ _PROPERTY_METRICS = {"roc_auc": roc_auc, "pr_auc": pr_auc, "rmse": rmse, "mae": 
 def property_metrics(
     predictions: np.ndarray, labels: np.ndarray, problem_type: str, task_names: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """The metrics of a property model.
+    """
+    The metrics of a property model.
 
     Args:
         predictions: `[molecules, tasks]`, probabilities or values in their units.
         labels: `[molecules, tasks]`, NaN = missing.
         problem_type: "regression" or "multi_label_classification".
-
     Returns:
         each of `METRICS[problem_type]` -> mean over the tasks where it is defined (NaN if nowhere); for classification
         "skipped_tasks" -> number of tasks with one class only; with `task_names`, "per_task" -> task -> its metrics.
@@ -102,7 +103,8 @@ def property_metrics(
 
 
 def property_compute_metrics(config: Any) -> Callable[[Any], dict[str, float]]:
-    """`compute_metrics` of `Trainer` for a property model with this config (its `problem_type` and `id2label`).
+    """
+    `compute_metrics` of `Trainer` for a property model with this config (its `problem_type` and `id2label`).
 
     The function takes an `EvalPrediction` with the model's outputs (logits, predictions), of which the last counts. Its
     keys are those of `property_metrics`, and with several tasks `<metric>_<task>`; what is not defined is left out.
@@ -131,7 +133,8 @@ def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 
 def retrieval_ranks(scores: np.ndarray, targets: np.ndarray | None = None) -> np.ndarray:
-    """Rank (1 = first) of each query's right candidate, int64 `[queries]`. Candidates with the same score count as
+    """
+    Rank (1 = first) of each query's right candidate, int64 `[queries]`. Candidates with the same score count as
     before it, so that a model which gives one answer to everything is last, not first; so do candidates whose score is
     NaN, and a target whose score is NaN is last.
 
@@ -158,13 +161,13 @@ def retrieval_metrics(
 def paired_view_metrics(
     views: Mapping[str, np.ndarray], ks: Sequence[int] = (1, 5, 10), pool: int = 1000
 ) -> dict[str, float]:
-    """Retrieval of each of two views of the same molecules by the other, cosine similarity, among `pool` molecules.
+    """
+    Retrieval of each of two views of the same molecules by the other, cosine similarity, among `pool` molecules.
 
     Args:
         views: name -> embeddings `[molecules, hidden]`, two of them, row for row.
         pool: molecules are taken in order, `pool` at a time, an incomplete last pool is left out (fewer molecules than
             that are one pool); so numbers of evaluation sets of different size can be compared.
-
     Returns:
         "<a>_to_<b>_recall@<k>", "<a>_to_<b>_mrr", and the other way round; means over the pools.
     """
@@ -183,8 +186,10 @@ def paired_view_metrics(
 def retrieval_compute_metrics(
     names: Sequence[str], ks: Sequence[int] = (1, 5, 10), pool: int = 1000
 ) -> Callable[[Any], dict[str, float]]:
-    """`compute_metrics` of `Trainer` for contrastive pre-training: `paired_view_metrics` of the model's `embeddings`
-    (`MoleculePreTrainingOutput`); `names` of the two views."""
+    """
+    `compute_metrics` of `Trainer` for contrastive pre-training: `paired_view_metrics` of the model's `embeddings`
+    (`MoleculePreTrainingOutput`); `names` of the two views.
+    """
 
     def compute_metrics(result: Any) -> dict[str, float]:
         embeddings = result.predictions

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from hf_molrep.chem.smiles import MoleculeError, _drop_atom_maps, _quiet
+from .smiles import MoleculeError, _drop_atom_maps, rdkit_log_off
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -18,7 +18,8 @@ Hydrogens = Literal["all", "none", "polar"]
 
 
 class CanonicalForm(NamedTuple):
-    """A molecule and how the rows of its canonical form become its own.
+    """
+    A molecule and how the rows of its canonical form become its own.
 
     smiles: canonical SMILES of the fragment. z: uint8 `[rows]`, of the canonical form with all hydrogens.
     take: int64 `[rows]`, rows of the canonical form in the order of the result. index: as in `Conformers`.
@@ -36,8 +37,10 @@ def _atoms(mol: Mol) -> list:
 
 
 def _largest_fragment(mol: Mol) -> tuple[Mol, list[int]]:
-    """A copy of the largest fragment, and its atoms' numbers in `mol`. In the order: with a carbon; number of atoms,
-    hydrogens counted; mass; canonical SMILES."""
+    """
+    A copy of the largest fragment, and its atoms' numbers in `mol`. In the order: with a carbon; number of atoms,
+    hydrogens counted; mass; canonical SMILES.
+    """
     from rdkit import Chem
     from rdkit.Chem.Descriptors import MolWt
 
@@ -62,7 +65,7 @@ def _without_plain_hydrogens(mol: Mol) -> tuple[Mol, list[int]]:
     marked = Chem.Mol(mol)
     for atom in marked.GetAtoms():
         atom.SetIntProp("_place", atom.GetIdx())
-    with _quiet:
+    with rdkit_log_off:
         bare = Chem.RemoveHs(marked)
     return bare, [atom.GetIntProp("_place") for atom in bare.GetAtoms()]
 

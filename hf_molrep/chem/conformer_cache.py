@@ -1,4 +1,5 @@
-"""Conformers on disk: one SQLite file that all methods and all processes share.
+"""
+Conformers on disk: one SQLite file that all methods and all processes share.
 
 A row is found by the canonical SMILES (with stereo and isotopes) of what was embedded, and by the text of everything
 else that its coordinates depend on: settings, version of RDKit, version of the recipe. SQLite because it locks between
@@ -39,7 +40,8 @@ _WAIT = 60.0  # seconds for the lock of another process
 
 
 class Record(NamedTuple):
-    """What was computed for one molecule, atoms in the order of its canonical SMILES, then the hydrogens it implies.
+    """
+    What was computed for one molecule, atoms in the order of its canonical SMILES, then the hydrogens it implies.
 
     z: uint8 `[atoms]`. pos: float32 `[conformers, atoms, 3]`, angstrom; no conformers if it failed. energies: float64
     `[conformers]`, kcal/mol, or empty. flags: see [`~hf_molrep.chem.conformers.FLAGS`]. reason: why it failed, or "".

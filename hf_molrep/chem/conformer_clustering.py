@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_molrep.chem.canonical_form import Hydrogens
-from hf_molrep.chem.conformers import ConformerGenerator, Conformers, ConformerSettings
-from hf_molrep.chem.coordinates import with_conformers
-from hf_molrep.chem.smiles import MoleculeError, OnError, _quiet, parse
+from .canonical_form import Hydrogens
+from .conformers import ConformerGenerator, Conformers, ConformerSettings
+from .coordinates import with_conformers
+from .smiles import MoleculeError, OnError, parse, rdkit_log_off
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -163,7 +163,7 @@ def mol_with_conformers(smiles: str, conformers: Conformers, pos: np.ndarray | N
 
     mol = parse(smiles)
     if (conformers.index < 0).any():
-        with _quiet:
+        with rdkit_log_off:
             mol = Chem.AddHs(mol)
     if [atom.GetAtomicNum() for atom in mol.GetAtoms()] != conformers.z.tolist():
         raise MoleculeError(smiles, "not every atom has coordinates")

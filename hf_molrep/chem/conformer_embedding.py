@@ -1,4 +1,5 @@
-"""One molecule, written as canonical SMILES, to coordinates of all its atoms by RDKit.
+"""
+One molecule, written as canonical SMILES, to coordinates of all its atoms by RDKit.
 
 The steps and their fallbacks are those of [`hf_molrep.chem.conformers`], which runs this in worker processes.
 """
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_molrep.chem.conformer_cache import Record
-from hf_molrep.chem.smiles import _quiet, parse
+from .conformer_cache import Record
+from .smiles import parse, rdkit_log_off
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -24,7 +25,7 @@ def compute_layout(smiles: str) -> Record:
     from rdkit import Chem
     from rdkit.Chem.rdDepictor import Compute2DCoords
 
-    with _quiet:
+    with rdkit_log_off:
         mol = Chem.AddHs(parse(smiles))
         Compute2DCoords(mol, canonOrient=True)
     pos = mol.GetConformer().GetPositions().astype(np.float32)
@@ -36,11 +37,13 @@ def _atomic_numbers(mol: Mol) -> np.ndarray:
 
 
 def compute_conformers(smiles: str, num_conformers: int, seed: int, force_field: str, max_iterations: int) -> Record:
-    """`num_conformers` of the molecule, minimised; the arguments are those of
-    [`~hf_molrep.chem.conformers.ConformerSettings`]. Where none is found, the record says why."""
+    """
+    `num_conformers` of the molecule, minimised; the arguments are those of
+    [`~hf_molrep.chem.conformers.ConformerSettings`]. Where none is found, the record says why.
+    """
     from rdkit import Chem
 
-    with _quiet:
+    with rdkit_log_off:
         mol = parse(smiles)
         flags = []
         if any(info.specified == Chem.StereoSpecified.Unspecified for info in Chem.FindPotentialStereo(mol)):
@@ -120,8 +123,10 @@ def _embed(mol: Mol, count: int, seed: int, **changes: bool) -> tuple[list[int],
 
 
 def _minimize(mol: Mol, force_field: str, max_iterations: int) -> tuple[np.ndarray | None, bool, bool]:
-    """All conformers to their minima. Energies float64 `[conformers]` or None, whether parameters are missing, whether
-    all converged."""
+    """
+    All conformers to their minima. Energies float64 `[conformers]` or None, whether parameters are missing, whether
+    all converged.
+    """
     from rdkit.Chem import rdForceFieldHelpers
 
     if force_field == "none":

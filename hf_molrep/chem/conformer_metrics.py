@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_molrep.chem.coordinates import with_conformers
+from .coordinates import with_conformers
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol

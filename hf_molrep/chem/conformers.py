@@ -1,4 +1,5 @@
-"""Conformers: atoms in space, computed by RDKit or taken from the user.
+"""
+Conformers: atoms in space, computed by RDKit or taken from the user.
 
 What is computed depends on the molecule, the settings and the version of RDKit alone: the molecule is embedded in the
 atom order of its canonical SMILES and mapped back, so that neither the way it was written, nor the other molecules, nor
@@ -36,11 +37,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from hf_molrep.chem.canonical_form import CanonicalForm, Hydrogens, canonical_form
-from hf_molrep.chem.conformer_cache import ConformerCache, Record, default_path
-from hf_molrep.chem.conformer_embedding import compute_conformers, compute_layout
-from hf_molrep.chem.smiles import MoleculeError, OnError, check_on_error, parse
-from hf_molrep.chem.workers import Stopped, WorkerPool
+from .canonical_form import CanonicalForm, Hydrogens, canonical_form
+from .conformer_cache import ConformerCache, Record, default_path
+from .conformer_embedding import compute_conformers, compute_layout
+from .smiles import MoleculeError, OnError, check_on_error, parse
+from .workers import Stopped, WorkerPool
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -123,7 +124,8 @@ class ConformerSettings:
 
 
 class Conformers(NamedTuple):
-    """Coordinates of one molecule. Rows are the molecule's own atoms in its order, those left out passed over, then the
+    """
+    Coordinates of one molecule. Rows are the molecule's own atoms in its order, those left out passed over, then the
     hydrogens that it implies, in the order of `Chem.AddHs`.
 
     z: uint8 `[atoms]`, atomic numbers.

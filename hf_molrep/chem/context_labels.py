@@ -1,4 +1,5 @@
-"""Labels of GROVER's pre-training: the context of every atom and bond, and the functional groups of a molecule.
+"""
+Labels of GROVER's pre-training: the context of every atom and bond, and the functional groups of a molecule.
 
 After `grover/data/task_labels.py` and `grover/data/torchvocab.py` of github.com/tencent-ailab/grover (MIT).
 """
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from hf_molrep.chem.smiles import standard_mol
+from .smiles import standard_mol
 
 if TYPE_CHECKING:
     from rdkit.Chem import Bond, Mol

@@ -1,4 +1,5 @@
-"""Coordinates that the user has, from an SDF or from columns, checked and brought into the form of computed ones.
+"""
+Coordinates that the user has, from an SDF or from columns, checked and brought into the form of computed ones.
 
 Nothing about them is taken on trust: that they are numbers, that atoms do not lie on each other, that bonded atoms are
 near each other (are the columns in the order of the SMILES?), and that the stereo is the one written. Atoms in another
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_molrep.chem.canonical_form import POLAR_NEIGHBORS, Hydrogens
-from hf_molrep.chem.conformer_embedding import keeps_stereo
-from hf_molrep.chem.conformers import Conformers
-from hf_molrep.chem.diagnosis import chemistry_problem
-from hf_molrep.chem.elements import formula
-from hf_molrep.chem.smiles import MoleculeError, _quiet, parse
+from .canonical_form import POLAR_NEIGHBORS, Hydrogens
+from .conformer_embedding import keeps_stereo
+from .conformers import Conformers
+from .diagnosis import chemistry_problem
+from .elements import formula
+from .smiles import MoleculeError, parse, rdkit_log_off
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -93,7 +94,7 @@ def conformers_of_mol_block(block: str, hydrogens: Hydrogens = "all") -> Conform
     from rdkit import Chem
 
     title = block.split("\n", 1)[0].strip()
-    with _quiet:
+    with rdkit_log_off:
         try:
             mol = Chem.MolFromMolBlock(block, sanitize=False, removeHs=False)
         except RuntimeError:
@@ -124,7 +125,7 @@ def stereo_from_coordinates(smiles: str, z: np.ndarray | Sequence, pos: np.ndarr
     from rdkit import Chem
 
     given = given_conformers(z, pos, smiles)  # in the order of the molecule, hydrogens too
-    with _quiet:
+    with rdkit_log_off:
         mol = with_conformers(Chem.AddHs(parse(smiles)), given.pos[:1])
         Chem.AssignStereochemistryFrom3D(mol)
         return Chem.MolToSmiles(Chem.RemoveHs(mol))
@@ -184,7 +185,7 @@ def _of_molecule(z: np.ndarray, pos: np.ndarray, molecule: str | Mol, hydrogens:
     else:
         mol, text = molecule, Chem.MolToSmiles(molecule)
     check_coordinates(pos, text)
-    with _quiet:
+    with rdkit_log_off:
         bare = Chem.Mol(mol)
         bare.RemoveAllConformers()
         full = Chem.AddHs(bare)
@@ -225,7 +226,7 @@ def _of_molecule(z: np.ndarray, pos: np.ndarray, molecule: str | Mol, hydrogens:
             if atom.GetAtomicNum() == 1 and neighbors and neighbors[0] > 1:
                 keep[atom.GetIdx()] = hydrogens == "polar" and neighbors[0] in POLAR_NEIGHBORS
     index = np.where(np.arange(count) < own, np.arange(count), -1).astype(np.int32)
-    with _quiet:
+    with rdkit_log_off:
         smiles = Chem.MolToSmiles(Chem.RemoveHs(bare))
     return Conformers(
         full_z[:count][keep], pos[:, keep], index[keep], smiles, "2d" if flat else "3d", tuple(flags), None
@@ -262,15 +263,17 @@ def _problem(mol: Mol, z: np.ndarray, pos: np.ndarray, flat: bool) -> str:
             if lengths[worst] > longest[worst]:
                 first, second = bonds[worst].tolist()
                 return f"atoms {first} and {second} are bonded, but {lengths[worst]:.2f} angstrom apart"
-    with _quiet:
+    with rdkit_log_off:
         if not all(keeps_stereo(with_conformers(mol, conformer[None]), 0) for conformer in pos):
             return "their stereo is another one"
     return ""
 
 
 def _match(mol: Mol, mol_z: np.ndarray, z: np.ndarray, pos: np.ndarray) -> np.ndarray | str:
-    """The row of the coordinates for each atom of `mol`, by the bonds that the first conformer shows; or what speaks
-    against all orders. Heavy atoms are matched as a graph without bond orders, each with its number of hydrogens."""
+    """
+    The row of the coordinates for each atom of `mol`, by the bonds that the first conformer shows; or what speaks
+    against all orders. Heavy atoms are matched as a graph without bond orders, each with its number of hydrogens.
+    """
     from rdkit import Chem
 
     def skeleton(numbers: Sequence[int], hydrogen_counts: Sequence[int], bonds: Sequence[tuple[int, int]]) -> Mol:
@@ -326,7 +329,7 @@ def _add_hydrogens(mol: Mol, pos: np.ndarray, flat: bool) -> np.ndarray:
     from rdkit import Chem
 
     placed = []
-    with _quiet:
+    with rdkit_log_off:
         for conformer in pos:
             positioned = with_conformers(mol, conformer[None])
             positioned.GetConformer().Set3D(not flat)

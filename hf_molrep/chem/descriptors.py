@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_molrep.chem.smiles import parse
+from .smiles import parse
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol

@@ -1,4 +1,5 @@
-"""Why a SMILES was refused, in the words of chemistry.
+"""
+Why a SMILES was refused, in the words of chemistry.
 
 RDKit reports syntax errors to its log only, which belongs to the whole process and cannot be read safely from several
 threads. So the grammar (Daylight's SMILES with OpenSMILES' extensions) is walked through once more here, after the

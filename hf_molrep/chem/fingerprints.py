@@ -6,13 +6,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hf_molrep.chem.smiles import parse
+from .smiles import parse
 
 
 def morgan_fingerprints(
     smiles: Iterable[str], radius: int = 2, size: int = 2048, include_chirality: bool = False
 ) -> np.ndarray:
-    """Folded Morgan fingerprints (Rogers and Hahn, J. Chem. Inf. Model. 50, 742 (2010); radius 2 is ECFP4's), uint8
+    """
+    Folded Morgan fingerprints (Rogers and Hahn, J. Chem. Inf. Model. 50, 742 (2010); radius 2 is ECFP4's), uint8
     `[molecules, size]` of 0 and 1, of the molecules as drawn.
 
     Raises:

@@ -1,4 +1,5 @@
-"""Molecular graphs: RDKit molecules to small integer arrays, by named and versioned feature schemes.
+"""
+Molecular graphs: RDKit molecules to small integer arrays, by named and versioned feature schemes.
 
 | scheme | columns of `x` | columns of `edge_attr` | whose |
 |---|---|---|---|
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from hf_molrep.chem.smiles import MoleculeError, _query
+from .smiles import MoleculeError, _query
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -42,7 +43,8 @@ LOWEST = -128  # of the raw values; a lookup table starts there
 
 
 class MolGraph(NamedTuple):
-    """One molecule. Every bond stands twice: edge 2k runs from the lower to the higher atom number, 2k + 1 back.
+    """
+    One molecule. Every bond stands twice: edge 2k runs from the lower to the higher atom number, 2k + 1 back.
 
     x: `[atoms, features]`, uint8 indices; float32 for the scheme `grover` but for its compact form.
     edge_index: int16 `[2, edges]`, source above target.
@@ -62,8 +64,10 @@ class MolGraph(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One property of atoms or bonds. `table[raw - LOWEST]` is its index; `size` counts the indices, those that are
-    reserved for masking included."""
+    """
+    One property of atoms or bonds. `table[raw - LOWEST]` is its index; `size` counts the indices, those that are
+    reserved for masking included.
+    """
 
     name: str
     size: int

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from hf_molrep.chem.smiles import parse_mol_block
+from .smiles import parse_mol_block
 
 _FIELD = re.compile(r"^>.*?<(.+)>")
 
@@ -19,7 +19,8 @@ class SdfRecord(NamedTuple):
     properties: dict[str, str]
 
     def smiles(self) -> str:
-        """Canonical isomeric SMILES, nothing standardised; stereo from the coordinates and wedges.
+        """
+        Canonical isomeric SMILES, nothing standardised; stereo from the coordinates and wedges.
 
         Raises:
             MoleculeError: the block cannot be read; its `smiles` is the title.
@@ -30,7 +31,8 @@ class SdfRecord(NamedTuple):
 
 
 def read_sdf(lines: Iterable[str]) -> Iterator[SdfRecord]:
-    """The records in the lines of an SDF, readable or not. A last record without `$$$$` counts if it holds anything.
+    """
+    The records in the lines of an SDF, readable or not. A last record without `$$$$` counts if it holds anything.
 
     A value goes on until the next field: empty lines within it are kept, those at its end are not. Where a record names
     a field twice, the values are joined by a line break.

@@ -1,4 +1,5 @@
-"""SMILES in, SMILES out: parse, standardise, canonicalise, randomise.
+"""
+SMILES in, SMILES out: parse, standardise, canonicalise, randomise.
 
 Every failure is a `MoleculeError` that carries the string and the reason; RDKit's own log never reaches the terminal.
 rdkit is imported inside the functions, so that importing this module costs nothing.
@@ -13,7 +14,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from hf_molrep.chem.diagnosis import chemistry_problem, syntax_problem
+from .diagnosis import chemistry_problem, syntax_problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,8 @@ MAX_ATOMS = 5_000  # RDKit writes SMILES recursively: chains of about 15,000 ato
 
 
 class MoleculeError(ValueError):
-    """A molecule that cannot be used.
+    """
+    A molecule that cannot be used.
 
     Attributes:
         smiles: the string as it was given (a name, where a name was given).
@@ -76,8 +78,9 @@ def check_on_error(on_error: str) -> None:
         raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
 
 
-class _Quiet:
-    """Silence RDKit's log for as long as any thread is inside.
+class _RDKitLogOff:
+    """
+    Silence RDKit's log for as long as any thread is inside.
 
     `rdBase.BlockLogs` alone is not enough: it is global to the process, and when two of them overlap the one that ends
     first switches the log on again under the other. Here they are counted.
@@ -110,7 +113,7 @@ class _Quiet:
                 self._block = None
 
 
-_quiet = _Quiet()
+rdkit_log_off = _RDKitLogOff()
 
 
 @functools.cache
@@ -122,7 +125,8 @@ def _parser():
 
 
 def parse(smiles: str) -> Mol:
-    """RDKit molecule of a SMILES, sanitised, as drawn (nothing standardised). White space around it is ignored.
+    """
+    RDKit molecule of a SMILES, sanitised, as drawn (nothing standardised). White space around it is ignored.
 
     Raises:
         MoleculeError: not a string, empty, longer than `MAX_SMILES_LENGTH` characters or `MAX_ATOMS` atoms (hydrogens
@@ -139,7 +143,7 @@ def parse(smiles: str) -> Mol:
         raise MoleculeError(smiles, "empty" if not smiles else "only white space")
     # In silence RDKit takes what follows white space for a name, and stops reading at the first non-ASCII character.
     readable = text.isascii() and len(text.split(None, 1)) == 1
-    with _quiet:
+    with rdkit_log_off:
         mol = Chem.MolFromSmiles(text, _parser()) if readable else None
         if mol is None:
             reason = syntax_problem(text) or (readable and chemistry_problem(text)) or "not a valid SMILES"
@@ -150,7 +154,8 @@ def parse(smiles: str) -> Mol:
 
 
 def parse_mol_block(block: str) -> Mol:
-    """RDKit molecule of an MDL mol block (one record of an SDF up to `M  END`), sanitised, hydrogens made implicit.
+    """
+    RDKit molecule of an MDL mol block (one record of an SDF up to `M  END`), sanitised, hydrogens made implicit.
 
     Raises:
         MoleculeError: not a mol block, no atoms, or impossible chemistry; `smiles` holds the title line.
@@ -158,7 +163,7 @@ def parse_mol_block(block: str) -> Mol:
     from rdkit import Chem
 
     title = block.split("\n", 1)[0].strip()
-    with _quiet:
+    with rdkit_log_off:
         try:
             mol = Chem.MolFromMolBlock(block, sanitize=False)
         except RuntimeError:  # malformed counts line and the like
@@ -250,7 +255,8 @@ def _may_normalize(mol: Mol, text: str | None = None, canonical: bool = True) ->
 
 
 def _cut_metal_bonds(mol: Mol) -> Mol:
-    """Ions instead of covalent bonds between group 1 or 2 metals and N, O, S, P, halogens and their heavier relatives.
+    """
+    Ions instead of covalent bonds between group 1 or 2 metals and N, O, S, P, halogens and their heavier relatives.
 
     A metal atom with a bond to carbon, silicon or boron (butyllithium, Grignard reagents) is left as drawn: such bonds
     are covalent, and cutting only the metal-halogen bond would invent a species.
@@ -287,7 +293,8 @@ def _drop_atom_maps(mol: Mol) -> Mol:
 
 
 def standardize(mol: Mol, mode: Standardize = "clean") -> Mol:
-    """The molecule in its standard form; `mol` itself is not changed (where nothing is to be done it is returned).
+    """
+    The molecule in its standard form; `mol` itself is not changed (where nothing is to be done it is returned).
 
     Modes:
         "none": as drawn.
@@ -300,7 +307,6 @@ def standardize(mol: Mol, mode: Standardize = "clean") -> Mol:
             with hydrogens, then by mass), then neutralised by RDKit's `Uncharger` (protons added or taken away; charges
             that cannot be removed so, as in quaternary ammonium or nitro groups, stay together with as many of their
             counter-charges as needed), then "clean" once more. Isotopes and stereo marks stay.
-
     Raises:
         ValueError: an unknown mode.
         MoleculeError: an unsanitised molecule with impossible chemistry.
@@ -310,7 +316,7 @@ def standardize(mol: Mol, mode: Standardize = "clean") -> Mol:
     _check_mode(mode)
     if mode == "none":
         return mol
-    with _quiet:
+    with rdkit_log_off:
         if mol.NeedsUpdatePropertyCache():
             mol = Chem.Mol(mol)
             problem = chemistry_problem(mol)
@@ -333,7 +339,7 @@ def _clean(mol: Mol, text: str | None = None, canonical: bool = True) -> Mol:
     if (text is None or _WITH_METAL.search(text)) and mol.HasSubstructMatch(_query(_METAL_BOND)):
         mol, text = _cut_metal_bonds(mol), None
     if _may_normalize(mol, text, canonical):
-        with _quiet:
+        with rdkit_log_off:
             mol, text = _standardizers()[0].normalize(mol), None
     if (text is None or _WITH_ATOM_MAP.search(text)) and mol.GetAtomsMatchingQuery(_atom_map_query()):
         mol = _drop_atom_maps(mol)
@@ -342,14 +348,16 @@ def _clean(mol: Mol, text: str | None = None, canonical: bool = True) -> Mol:
 
 def _parent(mol: Mol) -> Mol:
     mol = _clean(mol)
-    with _quiet:
+    with rdkit_log_off:
         mol = _neutralize(_standardizers()[1].choose(mol))
     return _clean(mol)
 
 
 def _neutralize(mol: Mol) -> Mol:
-    """The Uncharger's result, if it can be read back. Protonated aromatic carbon (cyclopentadienide) cannot, unless its
-    bonds were drawn single and double first; where that does not help either (`[SbH6+3]`), the charges stay."""
+    """
+    The Uncharger's result, if it can be read back. Protonated aromatic carbon (cyclopentadienide) cannot, unless its
+    bonds were drawn single and double first; where that does not help either (`[SbH6+3]`), the charges stay.
+    """
     from rdkit import Chem
 
     if not mol.HasSubstructMatch(_query("[!+0]")):
@@ -364,7 +372,8 @@ def _neutralize(mol: Mol) -> Mol:
 
 
 def canonical_smiles(smiles: str, standardize: Standardize = "clean") -> str:
-    """RDKit's canonical isomeric SMILES of the standardised molecule (modes as in `standardize`).
+    """
+    RDKit's canonical isomeric SMILES of the standardised molecule (modes as in `standardize`).
 
     `canonical_smiles(canonical_smiles(s, mode), mode) == canonical_smiles(s, mode)`.
 
@@ -384,8 +393,10 @@ def canonical_smiles(smiles: str, standardize: Standardize = "clean") -> str:
 
 
 def _settle(mol: Mol, mode: str) -> str:
-    """Canonical SMILES of an edited molecule, read back until it no longer changes: editing leaves traces (atom order,
-    explicit hydrogens, lapsed stereo centres) that the text does not carry."""
+    """
+    Canonical SMILES of an edited molecule, read back until it no longer changes: editing leaves traces (atom order,
+    explicit hydrogens, lapsed stereo centres) that the text does not carry.
+    """
     from rdkit import Chem
 
     text = Chem.MolToSmiles(mol)
@@ -414,7 +425,8 @@ def canonical_smiles_batch(
 
 
 def random_smiles(smiles: str, rng: np.random.Generator) -> str:
-    """A random SMILES of the same molecule: atoms renumbered at random, written in that order ("restricted"
+    """
+    A random SMILES of the same molecule: atoms renumbered at random, written in that order ("restricted"
     randomisation of Arus-Pous et al., J. Cheminform. 11, 71 (2019)). Nothing is standardised.
 
     A function of the molecule as written and of `rng` alone: RDKit's own generator is not used.
@@ -430,7 +442,8 @@ def random_smiles(smiles: str, rng: np.random.Generator) -> str:
 
 
 def inchikey(smiles: str) -> str:
-    """Full InChIKey (27 characters) of the molecule as drawn.
+    """
+    Full InChIKey (27 characters) of the molecule as drawn.
 
     Raises:
         MoleculeError: the SMILES cannot be read, or has no InChI (for example one with `*`).
@@ -438,7 +451,7 @@ def inchikey(smiles: str) -> str:
     from rdkit import Chem
 
     mol = parse(smiles)
-    with _quiet:
+    with rdkit_log_off:
         key = Chem.MolToInchiKey(mol)
     if not key:
         raise MoleculeError(smiles, "has no InChI")
@@ -446,7 +459,8 @@ def inchikey(smiles: str) -> str:
 
 
 def inchikey_block(smiles: str) -> str:
-    """First block of the InChIKey (14 characters: connectivity without stereo, isotopes or protonation).
+    """
+    First block of the InChIKey (14 characters: connectivity without stereo, isotopes or protonation).
 
     Raises:
         MoleculeError: the SMILES cannot be read, or has no InChI.
@@ -455,7 +469,8 @@ def inchikey_block(smiles: str) -> str:
 
 
 def molecular_formula(smiles: str) -> str:
-    """Molecular formula in Hill order with the charge at the end, e.g. "C2H3O2-"; isotopes are not told apart.
+    """
+    Molecular formula in Hill order with the charge at the end, e.g. "C2H3O2-"; isotopes are not told apart.
 
     Raises:
         MoleculeError: the SMILES cannot be read.
@@ -471,7 +486,8 @@ def _check_mode(mode: str) -> None:
 
 
 def standard_mol(smiles: str, standardize: Standardize = "clean", canonical: bool = False) -> tuple[Mol, str]:
-    """The standardised molecule of a SMILES and a SMILES that says exactly it, atom for atom: the one given where
+    """
+    The standardised molecule of a SMILES and a SMILES that says exactly it, atom for atom: the one given where
     nothing was to be done, RDKit's canonical one where something was, and always with `canonical`.
 
     Raises:

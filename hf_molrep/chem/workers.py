@@ -1,4 +1,5 @@
-"""Processes that can be stopped while native code runs.
+"""
+Processes that can be stopped while native code runs.
 
 RDKit may spend hours in one call, and a call into native code is not interrupted by a thread, nor by an alarm whose
 handler is written in Python. So the call is made in a process of its own, which the operating system ends: by its own
@@ -27,7 +28,8 @@ WALL_PER_CPU = 10  # a machine so busy that a CPU second takes longer than this 
 
 
 class Stopped(RuntimeError):
-    """A call that did not come back.
+    """
+    A call that did not come back.
 
     Attributes:
         timed_out: it ran past its limit; otherwise the process ended by itself (a crash, or killed for its memory).
@@ -42,7 +44,8 @@ class Stopped(RuntimeError):
 
 
 class Worker:
-    """One process. Not for two threads at a time.
+    """
+    One process. Not for two threads at a time.
 
     Args:
         imports: modules that it imports before its first call, outside of that call's time.
@@ -110,7 +113,8 @@ class Worker:
 
 
 class WorkerPool:
-    """Up to `size` workers, started when there is something to do, and again after one was stopped.
+    """
+    Up to `size` workers, started when there is something to do, and again after one was stopped.
 
     May be used by several threads. Ends its processes when it is closed, collected, or Python exits; a process forked
     from this one starts its own.

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hf_molrep.chem.conformer_clustering import mol_with_conformers, rmsd_in_order
-from hf_molrep.chem.conformer_metrics import in_the_order_of
-from hf_molrep.chem.conformers import Conformers
-from hf_molrep.chem.coordinates import given_conformers
-from hf_molrep.chem.smiles import MoleculeError
+from ..chem.conformer_clustering import mol_with_conformers, rmsd_in_order
+from ..chem.conformer_metrics import in_the_order_of
+from ..chem.conformers import Conformers
+from ..chem.coordinates import given_conformers
+from ..chem.smiles import MoleculeError
 
 
 class Ensemble(NamedTuple):

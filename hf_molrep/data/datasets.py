@@ -1,4 +1,5 @@
-"""Files, folders and Hub repositories of molecules as `datasets.Dataset` with checked columns; the MoleculeNet tasks.
+"""
+Files, folders and Hub repositories of molecules as `datasets.Dataset` with checked columns; the MoleculeNet tasks.
 
 Tables are memory-mapped Arrow files in the cache of `datasets`: they may be larger than memory.
 """
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from hf_molrep.chem.smiles import MoleculeError, canonical_smiles, inchikey, parse
-from hf_molrep.data.files import COORDINATE_COLUMNS
+from ..chem.smiles import MoleculeError, canonical_smiles, inchikey, parse
+from .files import COORDINATE_COLUMNS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,7 +37,8 @@ def load_molecules(
     problem_type: ProblemType | None = None,
     split: str = "train",
 ) -> Dataset:
-    """A table of molecules with its columns checked.
+    """
+    A table of molecules with its columns checked.
 
     Args:
         source: a CSV, TSV or Parquet file (text files may be gzipped), a folder with files of one of these kinds, or
@@ -46,7 +48,6 @@ def load_molecules(
             as they were; those of text files as text.
         problem_type: with "multi_label_classification" labels must be 0, 1 or missing.
         split: of a Hub dataset.
-
     Raises:
         FileNotFoundError: `source` looks like a file and is not there.
         ValueError: an empty file, a missing column (those present are listed), a label that is not a number or not a
@@ -222,7 +223,8 @@ def _number(value: object) -> float:
 
 
 class MoleculeNetTask(NamedTuple):
-    """One row of the task table.
+    """
+    One row of the task table.
 
     Attributes:
         file: name of the Parquet file without suffix.
@@ -306,7 +308,8 @@ MOLECULENET: dict[str, MoleculeNetTask] = {
 
 
 def load_moleculenet(name: str, variant: Variant = "raw", root: str | Path | None = None) -> Dataset:
-    """A MoleculeNet dataset: `smiles`, the label columns of `MOLECULENET[name]` (float32, NaN = missing) and the other
+    """
+    A MoleculeNet dataset: `smiles`, the label columns of `MOLECULENET[name]` (float32, NaN = missing) and the other
     columns of its file. Rows that RDKit cannot read are left out; `dataset.info.description` says how many.
 
     Variants:
@@ -314,11 +317,9 @@ def load_moleculenet(name: str, variant: Variant = "raw", root: str | Path | Non
         "cleaned": parent molecules (largest organic fragment, neutralised: `standardize="parent"`), one row for each
             full InChIKey (column `inchikey`): of its rows the first, with labels averaged (regression) or, where they
             contradict each other, missing (classification); rows that are left without any label are dropped.
-
     Args:
         root: folder of the Parquet files; by default `moleculenet/` in the folder that the environment variable
             HF_MOLREP_DATA names.
-
     Raises:
         ValueError: an unknown name or variant, or neither `root` nor HF_MOLREP_DATA.
         FileNotFoundError: the file is not there.
@@ -380,12 +381,12 @@ def _identity(smiles: str) -> str:
 def merge_duplicates(
     keys: Sequence[str], labels: np.ndarray, problem_type: ProblemType
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """One row for each key.
+    """
+    One row for each key.
 
     Args:
         keys: identity of each molecule.
         labels: `[molecules, tasks]`, NaN = missing.
-
     Returns:
         rows `[distinct]`: the first row of each key, ascending; labels `[distinct, tasks]` float32: the mean of the
         values of all its rows (regression), or their common value, missing where they contradict each other

@@ -139,7 +139,6 @@ class MoleculeReader:
         column: with the molecules, of CSV, TSV and Parquet; found by its name if None (see [`find_column`]).
         given_as: what the column holds, `"smiles"` or `"iupac_name"`.
         format: "csv", "tsv", "smi", "sdf", "parquet"; by default from the ending, and CSV for "-".
-
     Attributes:
         format, column, schema: the last is the `pyarrow.Schema` of the columns.
         total: number of rows where the file says so without being read, else None.
@@ -150,7 +149,6 @@ class MoleculeReader:
     SMI files have the columns `smiles` and `name` (the rest of the line); empty lines are no rows. SDF have `title`
     (`sdf_title` where a field is called `title`) and one text column per data field of any record, so they are read
     twice, and from standard input by way of a temporary file, as Parquet is.
-
     Raises:
         ValueError: an empty file, no such column, text that is not UTF-8, rows that do not fit the header.
     """

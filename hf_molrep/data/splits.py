@@ -1,4 +1,5 @@
-"""Splits into training, validation and test part: random, by scaffold, by scaffold in random order.
+"""
+Splits into training, validation and test part: random, by scaffold, by scaffold in random order.
 
 All of them keep rows with the same canonical SMILES in one part. A split is written once, with a checksum of its
 molecules, and cannot be applied to others.
@@ -14,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_molrep.chem.fragments import scaffold
-from hf_molrep.chem.smiles import MoleculeError, canonical_smiles
+from ..chem.scaffold import scaffold
+from ..chem.smiles import MoleculeError, canonical_smiles
 
 PARTS = ("train", "valid", "test")
 FRACTIONS = (0.8, 0.1, 0.1)
@@ -23,7 +24,8 @@ FRACTIONS = (0.8, 0.1, 0.1)
 
 @dataclass(frozen=True)
 class Split:
-    """Which row is in which part.
+    """
+    Which row is in which part.
 
     Attributes:
         name: "random", "scaffold" or "balanced_scaffold".
@@ -46,7 +48,8 @@ def block_fraction(block: str) -> float:
 
 
 def random_split(smiles: Sequence[str], fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> Split:
-    """Distinct molecules in random order, cut where the parts are full.
+    """
+    Distinct molecules in random order, cut where the parts are full.
 
     Raises:
         MoleculeError: a SMILES cannot be read; the reason names its row.
@@ -62,7 +65,8 @@ def random_split(smiles: Sequence[str], fractions: Sequence[float] = FRACTIONS, 
 def scaffold_split(
     smiles: Sequence[str], fractions: Sequence[float] = FRACTIONS, include_chirality: bool = False
 ) -> Split:
-    """Deterministic scaffold split as in MoleculeNet: Bemis-Murcko scaffolds from the most to the least frequent (of
+    """
+    Deterministic scaffold split as in MoleculeNet: Bemis-Murcko scaffolds from the most to the least frequent (of
     equals the one that begins later in the file first, as in DeepChem) go to the training part while they fit, then to
     validation, then to test. All molecules without a ring have the same, empty scaffold.
 
@@ -80,7 +84,8 @@ def scaffold_split(
 def balanced_scaffold_split(
     smiles: Sequence[str], fractions: Sequence[float] = FRACTIONS, seed: int = 0, include_chirality: bool = False
 ) -> Split:
-    """Scaffolds in random order, those larger than half the validation or test part first (chemprop's balanced scaffold
+    """
+    Scaffolds in random order, those larger than half the validation or test part first (chemprop's balanced scaffold
     split, Yang et al., J. Chem. Inf. Model. 59, 3370 (2019)); the same seed gives another split than chemprop's.
 
     Raises:
@@ -122,7 +127,8 @@ def molecules_checksum(smiles: Iterable[str]) -> str:
 
 
 def write_split(path: str | Path, split: Split, smiles: Sequence[str]) -> None:
-    """Write a split of these molecules as JSON.
+    """
+    Write a split of these molecules as JSON.
 
     Raises:
         ValueError: the split is not one of so many molecules.
@@ -144,7 +150,8 @@ def write_split(path: str | Path, split: Split, smiles: Sequence[str]) -> None:
 
 
 def read_split(path: str | Path, smiles: Sequence[str]) -> Split:
-    """Read a split back, for the molecules it was made for.
+    """
+    Read a split back, for the molecules it was made for.
 
     Raises:
         ValueError: not a split file, or a split of other molecules, another order or other ways of writing them.
@@ -195,8 +202,10 @@ def _sizes(molecules: int, fractions: Sequence[float]) -> list[float]:
 def _fill(
     groups: Iterable[list[int]], sizes: Sequence[float], name: str, together: bool = False
 ) -> dict[str, np.ndarray]:
-    """Whole groups into the first part where they fit; the last part takes the rest. With `together` the validation
-    part also gets the room that the training part left."""
+    """
+    Whole groups into the first part where they fit; the last part takes the rest. With `together` the validation
+    part also gets the room that the training part left.
+    """
     train, valid, test = [], [], []
     for rows in groups:
         room = sizes[0] + sizes[1] - len(train) if together else sizes[1]

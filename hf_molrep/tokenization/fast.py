@@ -21,7 +21,8 @@ MODEL_MAX_LENGTH = 512
 
 
 def as_fast_tokenizer(tokenizer: Tokenizer, **extra: str) -> PreTrainedTokenizerFast:
-    """Give a bare `tokenizers.Tokenizer` the special tokens and the template, and wrap it for transformers.
+    """
+    Give a bare `tokenizers.Tokenizer` the special tokens and the template, and wrap it for transformers.
 
     `extra` goes into `tokenizer_config.json` (e.g. the version of SELFIES that wrote the alphabet).
     Raises ValueError if the special tokens do not have the ids 0 to 4.

@@ -1,4 +1,5 @@
-"""InChI: header, layer marks, elements and whole numbers as tokens, the rest by character.
+"""
+InChI: header, layer marks, elements and whole numbers as tokens, the rest by character.
 
 `InChI=1S/CH4O/c1-2/h2H,1H3` -> `InChI=1S / C H 4 O /c 1 - 2 /h 2 H , 1 H 3`. An atom's number is one token up to 255;
 a larger one is spelled by its digits. The vocabulary comes from these rules alone. Nothing in printable ASCII is
@@ -12,7 +13,7 @@ import string
 
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 
-from hf_molrep.tokenization.fast import whole_or_characters
+from .fast import whole_or_characters
 
 ELEMENTS = (
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb "

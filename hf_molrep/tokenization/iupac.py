@@ -1,4 +1,5 @@
-"""Systematic (IUPAC) names cut into fragments by the rules of Krasnov et al. (2021), in one `tokenizer.json`.
+"""
+Systematic (IUPAC) names cut into fragments by the rules of Krasnov et al. (2021), in one `tokenizer.json`.
 
 The original is one ordered alternation of fragments and locant patterns (`iupac_fragments.py` has the source), followed
 by splitting rules, and it rejects a name of which any character is left over. The same rules here, inside `tokenizers`:
@@ -26,8 +27,8 @@ from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from hf_molrep.tokenization.fast import PRINTABLE_ASCII, SPECIAL_TOKENS
-from hf_molrep.tokenization.iupac_fragments import FRAGMENTS, SPLITS
+from .fast import PRINTABLE_ASCII, SPECIAL_TOKENS
+from .iupac_fragments import FRAGMENTS, SPLITS
 
 FALLBACK_CHARACTERS = PRINTABLE_ASCII + "".join(map(chr, range(0x3B1, 0x3CA))) + "Δ′″‴·±–"
 LITERAL_CIRCUMFLEX = "\ue05e"
@@ -103,7 +104,8 @@ def _with_unique_groups(alternatives: list[str]) -> str:
 
 
 def superscript_regex() -> str:
-    r"""Matches the empty place in `.02,9` before the first digit of the superscripted locant pair `2,9`.
+    r"""
+    Matches the empty place in `.02,9` before the first digit of the superscripted locant pair `2,9`.
 
     The digits before it belong to the bridge: first a 0, then as many as it takes until the rest is not greater than
     the number behind the comma (which has at most three digits).

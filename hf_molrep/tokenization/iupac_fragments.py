@@ -1,4 +1,5 @@
-"""Fragments of systematic names and the pieces into which some of them are split: data of `iupac.py`.
+"""
+Fragments of systematic names and the pieces into which some of them are split: data of `iupac.py`.
 
 The lists and their order are those of Krasnov, Khokhlov, Fedorov, Sosnin, "Transformer-based artificial neural networks
 for the conversion between chemical notations", Scientific Reports 11, 14798 (2021), as given in the authors' repository

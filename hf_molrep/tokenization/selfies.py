@@ -1,4 +1,5 @@
-"""SELFIES: one token per symbol (`[C]`, `[=Branch1]`, `.`).
+"""
+SELFIES: one token per symbol (`[C]`, `[=Branch1]`, `.`).
 
 Krenn et al., "SELFIES: a 100 % robust molecular string representation", Machine Learning: Science and Technology 1,
 045024 (2020); https://github.com/aspuru-guzik-group/selfies (Apache-2.0). The symbols depend on the version of the
@@ -15,7 +16,7 @@ from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 
-from hf_molrep.tokenization.fast import whole_or_characters
+from .fast import whole_or_characters
 
 SYMBOL_REGEX = r"\[[^\]]*\]|\."
 MIN_COUNT = 3

@@ -1,4 +1,5 @@
-"""SMILES cut into atoms, bonds, branches and ring numbers by the regular expression of Schwaller et al.
+"""
+SMILES cut into atoms, bonds, branches and ring numbers by the regular expression of Schwaller et al.
 
 P. Schwaller et al., "Molecular Transformer", ACS Central Science 5, 1572 (2019); the expression as in the README of
 https://github.com/pschwllr/MolecularTransformer. Where the original drops what it does not know (`%(100)`, a bare `H`),
@@ -14,7 +15,7 @@ from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 
-from hf_molrep.tokenization.fast import whole_or_characters
+from .fast import whole_or_characters
 
 SCHWALLER_REGEX = r"\[[^\]]+\]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>|\*|\$|%[0-9]{2}|[0-9]"
 MIN_COUNT = 5

@@ -1,4 +1,5 @@
-"""Byte-pair encoding of SMILES that never cuts a chemical symbol in two.
+"""
+Byte-pair encoding of SMILES that never cuts a chemical symbol in two.
 
 A BPE over characters, without any pre-tokenizer (so it is fast), whose merges come in two groups:
 
@@ -21,7 +22,7 @@ from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, trainers
 
-from hf_molrep.tokenization.fast import PRINTABLE_ASCII, SPECIAL_TOKENS, with_special_tokens
+from .fast import PRINTABLE_ASCII, SPECIAL_TOKENS, with_special_tokens
 
 VOCABULARY_SIZE = 1_000
 MIN_BRACKET_COUNT = 40
@@ -41,7 +42,8 @@ def symbols(smiles: str) -> list[str]:
 
 
 def known_symbols(corpus: Counter[str], min_count: int = MIN_BRACKET_COUNT) -> list[str]:
-    """The symbols of several characters that become one token: `Cl`, `Br`, `%10` to `%29`, frequent bracket atoms.
+    """
+    The symbols of several characters that become one token: `Cl`, `Br`, `%10` to `%29`, frequent bracket atoms.
 
     Bracket atoms are sorted by falling count, then by name.
     """
@@ -102,7 +104,8 @@ def build_smiles_bpe(
     min_bracket_count: int = MIN_BRACKET_COUNT,
     min_merge_count: int = MIN_MERGE_COUNT,
 ) -> Tokenizer:
-    """Train the tokenizer on `corpus`, which maps each SMILES to its weight. Deterministic, whatever the corpus' order.
+    """
+    Train the tokenizer on `corpus`, which maps each SMILES to its weight. Deterministic, whatever the corpus' order.
 
     The vocabulary is smaller than `vocabulary_size` when fewer merges reach `min_merge_count`.
     """

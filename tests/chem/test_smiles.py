@@ -137,7 +137,7 @@ import os, sys, threading
 from hf_molrep.chem import smiles
 inside, leave = threading.Event(), threading.Event()
 def work():
-    with smiles._quiet:
+    with smiles.rdkit_log_off:
         inside.set()
         leave.wait()
 smiles.parse("CCO")
@@ -147,7 +147,7 @@ inside.wait()
 child = os.fork()
 if child == 0:
     smiles.parse("CCO")
-    os._exit(smiles._quiet._inside)
+    os._exit(smiles.rdkit_log_off._inside)
 status = os.waitpid(child, 0)[1]
 leave.set()
 thread.join()
