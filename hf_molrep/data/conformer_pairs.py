@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..chem.conformer_clustering import mol_with_conformers, rmsd_in_order
-from ..chem.conformer_metrics import in_the_order_of
+from ..chem.conformer_metrics import permute_equivalent_atoms
 from ..chem.conformers import Conformers
 from ..chem.coordinates import given_conformers
 from ..chem.smiles import MoleculeError
@@ -105,7 +105,7 @@ def conformer_pairs(
         reference = ensemble.conformers
         if not np.array_equal(reference.z, start.z):
             raise ValueError(f"{ensemble.name}: starting and reference conformers have different atoms")
-        target = in_the_order_of(mol_with_conformers(ensemble.smiles, start), reference.pos, start.pos)
+        target = permute_equivalent_atoms(mol_with_conformers(ensemble.smiles, start), reference.pos, start.pos)
         feature = processor.featurize_one(start.z, start.pos)
         if len(feature["z"]) != len(start.z):
             raise ValueError(f"{ensemble.name}: the feature extractor leaves atoms out (hydrogens?)")
