@@ -112,7 +112,7 @@ class ConformerCache:
     """
     The cache file, opened on first use; threads and processes may share it.
 
-    A file that SQLite cannot read is renamed to `<name>.damaged-<time>` with a warning, and a new one is created. A file
+    A file that SQLite cannot read is renamed to `<name>.damaged-<time>` with a warning, and a new one created. A file
     without write permission is only read. Rows that fail their checksum count as missing and are written again.
 
     Args:

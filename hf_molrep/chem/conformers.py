@@ -199,7 +199,7 @@ class ConformerGenerator:
 
     Args:
         settings: see [`ConformerSettings`].
-        cache: a file; "default": the shared one (`HF_MOLREP_CACHE`, else in Hugging Face's cache folder); None: no cache.
+        cache: a file; "default": the shared one (`HF_MOLREP_CACHE`, else in Hugging Face's cache folder); None: none.
         processes: number of worker processes, one core each. The results do not depend on it.
         time_limit: CPU seconds per molecule, all conformers together, after which its process is ended (wall-clock
             seconds on systems without a CPU timer, such as Windows).

@@ -51,8 +51,8 @@ def _label(name: str, neighbours: Counter) -> str:
 
 def atom_contexts(mol: Mol) -> list[str]:
     """
-    Label each atom: its symbol, then its neighbours by symbol and bond type with their count, in alphabetical order. The
-    carbonyl carbon of acetic acid is `C_C-SINGLE1_O-DOUBLE1_O-SINGLE1`.
+    Label each atom: its symbol, then its neighbours by symbol and bond type with their count, in alphabetical order.
+    The carbonyl carbon of acetic acid is `C_C-SINGLE1_O-DOUBLE1_O-SINGLE1`.
     """
     symbols = [atom.GetSymbol() for atom in mol.GetAtoms()]
     neighbours: list[Counter] = [Counter() for _ in symbols]

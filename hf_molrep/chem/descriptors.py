@@ -3,7 +3,7 @@
 
 After `descriptors/rdNormalizedDescriptors.py` of descriptastorus 2.8.0 (github.com/bp-kelley/descriptastorus, Brian
 Kelley, Novartis Institutes for BioMedical Research; BSD-3-Clause), the features that GROVER is fine-tuned with. The
-code is ours. The fitted distributions are the author's, under that licence: `descriptor_distributions.json` holds one of
+code is ours. The fitted distributions are the author's, under that licence: `descriptor_distributions.json` has one of
 SciPy's continuous distributions for each descriptor.
 """
 

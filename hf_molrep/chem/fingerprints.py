@@ -13,7 +13,7 @@ def morgan_fingerprints(
     smiles: Iterable[str], radius: int = 2, size: int = 2048, include_chirality: bool = False
 ) -> np.ndarray:
     """
-    Compute folded Morgan fingerprints (Rogers and Hahn, J. Chem. Inf. Model. 50, 742 (2010); radius 2 is ECFP4's) of the
+    Compute folded Morgan fingerprints (Rogers and Hahn, J. Chem. Inf. Model. 50, 742 (2010); radius 2 is ECFP4's) of
     molecules as drawn, uint8 `[molecules, size]` of 0 and 1.
 
     Raises:

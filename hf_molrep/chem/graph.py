@@ -14,7 +14,7 @@ fails, so such a molecule is refused here, with the reason; `dmp` has such an in
 others, where CHI_OTHER and STEREOANY are used here.
 
 In all of these schemes two features depend on how the SMILES was written: the chirality tag (clockwise in the order of
-the neighbours) and, in `pretrain_gnns`, the direction of a bond beside a double bond. Canonical SMILES make them unique.
+neighbours) and, in `pretrain_gnns`, the direction of a bond beside a double bond. Canonical SMILES make them unique.
 
 Peculiarities of GROVER, kept because its weights were trained with them: the formal charge is used as a Python list
 index (negative ones count from the end), so +4 and -2 are the same, and +5 and -1, and -6 and 0; charges beyond
