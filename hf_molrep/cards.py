@@ -14,8 +14,8 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from .hub import check_card
 
-# What stands in a cell or a field where a number is missing. Where a number cannot exist, words say why.
-NOTHING = {"", "-", "–", "—", "?", "n/a", "nan", "none", "null", "inf", "-inf", "todo", "tbd"}
+# Contents of a cell or field whose number is missing. Where a number cannot exist, write why.
+MISSING = {"", "-", "–", "—", "?", "n/a", "nan", "none", "null", "inf", "-inf", "todo", "tbd"}
 SETTINGS = "## Settings"  # the last section of a results file: arguments, versions and checkpoint as JSON
 
 
@@ -28,14 +28,14 @@ class CardTemplate(string.Template):
 
 def read_run(folder: str | Path, **more: str | Path) -> dict[str, Any]:
     """
-    What a training run left in its folder, for the placeholders of a card.
+    Read the records of a training run from its folder, for the placeholders of a card.
 
     Args:
-        more: further JSON files by the name under which their content is given, such as the counts of the data.
+        more: further JSON files, by the names of their contents in the result, such as the counts of the data.
     Returns:
-        `run`: all of `run.json`, as the training command wrote it. `trainer`: from `trainer_state.json` (of the folder,
-        or of its last checkpoint) the steps and epochs, the last value of everything that was logged, and under `best`
-        what was logged at the step whose weights were kept, where the run selected one.
+        `run`: all of `run.json`, written by the training command. `trainer`: from `trainer_state.json` (of the folder
+        or its last checkpoint) the steps and epochs, the last value of everything logged, and under `best`, where the
+        run selected a step, what was logged at that step.
     Raises:
         FileNotFoundError: one of the files is missing.
     """
@@ -67,18 +67,18 @@ def write_card(
     checkpoint: str | None = None,
 ) -> ModelCard:
     """
-    Fill a template.
+    Fill in a template.
 
     Args:
         template: text of a template, or its path (a `Path`).
-        run: values by name, nested as deep as wanted; `${trainer.best.step}` is `run["trainer"]["best"]["step"]`. A
+        run: values by name, nested to any depth; `${trainer.best.step}` is `run["trainer"]["best"]["step"]`. A
             mapping is printed as a list. See [`read_run`].
         results: Markdown with tables by name, as text or `Path`, or the folder of `<name>.md` files;
             `${results.retrieval}` is `retrieval.md` without its section of settings, its headings two levels lower.
-        path: where to write the card.
-        checkpoint: the fingerprint that the settings of all results must name, where they name one.
+        path: file to write the card to.
+        checkpoint: fingerprint that the settings of all results must have, where they have one.
     Raises:
-        ValueError: placeholders without a value (all of them are named), a number that is not finite, a table with an
+        ValueError: placeholders without a value (all are listed), a number that is not finite, a table with an
             empty cell, results of different checkpoints, or metadata that is not valid.
     """
     if isinstance(results, (str, Path)):
@@ -88,58 +88,58 @@ def write_card(
     for name in CardTemplate(text).get_identifiers():
         try:
             if name.startswith("results."):
-                values[name], measured[name] = _tables(results, name.removeprefix("results."))
+                values[name], measured[name] = _read_results(results, name.removeprefix("results."))
             else:
                 values[name] = _value(run, name)
         except ValueError as error:
             problems.append(f"${{{name}}}: {error}")
     if len({checkpoint, *measured.values()} - {None}) > 1:
-        problems.append(f"not one checkpoint: the card is of {checkpoint or 'any'}, the results are of {measured}")
+        problems.append(f"different checkpoints: the card is of {checkpoint or 'any'}, the results are of {measured}")
     if problems:
         raise ValueError("the card cannot be written:\n" + "\n".join(problems))
     card = check_card(CardTemplate(text).substitute(values))
     if not card.data.license or not card.data.library_name or not card.data.tags:
-        raise ValueError("the metadata of a card names license, library_name and tags")
+        raise ValueError("the metadata of a card must have license, library_name and tags")
     if path is not None:
         card.save(path)
     return card
 
 
 def _value(run: Mapping[str, Any], name: str) -> str:
-    """The value at a dotted name as it is printed."""
+    """Format the value at a dotted name."""
     value: Any = run
     for part in name.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            raise ValueError(f"the run has no {part!r}; there is {_keys(value)}")
+            raise ValueError(f"the run has no {part!r}; it has {_list_keys(value)}")
         value = value[part]
-    return _printed(value)
+    return _format(value)
 
 
-def _printed(value: Any) -> str:
-    """Thousands grouped, four significant digits, a list in one line, a mapping as one line per entry."""
+def _format(value: Any) -> str:
+    """Format a value: thousands grouped, four significant digits, lists in one line, mappings one entry per line."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
-    if isinstance(value, str) and value.strip().lower() not in NOTHING:
+    if isinstance(value, str) and value.strip().lower() not in MISSING:
         return value.strip()
     if isinstance(value, Mapping) and value:
-        return "\n".join(f"- {key}: {_printed(entry)}" for key, entry in value.items())
+        return "\n".join(f"- {key}: {_format(entry)}" for key, entry in value.items())
     if isinstance(value, (list, tuple)) and value:
-        return ", ".join(map(_printed, value))
+        return ", ".join(map(_format, value))
     raise ValueError(f"a value is missing: {value!r}")
 
 
-def _keys(value: Any) -> str:
+def _list_keys(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, Mapping) and value else "nothing"
 
 
-def _tables(results: Mapping[str, str | Path], name: str) -> tuple[str, str | None]:
-    """A results file after a look at every cell of its tables, and the fingerprint of the checkpoint it measured."""
+def _read_results(results: Mapping[str, str | Path], name: str) -> tuple[str, str | None]:
+    """Read a results file, check every cell of its tables, and return it with the fingerprint of its checkpoint."""
     if name not in results:
-        raise ValueError(f"no such results; there is {_keys(results)}")
+        raise ValueError(f"no such results; there are {_list_keys(results)}")
     text = results[name]
     text = text.read_text(encoding="utf-8") if isinstance(text, Path) else text
     text, _, settings = text.partition(f"\n{SETTINGS}")
@@ -147,12 +147,12 @@ def _tables(results: Mapping[str, str | Path], name: str) -> tuple[str, str | No
     bodies = [
         row
         for row, following in zip(rows, [*rows, ""][1:], strict=True)
-        if not _is_rule(row) and not _is_rule(following)  # neither dashes nor the header above them
+        if not _is_separator(row) and not _is_separator(following)  # not the line of dashes, nor the header above it
     ]
     if not bodies:
-        raise ValueError("no table in it")
+        raise ValueError("it has no table")
     for row in bodies:
-        if any(cell.strip(" *`").lower() in NOTHING for cell in row.strip("|").split("|")):
+        if any(cell.strip(" *`").lower() in MISSING for cell in row.strip("|").split("|")):
             raise ValueError(f"a number is missing in the row {row}")
     lines, in_code = [], False
     for line in text.strip().splitlines():
@@ -162,18 +162,19 @@ def _tables(results: Mapping[str, str | Path], name: str) -> tuple[str, str | No
     return "\n".join(lines), json.loads(block).get("checkpoint") if block else None
 
 
-def _is_rule(row: str) -> bool:
-    """Whether a row of a table is the line of dashes under its header."""
+def _is_separator(row: str) -> bool:
+    """Check whether a row of a table is the line of dashes under its header."""
     return "-" in row and not set(row) - set("|-: ")
 
 
 def property_card(metrics: Mapping[str, Any], name: str, license: str | None = None) -> ModelCard:
     """
-    The card of a fine-tuned model.
+    Write the card of a fine-tuned model.
 
     Args:
         metrics: what `hf-molrep finetune` wrote to `report/metrics.json`.
-        name: the heading. license: for the metadata; which one is up to whoever owns the data.
+        name: the heading.
+        license: for the metadata; the owner of the data decides.
     """
     names, settings, split = metrics["task_names"], metrics["settings"], metrics["split"]
     units = metrics["label_units"] or [None] * len(names)
@@ -183,7 +184,7 @@ def property_card(metrics: Mapping[str, Any], name: str, license: str | None = N
         library_name="transformers",
         tags=["hf_molrep", "chemistry", "molecules", "molecule-property-prediction", metrics["problem_type"]],
     )
-    chirality = "" if split["include_chirality"] is None else f", chirality {_printed(split['include_chirality'])}"
+    chirality = "" if split["include_chirality"] is None else f", chirality {_format(split['include_chirality'])}"
     seed = "" if split["seed"] is None else f", seed {split['seed']}"
     start = "random weights of the architecture of" if settings["from_scratch"] else "the weights of"
     text = f"""---
@@ -210,19 +211,19 @@ pipeline("molecule-property-prediction", model="<this repository>")(["CCO", "c1c
 
 ## Training
 
-{metrics["updates"]:,} updates, {metrics["epochs"]:,} epochs, weights of epoch {_printed(metrics["best_epoch"])} \
+{metrics["updates"]:,} updates, {metrics["epochs"]:,} epochs, weights of epoch {_format(metrics["best_epoch"])} \
 (selected by {metrics["selected_by"]}), seed {settings["seed"]}, learning rate {settings["learning_rate"]}, batch size \
-{settings["batch_size"]}, {_printed(metrics["seconds"])} s on {metrics["device"]}.
+{settings["batch_size"]}, {_format(metrics["seconds"])} s on {metrics["device"]}.
 
 ## What was measured
 
-{_measured(metrics)}
+{_results_table(metrics)}
 """
     return check_card(text)
 
 
-def _measured(metrics: Mapping[str, Any]) -> str:
-    """One row per part and, where there are several, per task of the test part."""
+def _results_table(metrics: Mapping[str, Any]) -> str:
+    """Make a table with a row per part and, with several tasks, per task of the test part."""
     parts = {"validation": metrics["valid"], "test": metrics["test"]}
     if "baseline" in metrics:
         parts["test, predicting the training mean"] = metrics["baseline"]["test"]
@@ -235,7 +236,7 @@ def _measured(metrics: Mapping[str, Any]) -> str:
 
     def cell(value: Any) -> str:
         missing = value is None or (isinstance(value, float) and not math.isfinite(value))
-        return "not measurable" if missing else _printed(value)
+        return "not measurable" if missing else _format(value)
 
     lines = [f"| part | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     lines += [f"| {part} | {' | '.join(cell(values.get(key)) for key in columns)} |" for part, values in rows.items()]

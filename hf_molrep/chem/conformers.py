@@ -114,7 +114,7 @@ class ConformerSettings:
         return asdict(self)
 
     def _key(self, layout: bool) -> str:
-        """Key of the cache. Without `hydrogens` and `fragments`, which are applied afterwards."""
+        """Key of the cache. Cached records do not depend on `hydrogens` and `fragments`."""
         key: dict = {"recipe": RECIPE, "rdkit": _rdkit_version(), "kind": "2d" if layout else "etkdgv3"}
         if not layout:
             key |= {"num_conformers": self.num_conformers, "seed": self.seed, "force_field": self.force_field}

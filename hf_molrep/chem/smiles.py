@@ -334,7 +334,7 @@ def _atom_map_query():
 
 
 def _clean(mol: Mol, text: str | None = None, canonical: bool = True) -> Mol:
-    """Apply the mode "clean". `text`: the molecule's SMILES, canonical or as read; it makes searches unnecessary."""
+    """Apply the mode "clean". `text`: the molecule's SMILES, canonical or as read; it rules out some searches."""
     if (text is None or _WITH_METAL.search(text)) and mol.HasSubstructMatch(_query(_METAL_BOND)):
         mol, text = _cut_metal_bonds(mol), None
     if _may_normalize(mol, text, canonical):

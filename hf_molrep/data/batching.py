@@ -9,7 +9,7 @@ from ..chem.graph import LOWEST, MolGraph, Scheme
 
 def pad_tokens(sequences: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
     """
-    Pad the token ids of several molecules on the right to `input_ids` and `attention_mask`, int64 `[molecules, longest]`.
+    Pad token ids of several molecules on the right to `input_ids` and `attention_mask`, int64 `[molecules, longest]`.
 
     Raises:
         ValueError: no sequence, or an empty one.
@@ -127,7 +127,7 @@ def _join_positions(flat: Sequence[np.ndarray], counts: np.ndarray) -> np.ndarra
 
 def to_pyg(graph: MolGraph):
     """
-    Convert the graph of one molecule to `torch_geometric.data.Data` with the same names: `x`, `edge_attr` int64 (float32
+    Convert the graph of a molecule to `torch_geometric.data.Data` with the same names: `x`, `edge_attr` int64 (float32
     for one-hot schemes), `edge_index` int64, `z`, and `pos` if present. The inverse is [`graph_from_pyg`].
     """
     import torch

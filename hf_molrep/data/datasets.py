@@ -309,8 +309,8 @@ MOLECULENET: dict[str, MoleculeNetTask] = {
 
 def load_moleculenet(name: str, variant: Variant = "raw", root: str | Path | None = None) -> Dataset:
     """
-    Load a MoleculeNet dataset: `smiles`, the label columns of `MOLECULENET[name]` (float32, NaN = missing) and the other
-    columns of its file. Rows that RDKit cannot read are left out; `dataset.info.description` gives their number.
+    Load a MoleculeNet dataset: `smiles`, the label columns `MOLECULENET[name].labels` (float32, NaN = missing) and the
+    other columns of its file. Rows that RDKit cannot read are left out; `dataset.info.description` gives their number.
 
     Variants:
         "raw": SMILES as in the file, duplicates included, as in the papers.

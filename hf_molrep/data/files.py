@@ -1,6 +1,6 @@
 """
-Read files of molecules in pieces: CSV, TSV, SMI, SDF and Parquet, also gzipped, "-" for standard input; `table_writer.py`
-writes them.
+Read files of molecules in pieces: CSV, TSV, SMI, SDF and Parquet, also gzipped, "-" for standard input.
+`table_writer.py` writes them.
 
 Other columns are not changed: text columns stay text ("007" stays "007", an empty cell stays empty), Parquet columns
 keep their types. Pieces are `pyarrow.RecordBatch`; pyarrow is imported on use.
@@ -48,8 +48,8 @@ KINDS = {"smiles": "smiles", "iupac": "iupac_name"}
 """Names of these notations in commands and pipelines."""
 
 COORDINATE_COLUMNS = {"atomic_numbers": "z", "coordinates": "pos"}
-"""Parquet columns with the coordinates of a molecule, and their names in processors: a list of atomic numbers, and one of
-coordinates in angstrom (flat; several conformers one after the other)."""
+"""Parquet columns with the coordinates of a molecule, and their names in processors: a list of atomic numbers and one
+of coordinates in angstrom (flat; several conformers one after the other)."""
 
 COORDINATES_HELP = (
     f"3D methods use the coordinates of an SDF, or those in the columns {' and '.join(COORDINATE_COLUMNS)} of a "

@@ -151,7 +151,7 @@ def write_split(path: str | Path, split: Split, smiles: Sequence[str]) -> None:
 
 def read_split(path: str | Path, smiles: Sequence[str]) -> Split:
     """
-    Read a split of these molecules.
+    Read a split and check that it is one of these molecules.
 
     Raises:
         ValueError: not a split file, or a split of other molecules, of another order or of other SMILES of them.

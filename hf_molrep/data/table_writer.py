@@ -22,7 +22,8 @@ class TableWriter:
     """
     Writes rows to a Parquet, CSV or TSV file (the last two also gzipped, or "-" for standard output), in pieces.
 
-    The file has the name `path` + `.tmp` until it is complete, and is removed if the `with` ends with an error. In CSV and TSV a missing value is an empty cell, and a list is JSON.
+    Until it is complete, the file is `path` + `.tmp`, which is removed if the `with` ends with an error. In CSV and TSV
+    a missing value is an empty cell, and a list is JSON.
 
     Raises:
         ValueError: another format.

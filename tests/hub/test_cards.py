@@ -68,7 +68,7 @@ def test_everything_that_is_missing_is_named(tmp_path):
         write_card(text, {"run": {"seed": None, "data": {"rows": 1}}}, tmp_path, tmp_path / "README.md")
     for problem in (
         "${run.seed}: a value is missing: None",
-        "the run has no 'pairs'; there is rows",
+        "the run has no 'pairs'; it has rows",
         "${results.screening}",
     ):
         assert problem in str(error.value)
@@ -88,15 +88,15 @@ def test_a_cell_without_a_number_is_refused(cell):
 
 
 def test_results_without_a_table_are_refused():
-    with pytest.raises(ValueError, match="no table in it"):
+    with pytest.raises(ValueError, match="it has no table"):
         write_card(METADATA + "${results.a}", {}, {"a": "It went well."})
 
 
 def test_results_of_another_checkpoint_are_refused():
     tables = {"a": TABLE + SETTINGS, "b": TABLE + SETTINGS.replace("abc", "def")}
-    with pytest.raises(ValueError, match="not one checkpoint"):
+    with pytest.raises(ValueError, match="different checkpoints"):
         write_card(METADATA + "${results.a} ${results.b}", {}, tables)
-    with pytest.raises(ValueError, match="not one checkpoint: the card is of def"):
+    with pytest.raises(ValueError, match="different checkpoints: the card is of def"):
         write_card(METADATA + "${results.a}", {}, tables, checkpoint="def")
     assert "0.912" in str(write_card(METADATA + "${results.a}", {}, tables | {"c": TABLE}, checkpoint="abc"))
 
