@@ -26,7 +26,7 @@ from benchmarks.harness.data import smiles_of
 from benchmarks.harness.report import RESULTS, markdown_table, write_report
 from benchmarks.harness.timing import measure, ratio
 from hf_molrep.chem.graph import SCHEMES
-from hf_molrep.chem.smiles import _quiet
+from hf_molrep.chem.smiles import rdkit_log_off
 from hf_molrep.processing.graphs import MolGraphFeatureExtractor
 
 BARS = {"pretrain_gnns": 0.40, "ogb": 0.30, "dmp": 0.30, "grover": 0.20}
@@ -36,7 +36,7 @@ BATCH = 64
 def floor(smiles: Sequence[str]) -> int:
     from rdkit import Chem
 
-    with _quiet:
+    with rdkit_log_off:
         return sum(Chem.MolFromSmiles(text) is not None for text in smiles)
 
 
@@ -58,7 +58,7 @@ def pyg(smiles: Sequence[str]) -> int:
     from torch_geometric.utils import from_smiles
 
     done = 0
-    with _quiet:
+    with rdkit_log_off:
         for start in range(0, len(smiles), BATCH):
             data = [from_smiles(text) for text in smiles[start : start + BATCH]]
             done += Batch.from_data_list([each for each in data if each.num_nodes]).num_graphs
@@ -71,7 +71,7 @@ def chemprop(smiles: Sequence[str]) -> int:
     from rdkit import Chem
 
     featurize, done = SimpleMoleculeMolGraphFeaturizer(), 0
-    with _quiet:
+    with rdkit_log_off:
         for start in range(0, len(smiles), BATCH):
             mols = [Chem.MolFromSmiles(text) for text in smiles[start : start + BATCH]]
             done += len(BatchMolGraph([featurize(mol) for mol in mols if mol is not None]))

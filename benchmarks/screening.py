@@ -30,7 +30,7 @@ from benchmarks.harness.data import data_folder
 from benchmarks.harness.report import argument_parser, fingerprint, markdown_table, mean_sd, write_report
 from hf_molrep.chem import MoleculeError, canonical_smiles_batch
 from hf_molrep.chem.fingerprints import morgan_fingerprints
-from hf_molrep.chem.fragments import scaffold
+from hf_molrep.chem.scaffold import scaffold
 from hf_molrep.inference.checkpoints import resolve_checkpoint
 
 ALPHA, TOP, QUERIES, DISSIMILAR = 20.0, 0.01, 5, 0.4

@@ -1,7 +1,7 @@
 """
-Molecule representation learning on the Hugging Face stack. Importing it makes every method known to transformers.
+Molecule representation learning on the Hugging Face stack. Importing it registers every method with transformers.
 
-Nothing heavy is loaded before it is used: see `registration`.
+Modules are loaded on first use: see `registration`.
 """
 
 from importlib import import_module as _import_module
@@ -12,7 +12,7 @@ from .models.auto import METHODS
 from .models.auto import class_names as _class_names
 from .registration import register_when_used as _register_when_used
 
-if _TYPE_CHECKING:  # what `__getattr__` finds, for editors; tests/test_imports.py holds it against the table of methods
+if _TYPE_CHECKING:  # the names of `__getattr__`, for editors; tests/test_imports.py compares them with METHODS
     from .chem.smiles import MoleculeError
     from .inference.estimators import MoleculeEmbedder
     from .models.auto_classes import (
@@ -78,10 +78,10 @@ _register_when_used()
 
 def checkpoint_path(name: str = "mm-deacon-mini") -> str:
     """
-    Folder of a checkpoint that is shipped with the package.
+    Return the folder of a checkpoint that is shipped with the package.
 
     Raises:
-        ValueError: there is none of that name; says which there are.
+        ValueError: unknown name; lists the known ones.
     """
     folder = _resources.files(__name__) / "checkpoints"
     names = sorted(entry.name for entry in folder.iterdir() if (entry / "config.json").is_file())

@@ -1,4 +1,4 @@
-"""What the configurations of all methods share."""
+"""Base class and field checks of all configurations."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -10,8 +10,8 @@ from transformers import PreTrainedConfig
 
 from .hub import RemoteCodeMixin
 
-# What transformers writes into config.json (its Trainer the special tokens and use_cache), or takes as an argument,
-# beside the fields of the class.
+# Keys besides the fields of the class that transformers writes to config.json (special tokens and use_cache: its
+# Trainer) or accepts as arguments.
 KEYWORDS = {
     "_name_or_path",
     "attn_implementation",
@@ -30,13 +30,13 @@ KEYWORDS = {
 
 def check_fields(config_class: type[PreTrainedConfig], given: Mapping[str, Any]) -> None:
     """
-    Refuse what `config_class` has no field for, in its sub-configurations too. The class itself, as all in
-    transformers, keeps every argument as an attribute, so that a mistyped one would leave the default in force.
+    Refuse names that are not fields of `config_class` or its sub-configurations. Configurations of transformers keep
+    every argument as an attribute, so a mistyped name would leave the default in force.
 
     Args:
-        given: arguments of the class, or what its config.json holds.
+        given: arguments of the class, or the content of its config.json.
     Raises:
-        ValueError: no such field; with the names that are near.
+        ValueError: no such field; suggests similar names.
     """
     known = {field.name for field in fields(config_class)}
     for name, value in given.items():
@@ -54,7 +54,7 @@ class MoleculeConfig(RemoteCodeMixin, PreTrainedConfig):
     Configuration of a model that can be fine-tuned on properties.
 
     Args:
-        problem_type: `"regression"` where none is given, or `"multi_label_classification"`; a binary task is one logit.
+        problem_type: `"regression"` (default), or `"multi_label_classification"`; a binary task is one logit.
         label_mean, label_std, label_units: one per task of a regression; predictions come back in these units.
     """
 
@@ -71,20 +71,20 @@ class MoleculeConfig(RemoteCodeMixin, PreTrainedConfig):
 
     def __setattr__(self, name: str, value: Any):
         """
-        Construction, loading, its keyword arguments and assignment all pass here.
+        Set an attribute; called by construction, loading and assignment.
 
         Raises:
             ValueError: a problem type that no model of this method is trained for.
         """
         if name == "problem_type" and value is not None and value not in self.problem_types:
             raise ValueError(
-                f"problem_type {value!r} is none of {', '.join(map(repr, self.problem_types))}; several classes that "
-                "exclude each other are not offered, a yes-or-no property is one task of 'multi_label_classification'"
+                f"problem_type {value!r} is none of {', '.join(map(repr, self.problem_types))}; mutually exclusive "
+                "classes are not supported, a yes-or-no property is one task of 'multi_label_classification'"
             )
         super().__setattr__(name, value)
 
     def validate_labels(self):
-        """Label scales must stand for every task."""
+        """Check that label scales have an entry for each task."""
         for name in ("label_mean", "label_std", "label_units"):
             value = getattr(self, name)
             if value is not None and len(value) != self.num_labels:

@@ -1,11 +1,11 @@
 """
-Card, processor and weights as a Hub repository that also loads without `import hf_molrep`.
+Write card, processor and weights as a Hub repository that also loads without `import hf_molrep`.
 
-What is written beside a configuration or processor is one line of Python, `SHIM`, that takes the classes from the
-installed package: with `trust_remote_code=True` transformers runs that line instead of copied modeling files, so there
-is one version of the code, the installed one.
+Beside a configuration or processor stands one line of Python, `SHIM`, that imports the classes from the installed
+package: with `trust_remote_code=True` transformers runs that line instead of copied modeling files, so the installed
+version is the only one.
 
-On purpose not supported: copying our modules into a repository (`register_for_auto_class`); remote code for tokenizers,
+Not supported on purpose: copying our modules into a repository (`register_for_auto_class`); remote code for tokenizers,
 which are plain `tokenizer.json` (`AutoTokenizer` without our import asks about the code of `config.json` all the same,
 and needs none of it: `trust_remote_code=False`); `custom_pipelines`, which would ask for trust where the package is
 imported; our own Auto classes without the import; adapters; and the upload of pickles and of the state of a training
@@ -33,7 +33,7 @@ SHIM_MODULE = "hf_molrep_shim"
 SHIM = f"from {PACKAGE} import *  # pip install hf-molrep\n"
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
-# What a model repository consists of. Whatever else lies in the folder stays there.
+# The files of a model repository. Other files of the folder are not uploaded.
 REPOSITORY_FILES = (
     "README.md",
     "LICENSE",
@@ -56,27 +56,27 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 class RemoteCodeMixin:
     """
-    First base class of every configuration, model, processor and feature extractor here: what they save carries the
-    shim file and an `auto_map` that points to it. A model saves its configuration, which does it for both.
+    First base class of every configuration, model, processor and feature extractor here: adds the shim file and an
+    `auto_map` that points to it when they are saved. A model saves its configuration, which does it for both.
 
-    Subclasses outside this package are as anywhere in transformers: the shim could not import them.
+    Subclasses outside this package are saved as usual in transformers: the shim could not import them.
     """
 
     @classmethod
     def register_for_auto_class(cls, *args, **kwargs) -> None:
         """
-        Does nothing. transformers calls it on classes that it loaded as remote code, and would then copy their module
-        into every folder they are saved to, without the modules that it imports.
+        Do nothing. transformers calls it on classes loaded as remote code, and would then copy their module into every
+        folder they are saved to, without the modules that it imports.
         """
         if not _is_ours(cls):
             super().register_for_auto_class(*args, **kwargs)
 
     def save_pretrained(self, save_directory, *args, **kwargs):
-        """As in transformers, with the shim."""
+        """Save as in transformers, with the shim."""
         auto_map = _auto_map(self)
         if not auto_map:
             return super().save_pretrained(save_directory, *args, **kwargs)
-        # An explicit push is left to push_to_hub, which saves and uploads everything at once.
+        # push_to_hub saves and uploads everything at once
         push = kwargs.pop("push_to_hub", args[0] if args else False)
         self.auto_map = auto_map  # replaces the "<repository>--" form of what was loaded from the Hub
         saved = super().save_pretrained(save_directory, push_to_hub=False, **({} if push else kwargs))
@@ -91,7 +91,7 @@ def _is_ours(cls: type) -> bool:
 
 
 def _auto_map(owner) -> dict[str, str]:
-    """Name of each Auto class that applies to `owner` -> its class in the shim; {} for models and foreign classes."""
+    """Map each Auto class that applies to `owner` to its class in the shim; {} for models and foreign classes."""
     cls = type(owner)
     if not _is_ours(cls):
         return {}
@@ -130,7 +130,7 @@ def save_checkpoint(
     Args:
         card: text of README.md, with its metadata; without one, README.md is left as it is.
     Raises:
-        ValueError: the folder holds the state of a training run, or the card is not one (see [`check_card`]).
+        ValueError: the folder contains the state of a training run, or the card is invalid (see [`check_card`]).
     """
     folder = Path(folder)
     state = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
@@ -155,10 +155,10 @@ def save_checkpoint(
 
 def check_card(text: str) -> ModelCard:
     """
-    The card of that text.
+    Parse the text of a card.
 
     Raises:
-        ValueError: it has no metadata, or placeholders that [`~hf_molrep.cards.write_card`] has not filled.
+        ValueError: it has no metadata, or unfilled placeholders of [`~hf_molrep.cards.write_card`].
     """
     if not text.startswith("---"):
         raise ValueError("a model card begins with its metadata, between two lines of ---")
@@ -169,8 +169,8 @@ def check_card(text: str) -> ModelCard:
 
 def repository_files(folder: str | Path) -> tuple[list[str], list[str]]:
     """
-    What of a folder makes the repository, and what is left out (checkpoints, optimizer, pickles, logs, data ...), both
-    as paths relative to it.
+    List the files of a folder that belong to the repository, and those left out (checkpoints, optimizer, pickles, logs,
+    data ...), both as relative paths.
 
     Raises:
         ValueError: card, configuration, weights or processor is missing; says which.
@@ -215,10 +215,10 @@ def push(
     Upload a folder, or a model with its processor and card, as one commit; a missing repository is created.
 
     Args:
-        processor, card, weights_dtype: with a model, and only then; see [`save_checkpoint`], except that the weights go
-            as they are unless `weights_dtype` says otherwise.
+        processor, card, weights_dtype: only with a model; see [`save_checkpoint`]. Unlike there, weights are not
+            rounded by default.
         private: True makes a new repository private and refuses an existing public one.
-        revision: branch, created where there is none.
+        revision: branch, created if missing.
         blocking: False returns a future.
     Raises:
         ValueError: the folder is no model repository ([`repository_files`]), or `private` and the repository is public.
@@ -229,7 +229,7 @@ def push(
         if processor is None or card is None:
             raise ValueError("a model is pushed with its processor and its card")
         if not blocking:
-            raise ValueError("a model is saved to a temporary folder, so its push cannot go on in the background")
+            raise ValueError("a model is saved to a temporary folder, so it cannot be pushed in the background")
         with tempfile.TemporaryDirectory() as folder:
             save_checkpoint(folder_or_model, processor, folder, card, weights_dtype)
             return push(folder, repo_id, private=private, revision=revision, commit_message=commit_message, token=token)

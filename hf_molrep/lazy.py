@@ -1,4 +1,4 @@
-"""Packages that import one of their modules when one of its names is first used."""
+"""Packages that import a module when one of its names is first used."""
 
 import sys
 from collections.abc import Callable
@@ -6,18 +6,18 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-# Files of a method whose `__all__` are its public names, in the order in which they import each other: a name is looked
-# for in the first of them first, so that asking for a configuration or a processor loads no model.
+# Files of a method whose `__all__` are its public names, in the order in which they import each other. Names are looked
+# up in this order, so that a configuration or a processor is found without loading the model.
 ROLES = ("configuration", "tokenization", "feature_extraction", "processing", "collation", "modeling", "generation")
 
 
 def method_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """
-    `__getattr__` and `__dir__` of the folder of a method.
+    Make `__getattr__` and `__dir__` of the package of a method.
 
     Args:
-        package: full name of the folder, `hf_molrep.models.<m>`. The names in the `__all__` of its files
-            `<role>_<m>.py`, for the roles of `ROLES`, are offered as its own.
+        package: full name, `hf_molrep.models.<m>`. Its names are those in the `__all__` of its files `<role>_<m>.py`,
+            for the roles of `ROLES`.
     """
     method = package.rpartition(".")[2]
     files = {module.name for module in iter_modules(sys.modules[package].__path__)}

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
     """
-    Rows of all processes, `[molecules, ...] -> [processes * molecules, ...]`, through which gradients flow back to the
-    process that owns them (`torch.distributed.all_gather` would cut them). Every process must hold equally many rows.
+    Gather the rows of all processes, `[molecules, ...] -> [processes * molecules, ...]`, and send gradients back to the
+    process of each row (`torch.distributed.all_gather` has no gradient). Every process must hold equally many rows.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return tensor
@@ -17,7 +17,7 @@ def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class _GatherRows(torch.autograd.Function):
-    """torch has no differentiable gather that neither newer versions deprecate nor older ones lack."""
+    """Differentiable gather; those of torch are deprecated in newer versions or missing in older ones."""
 
     @staticmethod
     def forward(ctx, rows: torch.Tensor) -> torch.Tensor:
@@ -30,7 +30,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
-        # gloo has no reduce_scatter: sum the whole, take the own rows
+        # gloo has no reduce_scatter: sum all rows, keep those of this process
         gradient = gradient.clone()
         torch.distributed.all_reduce(gradient)
         return gradient.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
@@ -72,22 +72,21 @@ def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float, gathe
         gather: under `torch.distributed`, views of all processes are candidates; the mean of the losses of the
             processes is the loss of one process with the joined batch, gradients included.
     """
-    own = torch.stack([F.normalize(first.float(), dim=-1), F.normalize(second.float(), dim=-1)], dim=1)
-    everyone, rank = own, 0
+    views = torch.stack([F.normalize(first.float(), dim=-1), F.normalize(second.float(), dim=-1)], dim=1)
+    candidates, rank = views, 0
     if gather and torch.distributed.is_available() and torch.distributed.is_initialized():
-        everyone, rank = gather_with_gradient(own), torch.distributed.get_rank()
-    own, everyone = own.flatten(0, 1), everyone.flatten(0, 1)  # two views of a molecule lie side by side
-    place = torch.arange(len(own), device=own.device)
-    itself = place + rank * len(own)
-    similarity = own @ everyone.T / temperature
-    similarity = similarity.masked_fill(F.one_hot(itself, len(everyone)).bool(), -torch.inf)
-    return F.cross_entropy(similarity, itself ^ 1)
+        candidates, rank = gather_with_gradient(views), torch.distributed.get_rank()
+    views, candidates = views.flatten(0, 1), candidates.flatten(0, 1)  # the two views of a molecule are neighbours
+    self_index = torch.arange(len(views), device=views.device) + rank * len(views)
+    similarity = views @ candidates.T / temperature
+    similarity = similarity.masked_fill(F.one_hot(self_index, len(candidates)).bool(), -torch.inf)
+    return F.cross_entropy(similarity, self_index ^ 1)
 
 
 def mean_over_processes(total: torch.Tensor, count: int | torch.Tensor) -> torch.Tensor:
     """
-    A sum divided by the mean of `count` over the processes: the mean of this over the processes is then the mean over
-    everything that all of them have seen, gradients included, also where they have seen unequally many. 0 for nothing.
+    Divide a sum by the mean of `count` over the processes. The mean of the results over the processes is then the mean
+    over all items of all processes, gradients included, also for unequal counts. 0 where there are no items.
     """
     count = torch.as_tensor(count, dtype=torch.float32, device=total.device)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -100,20 +99,20 @@ def mean_over_processes(total: torch.Tensor, count: int | torch.Tensor) -> torch
 @torch.no_grad()
 def kabsch_rotation(moving: torch.Tensor, onto: torch.Tensor) -> torch.Tensor:
     """
-    The proper rotation R that minimises `|moving @ R - onto|` (Kabsch, Acta Cryst. A32, 922 (1976)), `[molecules, 3,
-    3]`, without a gradient. Where several do (atoms on a line, a single atom) it is one of them.
+    Compute the proper rotation R that minimises `|moving @ R - onto|` (Kabsch, Acta Cryst. A32, 922 (1976)),
+    `[molecules, 3, 3]`, without a gradient. If it is not unique (atoms on a line, a single atom), it is one of them.
 
     Args:
         moving, onto: `[molecules, atoms, 3]`, each centred at the origin; zero where there is no atom.
     """
     with torch.autocast(moving.device.type, enabled=False):
-        exact = torch.promote_types(moving.dtype, torch.float32)
-        covariance = moving.to(exact).transpose(1, 2) @ onto.to(exact)
-        # a step that overflows is the gradient scaler's to skip; the decomposition would end the run
+        dtype = torch.promote_types(moving.dtype, torch.float32)
+        covariance = moving.to(dtype).transpose(1, 2) @ onto.to(dtype)
+        # the gradient scaler skips steps that overflow, but the decomposition would raise an error
         left, _, right = torch.linalg.svd(torch.nan_to_num(covariance, posinf=0.0, neginf=0.0))
         reflects = torch.linalg.det(left) * torch.linalg.det(right) < 0
         sign = torch.ones_like(covariance[:, 0])
-        sign[:, 2] = torch.where(reflects, -1.0, 1.0)  # along the direction that matters least
+        sign[:, 2] = torch.where(reflects, -1.0, 1.0)  # along the direction of the smallest singular value
         return (left * sign[:, None]) @ right
 
 
@@ -124,22 +123,22 @@ def conformer_losses(
     atoms: torch.Tensor,
 ) -> dict[str, torch.Tensor]:
     """
-    Conformer generation (Zhou et al. 2023; `unimol/losses/conf_gen.py`): `coordinate`, the mean absolute difference
-    between the centred coordinates and the target brought onto them by [`kabsch_rotation`], along each axis; and
-    `distance`, that of the distances of all ordered pairs of atoms, each with itself included. The means are those over
-    all processes.
+    Losses of conformer generation (Zhou et al. 2023; `unimol/losses/conf_gen.py`): `coordinate`, the mean absolute
+    difference per axis between the centred coordinates and the target rotated onto them by [`kabsch_rotation`]; and
+    `distance`, that of the distances of all ordered pairs of atoms, including each atom with itself. Means are taken
+    over all processes.
 
     Args:
         coordinates, target_pos: `[molecules, length, 3]`, angstrom; atom i is the same atom in both.
         distances: `[molecules, length, length]`, angstrom.
         atoms: bool `[molecules, length]`, False for special tokens and padding.
     """
-    exact = torch.promote_types(coordinates.dtype, torch.float32)
-    present = atoms.to(exact)[..., None]
+    dtype = torch.promote_types(coordinates.dtype, torch.float32)
+    present = atoms.to(dtype)[..., None]
     count = present.sum(dim=1, keepdim=True).clamp(min=1.0)
 
     def centred(pos: torch.Tensor) -> torch.Tensor:
-        pos = pos.to(exact) * present
+        pos = pos.to(dtype) * present
         return (pos - pos.sum(dim=1, keepdim=True) / count) * present
 
     predicted, target = centred(coordinates), centred(target_pos)
@@ -148,16 +147,17 @@ def conformer_losses(
     true_distances = (target[:, :, None] - target[:, None]).square().sum(dim=-1).sqrt()
     return {
         "coordinate": mean_over_processes((predicted - target).abs().sum(), 3 * present.sum()),
-        "distance": mean_over_processes(((distances.to(exact) - true_distances).abs() * pairs).sum(), pairs.sum()),
+        "distance": mean_over_processes(((distances.to(dtype) - true_distances).abs() * pairs).sum(), pairs.sum()),
     }
 
 
 def masked_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """
-    Mean cross-entropy of what was masked, over all processes (attribute masking, Hu et al. 2020, section 3.1.2).
+    Mean cross-entropy of masked items over all processes (attribute masking, Hu et al. 2020, section 3.1.2).
 
     Args:
-        logits: `[masked, classes]`; targets: int64 `[masked]`.
+        logits: `[masked, classes]`.
+        targets: int64 `[masked]`.
     """
     return mean_over_processes(F.cross_entropy(logits.float(), targets, reduction="sum"), len(targets))
 
@@ -168,21 +168,21 @@ def context_prediction(centers: torch.Tensor, contexts: torch.Tensor, present: t
 
         L = mean softplus(-c_i . k_i) + mean softplus(c_i . k_next(i))
 
-    where next(i) is the next molecule that has a context, of all processes, the first one after the last.
+    where next(i) is the next molecule with a context, over all processes and cyclically.
 
     Args:
-        centers, contexts: `[molecules, hidden]`, of every process equally many; present: bool `[molecules]`, False
-        where a molecule has no context: it does not count.
+        centers, contexts: `[molecules, hidden]`, equally many in every process.
+        present: bool `[molecules]`, False for molecules without a context, which do not count.
     """
     centers, contexts = centers.float(), contexts.float()
-    everyone = gather_with_gradient(torch.cat([contexts, present[:, None].to(contexts.dtype)], dim=-1))
-    contexts_of_all, present_of_all = everyone[:, :-1], everyone[:, -1] > 0.5
-    rank = torch.distributed.get_rank() if len(everyone) > len(centers) else 0
-    # without a shape that depends on the data: those with a context first, and the number of the next one among them
+    gathered = gather_with_gradient(torch.cat([contexts, present[:, None].to(contexts.dtype)], dim=-1))
+    contexts_of_all, present_of_all = gathered[:, :-1], gathered[:, -1] > 0.5
+    rank = torch.distributed.get_rank() if len(gathered) > len(centers) else 0
+    # shapes must not depend on the data: sort molecules with a context first, and count the position of the next one
     with_context = torch.argsort((~present_of_all).byte(), stable=True)
     number = present_of_all.cumsum(0) % present_of_all.sum().clamp(min=1)
-    own = torch.arange(len(centers), device=centers.device) + rank * len(centers)
-    following = contexts_of_all[with_context[number[own]]]
+    index = torch.arange(len(centers), device=centers.device) + rank * len(centers)
+    following = contexts_of_all[with_context[number[index]]]
     positive = F.softplus(-(centers * contexts).sum(dim=-1))
     negative = F.softplus((centers * following).sum(dim=-1))
     return mean_over_processes(torch.where(present, positive + negative, 0.0).sum(), present.sum())
@@ -190,7 +190,7 @@ def context_prediction(centers: torch.Tensor, contexts: torch.Tensor, present: t
 
 def property_loss(logits: torch.Tensor, labels: torch.Tensor, problem_type: str) -> torch.Tensor:
     """
-    Mean loss over the labels that are present (not NaN): squared error for `regression`, binary cross-entropy for
+    Mean loss over the labels that are not NaN: squared error for `regression`, binary cross-entropy for
     `multi_label_classification`. Without any label the loss is 0 and still has a (zero) gradient.
 
     Args:

@@ -1,4 +1,4 @@
-"""How good predictions and retrievals are. NumPy in, numbers out; scikit-learn is imported on use."""
+"""Metrics of predictions and of retrieval, on NumPy arrays; scikit-learn is imported on use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ GREATER_IS_BETTER = frozenset({"roc_auc", "pr_auc", "r2", "macro_f1", "accuracy"
 
 
 class TaskScores(NamedTuple):
-    """A metric over several tasks.
+    """
+    A metric over several tasks.
 
     Attributes:
         mean: over the tasks where it is defined; NaN if there is none.
@@ -33,8 +34,8 @@ class TaskScores(NamedTuple):
 
 def roc_auc(labels: np.ndarray, scores: np.ndarray) -> TaskScores:
     """
-    Area under the ROC curve of each task; tasks whose labels are all of one class are skipped. By ranks (Mann-Whitney):
-    the number that scikit-learn gives, many times faster, which a bootstrap over many tasks needs.
+    Area under the ROC curve of each task; tasks whose labels are all of one class are skipped. Computed from ranks
+    (Mann-Whitney): same result as scikit-learn's, many times faster, as a bootstrap over many tasks needs.
     """
     return _by_task(labels, scores, _area_by_ranks, _two_classes)
 
@@ -73,13 +74,13 @@ _PROPERTY_METRICS = {"roc_auc": roc_auc, "pr_auc": pr_auc, "rmse": rmse, "mae": 
 def property_metrics(
     predictions: np.ndarray, labels: np.ndarray, problem_type: str, task_names: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """The metrics of a property model.
+    """
+    Compute the metrics of a property model.
 
     Args:
         predictions: `[molecules, tasks]`, probabilities or values in their units.
         labels: `[molecules, tasks]`, NaN = missing.
         problem_type: "regression" or "multi_label_classification".
-
     Returns:
         each of `METRICS[problem_type]` -> mean over the tasks where it is defined (NaN if nowhere); for classification
         "skipped_tasks" -> number of tasks with one class only; with `task_names`, "per_task" -> task -> its metrics.
@@ -102,10 +103,11 @@ def property_metrics(
 
 
 def property_compute_metrics(config: Any) -> Callable[[Any], dict[str, float]]:
-    """`compute_metrics` of `Trainer` for a property model with this config (its `problem_type` and `id2label`).
+    """
+    Make `compute_metrics` of `Trainer` for a property model with this config (its `problem_type` and `id2label`).
 
-    The function takes an `EvalPrediction` with the model's outputs (logits, predictions), of which the last counts. Its
-    keys are those of `property_metrics`, and with several tasks `<metric>_<task>`; what is not defined is left out.
+    The function takes an `EvalPrediction` with the model's outputs (logits, predictions) and uses the last. It has the
+    keys of `property_metrics`, and with several tasks `<metric>_<task>`; undefined metrics are left out.
     """
     names = [config.id2label[index] for index in range(len(config.id2label))]
 
@@ -114,14 +116,14 @@ def property_compute_metrics(config: Any) -> Callable[[Any], dict[str, float]]:
         metrics = property_metrics(predictions, result.label_ids, config.problem_type, names)
         per_task = metrics.pop("per_task")
         if len(names) > 1:
-            metrics.update({f"{key}_{task}": value for task, each in per_task.items() for key, value in each.items()})
+            metrics |= {f"{key}_{task}": value for task, scores in per_task.items() for key, value in scores.items()}
         return {key: value for key, value in metrics.items() if not np.isnan(value)}
 
     return compute_metrics
 
 
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Mean over the classes that occur in `labels` or `predictions` (integers `[molecules]`) of their F1."""
+    """Mean F1 over the classes that occur in `labels` or `predictions` (integers `[molecules]`)."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
@@ -131,26 +133,26 @@ def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 
 def retrieval_ranks(scores: np.ndarray, targets: np.ndarray | None = None) -> np.ndarray:
-    """Rank (1 = first) of each query's right candidate, int64 `[queries]`. Candidates with the same score count as
-    before it, so that a model which gives one answer to everything is last, not first; so do candidates whose score is
-    NaN, and a target whose score is NaN is last.
+    """
+    Rank (1 = first) of each query's correct candidate, int64 `[queries]`. Candidates with the same score rank before
+    it, so that a constant model ranks last; so do candidates with the score NaN, and a target with NaN is last.
 
     Args:
-        targets: `[queries]`, which candidate is right; by default the one with the query's own number.
+        targets: `[queries]`, index of the correct candidate; by default the query's index.
     """
     scores = np.asarray(scores)
     if targets is None:
         if scores.shape[0] > scores.shape[1]:
-            raise ValueError(f"{scores.shape[0]} queries but {scores.shape[1]} candidates: say which are right")
+            raise ValueError(f"{scores.shape[0]} queries but {scores.shape[1]} candidates: pass targets")
         targets = np.arange(len(scores))
-    own = np.take_along_axis(scores, np.asarray(targets)[:, None], axis=1)
-    return scores.shape[1] - (scores < own).sum(axis=1)
+    target_scores = np.take_along_axis(scores, np.asarray(targets)[:, None], axis=1)
+    return scores.shape[1] - (scores < target_scores).sum(axis=1)
 
 
 def retrieval_metrics(
     scores: np.ndarray, targets: np.ndarray | None = None, ks: Sequence[int] = (1, 5, 10)
 ) -> dict[str, float]:
-    """ "recall@<k>" and "mrr" of a score matrix."""
+    """Compute "recall@<k>" and "mrr" of a score matrix."""
     ranks = retrieval_ranks(scores, targets)
     return {**{f"recall@{k}": float((ranks <= k).mean()) for k in ks}, "mrr": float((1 / ranks).mean())}
 
@@ -158,15 +160,15 @@ def retrieval_metrics(
 def paired_view_metrics(
     views: Mapping[str, np.ndarray], ks: Sequence[int] = (1, 5, 10), pool: int = 1000
 ) -> dict[str, float]:
-    """Retrieval of each of two views of the same molecules by the other, cosine similarity, among `pool` molecules.
+    """
+    Compute retrieval between two views of the same molecules by cosine similarity, among `pool` molecules.
 
     Args:
         views: name -> embeddings `[molecules, hidden]`, two of them, row for row.
-        pool: molecules are taken in order, `pool` at a time, an incomplete last pool is left out (fewer molecules than
-            that are one pool); so numbers of evaluation sets of different size can be compared.
-
+        pool: molecules are taken in order, `pool` at a time, so that evaluation sets of different sizes are comparable.
+            An incomplete last pool is left out, unless it is the only one.
     Returns:
-        "<a>_to_<b>_recall@<k>", "<a>_to_<b>_mrr", and the other way round; means over the pools.
+        "<a>_to_<b>_recall@<k>", "<a>_to_<b>_mrr", and in the other direction; means over the pools.
     """
     (first, a), (second, b) = views.items()
     a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
@@ -174,17 +176,19 @@ def paired_view_metrics(
     results: dict[str, list[float]] = {}
     for start in range(0, len(a) - pool + 1, pool):
         scores = a[start : start + pool] @ b[start : start + pool].T
-        for way, matrix in ((f"{first}_to_{second}", scores), (f"{second}_to_{first}", scores.T)):
+        for direction, matrix in ((f"{first}_to_{second}", scores), (f"{second}_to_{first}", scores.T)):
             for key, value in retrieval_metrics(matrix, ks=ks).items():
-                results.setdefault(f"{way}_{key}", []).append(value)
+                results.setdefault(f"{direction}_{key}", []).append(value)
     return {key: float(np.mean(values)) for key, values in results.items()}
 
 
 def retrieval_compute_metrics(
     names: Sequence[str], ks: Sequence[int] = (1, 5, 10), pool: int = 1000
 ) -> Callable[[Any], dict[str, float]]:
-    """`compute_metrics` of `Trainer` for contrastive pre-training: `paired_view_metrics` of the model's `embeddings`
-    (`MoleculePreTrainingOutput`); `names` of the two views."""
+    """
+    Make `compute_metrics` of `Trainer` for contrastive pre-training: `paired_view_metrics` of the model's `embeddings`
+    (`MoleculePreTrainingOutput`); `names` of the two views.
+    """
 
     def compute_metrics(result: Any) -> dict[str, float]:
         embeddings = result.predictions
@@ -197,7 +201,7 @@ def retrieval_compute_metrics(
     return compute_metrics
 
 
-# --- inside -----------------------------------------------------------------------------------------------------------
+# --- internals --------------------------------------------------------------------------------------------------------
 
 
 def _area_by_ranks(labels: np.ndarray, scores: np.ndarray) -> float:

@@ -1,11 +1,11 @@
 """
-What every model of the package returns.
+Outputs of all models.
 
 Every output has `hidden_states` and `attentions`, filled on request: by the arguments `output_hidden_states` and
-`output_attentions` of a call, else by the same fields of the configuration. They are the tensors that the model
-computed with, so a loss on them has gradients (attention weights under reentrant checkpointing may have none). Of
-several views, or molecules per row, they are those of the first one given. Models without attention weights, and
-implementations that do not make them (`sdpa`), refuse `output_attentions`.
+`output_attentions` of a call, else by the same fields of the configuration. They are the tensors of the
+computation itself, so a loss on them has gradients (attention weights under reentrant checkpointing may have none).
+With several views or molecules per row, they are those of the first one given. Models without attention weights, and
+implementations that do not return them (`sdpa`), refuse `output_attentions`.
 """
 
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ from transformers.utils import ModelOutput
 
 def recorded_outputs(config: PreTrainedConfig, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
-    What a call asks for beside its result.
+    Return the extra outputs that a call requests.
 
     Args:
-        config: of the model, which counts where the arguments say nothing.
+        config: of the model, for flags that are not among the arguments.
         arguments: of the call.
     Returns:
-        `output_hidden_states` and `output_attentions` with their values; without those that are not asked for.
+        `output_hidden_states` and `output_attentions`, those that are true.
     """
     flags = ("output_hidden_states", "output_attentions")
     values = {flag: arguments.get(flag, getattr(config, flag, False)) for flag in flags}
@@ -34,13 +34,15 @@ def recorded_outputs(config: PreTrainedConfig, arguments: Mapping[str, Any]) -> 
 
 def require_attention_weights(config: PreTrainedConfig) -> None:
     """
+    Check that the attention implementation returns attention weights.
+
     Raises:
-        ValueError: the attention implementation of `config` makes no attention weights.
+        ValueError: that of `config` does not.
     """
     if config._attn_implementation not in ("eager", None):
         raise ValueError(
-            f"attn_implementation={config._attn_implementation!r} makes no attention weights (output_attentions): load "
-            "the model with attn_implementation='eager', or call model.set_attn_implementation('eager')"
+            f"attn_implementation={config._attn_implementation!r} returns no attention weights (output_attentions): "
+            "load the model with attn_implementation='eager', or call model.set_attn_implementation('eager')"
         )
 
 
@@ -57,9 +59,9 @@ class MoleculeModelOutput(ModelOutput):
         embeddings (`dict[str, torch.FloatTensor]`, each of shape `(molecules, hidden)`):
             Where a method has several views, the embedding of each view given, by the view's name.
         hidden_states (`tuple[torch.FloatTensor]`, each of shape `(molecules, length, hidden)` or `(atoms, hidden)`):
-            On request: what the first layer starts from, then what each layer gives.
+            On request: input of the first layer, then the output of each layer.
         attentions (`tuple[torch.FloatTensor]`, each of shape `(molecules, heads, length, length)`):
-            On request: attention weights of each layer, after dropout. The shape is that of the method.
+            On request: attention weights of each layer, after dropout. The shape depends on the method.
     """
 
     pooler_output: torch.FloatTensor | None = None

@@ -1,9 +1,9 @@
 """
-Makes the methods known to transformers, each part of them when the part of transformers that asks for it is imported.
+Registers the methods with transformers, with each of its modules when that is imported.
 
-transformers imports its parts, and torch with them, when one of their names is first used. `import hf_molrep` must not
-change that, so it waits for the modules of `_AFTER`. What is registered then are the configurations, which cost next to
-nothing, and for all other classes how to import them.
+transformers imports its modules, and torch with them, when one of their names is first used. `import hf_molrep` must
+not change that, so it waits for the modules of `_AFTER`. Then it registers the configurations, which are cheap to
+import, and for all other classes a function that imports them.
 """
 
 import sys
@@ -19,7 +19,7 @@ from .models.auto import AUTO_CLASSES, METHODS, class_name
 
 
 class _ClassesOnUse(UserDict):
-    """What is registered in a mapping of transformers. A `partial` in it is called when its value is first read."""
+    """Registered classes of a mapping of transformers. A `partial` is called when its value is first read."""
 
     def __getitem__(self, key: Any) -> Any:
         value = self.data[key]
@@ -29,9 +29,9 @@ class _ClassesOnUse(UserDict):
 
 
 def _register(auto_class: type, mapping: Any, config: type, row: Any, field: str) -> None:
-    """As `auto_class.register(config, <class in that field of the row>)`, without importing the class."""
-    # `_extra_content` holds what was registered, in every mapping of transformers; that is not promised to stay, and
-    # tests/test_imports.py notices when it changes
+    """Call `auto_class.register(config, <class in that field of the row>)` without importing the class."""
+    # `_extra_content` holds the registered classes in every mapping of transformers; it is private, and
+    # tests/test_imports.py fails if it changes
     if not isinstance(mapping._extra_content, _ClassesOnUse):
         mapping._extra_content = _ClassesOnUse(mapping._extra_content)
     auto_class.register(config, partial(getattr, row, field))
@@ -59,16 +59,16 @@ def _feature_extractors(auto: ModuleType) -> None:
 
 
 def _processors(auto: ModuleType) -> None:
-    # feature extractors too: AutoProcessor would else try AutoTokenizer first, which asks whether to trust the shim
+    # feature extractors too: else AutoProcessor tries AutoTokenizer first, which asks whether to trust the shim
     for method in METHODS.values():
         _register(auto.AutoProcessor, auto.PROCESSOR_MAPPING, method.config, method, "processor")
 
 
 def _pipelines(pipelines: ModuleType) -> None:
-    import_module(f"{__package__}.inference.pipelines")  # registers its tasks itself
+    import_module(f"{__package__}.inference.pipelines")  # registers its own tasks
 
 
-# Module -> what registers the methods with it, once it is imported.
+# Module -> function that registers the methods with it, once it is imported.
 _AFTER: dict[str, Callable[[ModuleType], None]] = {
     "transformers.models.auto.configuration_auto": _configurations,
     "transformers.models.auto.modeling_auto": _models,
@@ -81,9 +81,11 @@ _AFTER: dict[str, Callable[[ModuleType], None]] = {
 
 def _register_with(module: ModuleType) -> None:
     """
+    Register the methods with an imported module.
+
     Raises:
-        ImportError: something failed. It may surface in anybody's `from transformers import ...`, so it names this
-            package. The alternative, a warning, would end in "does not recognize this architecture" much later.
+        ImportError: registration failed. It may occur in any `from transformers import ...`, so it names this package.
+            A warning instead would end in "does not recognize this architecture" much later.
     """
     try:
         _AFTER[module.__name__](module)
@@ -91,8 +93,8 @@ def _register_with(module: ModuleType) -> None:
         raise ImportError(f"{__package__} could not register its methods with {module.__name__}: {error}") from error
 
 
-class _Watch:
-    """Finder that finds the modules of `_AFTER` as Python would, and registers the methods after their import."""
+class _RegisteringFinder:
+    """Import finder for the modules of `_AFTER`: finds them as Python does, and registers the methods after import."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         spec = PathFinder.find_spec(name, path, target) if name in _AFTER else None
@@ -109,8 +111,8 @@ class _Watch:
 
 
 def register_when_used() -> None:
-    """Register the methods with the modules of `_AFTER` that are imported, and with the others when they are."""
-    sys.meta_path.insert(0, _Watch())
+    """Register the methods with the modules of `_AFTER`: now if they are imported, else on their import."""
+    sys.meta_path.insert(0, _RegisteringFinder())
     for name in _AFTER:
         if name in sys.modules:
-            _register_with(import_module(name))  # where another thread is importing it, waits for that
+            _register_with(import_module(name))  # waits if another thread is importing it

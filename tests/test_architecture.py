@@ -235,6 +235,18 @@ def test_private_names_stay_in_compat():
     assert not wrong
 
 
+@pytest.mark.parametrize("folder", ["chem", "data", "nn", "tokenization"])
+def test_imports_in_the_package_are_relative(folder):
+    absolute = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in SOURCES
+        if area(module_name(path)) == folder
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module.split(".")[0] == "hf_molrep"
+    ]
+    assert not absolute
+
+
 def test_no_drawers_for_anything():
     """Rule 5."""
     assert not [path for path in SOURCES if path.stem in FORBIDDEN_NAMES]

@@ -1,6 +1,6 @@
 """RDKit to NumPy. The only folder that imports rdkit (inside functions), and never torch."""
 
-from hf_molrep.chem.smiles import (
+from .smiles import (
     MAX_ATOMS,
     MAX_SMILES_LENGTH,
     MoleculeError,

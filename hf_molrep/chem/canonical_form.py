@@ -1,4 +1,4 @@
-"""The canonical form of a molecule, in whose order conformers are computed and kept, and the way back to its own."""
+"""The canonical form of a molecule, in which conformers are computed and cached, and the mapping back to its input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from hf_molrep.chem.smiles import MoleculeError, _drop_atom_maps, _quiet
+from .smiles import MoleculeError, _drop_atom_maps, rdkit_log_off
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -18,10 +18,14 @@ Hydrogens = Literal["all", "none", "polar"]
 
 
 class CanonicalForm(NamedTuple):
-    """A molecule and how the rows of its canonical form become its own.
+    """
+    A molecule in canonical atom order, and the mapping from its rows to the result.
 
-    smiles: canonical SMILES of the fragment. z: uint8 `[rows]`, of the canonical form with all hydrogens.
-    take: int64 `[rows]`, rows of the canonical form in the order of the result. index: as in `Conformers`.
+    Attributes:
+        smiles: canonical SMILES of the fragment.
+        z: uint8 `[rows]`, of the canonical form with all hydrogens.
+        take: int64 `[rows]`, rows of the canonical form in the order of the result.
+        index, flags: as in `Conformers`.
     """
 
     smiles: str
@@ -36,13 +40,15 @@ def _atoms(mol: Mol) -> list:
 
 
 def _largest_fragment(mol: Mol) -> tuple[Mol, list[int]]:
-    """A copy of the largest fragment, and its atoms' numbers in `mol`. In the order: with a carbon; number of atoms,
-    hydrogens counted; mass; canonical SMILES."""
+    """
+    Copy the largest fragment; also return the indices of its atoms in `mol`. Fragments are compared by: contains
+    carbon; number of atoms, hydrogens included; mass; canonical SMILES.
+    """
     from rdkit import Chem
     from rdkit.Chem.Descriptors import MolWt
 
-    places: list[tuple[int, ...]] = []
-    fragments = Chem.GetMolFrags(mol, asMols=True, fragsMolAtomMapping=places)
+    atom_indices: list[tuple[int, ...]] = []
+    fragments = Chem.GetMolFrags(mol, asMols=True, fragsMolAtomMapping=atom_indices)
 
     def rank(number: int) -> tuple:
         fragment = fragments[number]
@@ -52,27 +58,28 @@ def _largest_fragment(mol: Mol) -> tuple[Mol, list[int]]:
         return carbon, size, MolWt(fragment), Chem.MolToSmiles(fragment)
 
     best = max(range(len(fragments)), key=rank)
-    return fragments[best], list(places[best])
+    return fragments[best], list(atom_indices[best])
 
 
 def _without_plain_hydrogens(mol: Mol) -> tuple[Mol, list[int]]:
-    """A copy without the hydrogens that a SMILES would not write as atoms; the others' numbers in `mol`."""
+    """Copy without the hydrogens that a SMILES would not write as atoms; return the others' indices in `mol` too."""
     from rdkit import Chem
 
     marked = Chem.Mol(mol)
     for atom in marked.GetAtoms():
-        atom.SetIntProp("_place", atom.GetIdx())
-    with _quiet:
+        atom.SetIntProp("_index", atom.GetIdx())
+    with rdkit_log_off:
         bare = Chem.RemoveHs(marked)
-    return bare, [atom.GetIntProp("_place") for atom in bare.GetAtoms()]
+    return bare, [atom.GetIntProp("_index") for atom in bare.GetAtoms()]
 
 
 def canonical_form(mol: Mol, text: str, hydrogens: Hydrogens, fragments: str) -> CanonicalForm:
     """
-    Of the molecule, or of its largest fragment, and which of its rows the result takes.
+    Compute the canonical form of a molecule, or of its largest fragment.
 
     Args:
-        text: what an error calls the molecule. hydrogens, fragments: as in `ConformerSettings`.
+        text: the molecule in error messages.
+        hydrogens, fragments: as in `ConformerSettings`.
     Raises:
         MoleculeError: no atoms, an atom that is no element, more than `MAX_EMBEDDED_ATOMS`, or more than one fragment
             where that is refused.
@@ -83,11 +90,11 @@ def canonical_form(mol: Mol, text: str, hydrogens: Hydrogens, fragments: str) ->
     if not numbers:
         raise MoleculeError(text, "no atoms")
     if 0 in numbers:
-        raise MoleculeError(text, f"atom {numbers.index(0)} is not an element: it has no place in space")
-    bare, place = mol, None
+        raise MoleculeError(text, f"atom {numbers.index(0)} is not an element: it cannot have coordinates")
+    bare, input_index = mol, None
     explicit = 1 in numbers
     if explicit:
-        bare, place = _without_plain_hydrogens(mol)
+        bare, input_index = _without_plain_hydrogens(mol)
     flags: tuple[str, ...] = ()
     smiles = Chem.MolToSmiles(bare)
     if ":" in smiles and any(atom.GetAtomMapNum() for atom in _atoms(bare)):  # or an aromatic bond
@@ -97,13 +104,13 @@ def canonical_form(mol: Mol, text: str, hydrogens: Hydrogens, fragments: str) ->
         if fragments == "refuse":
             raise MoleculeError(text, "more than one fragment")
         bare, atoms = _largest_fragment(bare)
-        place = atoms if place is None else [place[atom] for atom in atoms]
+        input_index = atoms if input_index is None else [input_index[atom] for atom in atoms]
         smiles, flags = Chem.MolToSmiles(bare), ("fragment",)
     # canonical atom k is atom order[k] of `bare`
     order = [int(number) for number in bare.GetProp("_smilesAtomOutputOrder").strip("[], ").split(",")]
     atoms = _atoms(bare)
     count = len(atoms)
-    own = list(range(count)) if place is None else place
+    input_index = list(range(count)) if input_index is None else input_index
     numbers = [atom.GetAtomicNum() for atom in atoms]
     implied = [atom.GetTotalNumHs() for atom in atoms]
     total = count + sum(implied)
@@ -118,25 +125,25 @@ def canonical_form(mol: Mol, text: str, hydrogens: Hydrogens, fragments: str) ->
     def kept(parent: int) -> bool:
         return hydrogens == "all" or (hydrogens == "polar" and parent in POLAR_NEIGHBORS)
 
-    rows: list[tuple[int, int]] = []  # number in the molecule as given, row of the canonical form
+    rows: list[tuple[int, int]] = []  # index in the input, row of the canonical form
     added: list[int] = []
-    still = set(own)
+    remaining = set(input_index)
     for k, number in enumerate(numbers):
         if number == 1:
             parents = [neighbor.GetAtomicNum() for neighbor in atoms[k].GetNeighbors()]
             if parents and parents[0] > 1 and not kept(parents[0]):
                 continue
-        rows.append((own[k], canonical_row[k]))
+        rows.append((input_index[k], canonical_row[k]))
         if not implied[k] or (number > 1 and not kept(number)):
             continue
-        mine = range(first_hydrogen[k], first_hydrogen[k] + implied[k])
+        hydrogen_rows = range(first_hydrogen[k], first_hydrogen[k] + implied[k])
         taken = 0
         if explicit:
-            neighbors = mol.GetAtomWithIdx(own[k]).GetNeighbors()
-            written = sorted({atom.GetIdx() for atom in neighbors if atom.GetAtomicNum() == 1} - still)
-            rows += zip(written, mine, strict=False)
+            neighbors = mol.GetAtomWithIdx(input_index[k]).GetNeighbors()
+            written = sorted({atom.GetIdx() for atom in neighbors if atom.GetAtomicNum() == 1} - remaining)
+            rows += zip(written, hydrogen_rows, strict=False)
             taken = len(written)
-        added += mine[taken:]
+        added += hydrogen_rows[taken:]
     rows.sort()
     take = np.array([row for _, row in rows] + added, dtype=np.int64)
     index = np.array([number for number, _ in rows] + [-1] * len(added), dtype=np.int32)

@@ -1,9 +1,10 @@
-"""Conformers on disk: one SQLite file that all methods and all processes share.
+"""
+Conformers on disk: one SQLite file that all methods and all processes share.
 
-A row is found by the canonical SMILES (with stereo and isotopes) of what was embedded, and by the text of everything
-else that its coordinates depend on: settings, version of RDKit, version of the recipe. SQLite because it locks between
-processes and because a process that is killed while it writes leaves the file as it was (write-ahead log). What it
-does not do is notice a flipped bit within a row, hence a checksum on each.
+The key of a row is the canonical SMILES (with stereo and isotopes) of the embedded molecule and the text of all else
+that its coordinates depend on: settings, version of RDKit, version of the recipe. SQLite locks between processes, and
+a process that is killed while it writes leaves the file intact (write-ahead log). It does not detect a flipped bit
+within a row, hence a checksum on each.
 
 On file systems without working locks (some network mounts) SQLite is not safe; keep the file on a local disk.
 """
@@ -34,16 +35,21 @@ _TABLES = (
         PRIMARY KEY (settings, smiles))""",
 )
 _COLUMNS = "smiles, crc32, flags, reason, spent, z, pos, energies"
-_MOST_VARIABLES = 500  # of one query; SQLite allows 999 in old versions
-_WAIT = 60.0  # seconds for the lock of another process
+_MAX_VARIABLES = 500  # of one query; SQLite allows 999 in old versions
+_LOCK_TIMEOUT = 60.0  # seconds to wait for the lock of another process
 
 
 class Record(NamedTuple):
-    """What was computed for one molecule, atoms in the order of its canonical SMILES, then the hydrogens it implies.
+    """
+    What was computed for one molecule, atoms in the order of its canonical SMILES, then the implied hydrogens.
 
-    z: uint8 `[atoms]`. pos: float32 `[conformers, atoms, 3]`, angstrom; no conformers if it failed. energies: float64
-    `[conformers]`, kcal/mol, or empty. flags: see [`~hf_molrep.chem.conformers.FLAGS`]. reason: why it failed, or "".
-    spent: the time limit that it ran into, in seconds, or 0.
+    Attributes:
+        z: uint8 `[atoms]`.
+        pos: float32 `[conformers, atoms, 3]`, angstrom; no conformers if the computation failed.
+        energies: float64 `[conformers]`, kcal/mol, or empty.
+        flags: see [`~hf_molrep.chem.conformers.FLAGS`].
+        reason: why it failed, or "".
+        spent: the time limit that it exceeded, in seconds, or 0.
     """
 
     z: np.ndarray
@@ -84,7 +90,7 @@ def _checksum(parts: Sequence) -> int:
 
 
 def _from_row(crc32: int, *parts) -> Record | None:
-    """None for a row that is not as it was written."""
+    """Decode a row; None if it does not match its checksum."""
     try:
         if _checksum(parts) != crc32:
             return None
@@ -104,15 +110,15 @@ def _from_row(crc32: int, *parts) -> Record | None:
 
 class ConformerCache:
     """
-    The file, opened when it is first used; any number of threads and processes may use it at once.
+    The cache file, opened on first use; threads and processes may share it.
 
-    A file that SQLite cannot read is put aside (`<name>.damaged-<time>`) with a warning, and a new one is begun. A file
-    that may not be written is read only. Rows that fail their checksum count as missing and are written again.
+    A file that SQLite cannot read is renamed to `<name>.damaged-<time>` with a warning, and a new one created. A file
+    without write permission is only read. Rows that fail their checksum count as missing and are written again.
 
     Args:
-        path: the file; its folder is made.
+        path: the file; its folder is created.
     Raises:
-        ValueError: the file is a database, but not one of these, or of another version.
+        ValueError: the file is another database, or of another version.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -132,7 +138,7 @@ class ConformerCache:
     def _open(self) -> sqlite3.Connection:
         if self._connection is not None and self._owner == os.getpid():
             return self._connection
-        if self._connection is not None:  # forked: a connection is not to be carried over, nor closed here
+        if self._connection is not None:  # forked: the parent's connection must be neither used nor closed here
             _abandoned.append(self._connection)
             self._connection = None
         try:
@@ -140,7 +146,7 @@ class ConformerCache:
         except sqlite3.OperationalError:
             raise  # locked, or the disk is full: not the file's fault
         except sqlite3.DatabaseError as error:
-            self._put_aside(error)
+            self._move_damaged(error)
             self._connection = self._connect()
         self._owner = os.getpid()
         self._ids = {}
@@ -149,21 +155,23 @@ class ConformerCache:
     def _connect(self) -> sqlite3.Connection:
         self._read_only = self.path.exists() and not os.access(self.path, os.W_OK)
         if self._read_only:
-            place = f"{self.path.resolve().as_uri()}?mode=ro&immutable=1"
-            connection = sqlite3.connect(place, uri=True, check_same_thread=False)
+            uri = f"{self.path.resolve().as_uri()}?mode=ro&immutable=1"
+            connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
         else:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise OSError(
-                    f"no place for the cache of conformers, {self.path} (see HF_MOLREP_CACHE): {error}"
+                    f"cannot create the folder of the conformer cache {self.path} (see HF_MOLREP_CACHE): {error}"
                 ) from error
-            connection = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(
+                self.path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if version not in (0, SCHEMA) or (tables and not {"settings", "conformers"} & tables):
-                raise ValueError(f"{self.path} is not a cache of conformers of version {SCHEMA}; choose another file")
+                raise ValueError(f"{self.path} is not a conformer cache of version {SCHEMA}; choose another file")
             if not self._read_only and version != SCHEMA:
                 self._write_ahead(connection)
                 connection.execute("BEGIN IMMEDIATE")
@@ -179,8 +187,8 @@ class ConformerCache:
 
     @staticmethod
     def _write_ahead(connection: sqlite3.Connection) -> None:
-        """Switching to the write-ahead log does not wait for other processes that do the same by itself."""
-        end = time.monotonic() + _WAIT
+        """Switch to the write-ahead log. SQLite does not wait for other processes that switch, so retry."""
+        end = time.monotonic() + _LOCK_TIMEOUT
         while True:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -190,59 +198,59 @@ class ConformerCache:
                     raise
                 time.sleep(0.01)
 
-    def _put_aside(self, error: sqlite3.DatabaseError) -> None:
+    def _move_damaged(self, error: sqlite3.DatabaseError) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
         if not os.access(self.path, os.W_OK):
             raise error
-        aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
+        backup = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
         with contextlib.suppress(FileNotFoundError):  # another process was faster
-            self.path.rename(aside)
+            self.path.rename(backup)
         for ending in ("-wal", "-shm"):
             Path(f"{self.path}{ending}").unlink(missing_ok=True)
         warnings.warn(
-            f"the cache of conformers {self.path} is damaged ({error}); it is kept as {aside.name} and begun anew",
+            f"the conformer cache {self.path} is damaged ({error}): renamed to {backup.name}, a new one is created",
             stacklevel=2,
         )
 
     def _settings_id(self, connection: sqlite3.Connection, settings: str, write: bool) -> int | None:
-        known = self._ids.get(settings)
-        if known is None:
+        settings_id = self._ids.get(settings)
+        if settings_id is None:
             if write:
                 connection.execute("INSERT OR IGNORE INTO settings (text) VALUES (?)", (settings,))
             row = connection.execute("SELECT id FROM settings WHERE text = ?", (settings,)).fetchone()
             if row is None:
                 return None
-            known = row[0]
-            if not write:  # what a transaction wrote is only known once it is committed
-                self._ids[settings] = known
-        return known
+            settings_id = row[0]
+            if not write:  # a transaction may still be rolled back
+                self._ids[settings] = settings_id
+        return settings_id
 
     def _retry(self, action):
-        """Do it; once more with a new file if this one turns out to be damaged."""
+        """Run `action`; if the file turns out to be damaged, run it again on a new one."""
         with self._lock:
             try:
                 return action(self._open())
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError as error:
-                self._put_aside(error)
+                self._move_damaged(error)
                 return action(self._open())
 
     def get(self, settings: str, smiles: Sequence[str]) -> dict[str, Record]:
-        """Those of the molecules that are known, by their canonical SMILES. The arrays are read-only."""
+        """Look up molecules by canonical SMILES; unknown ones are left out. The arrays are read-only."""
 
         def look_up(connection: sqlite3.Connection) -> dict[str, Record]:
             found: dict[str, Record] = {}
-            number = self._settings_id(connection, settings, write=False)
-            if number is None:
+            settings_id = self._settings_id(connection, settings, write=False)
+            if settings_id is None:
                 return found
-            for start in range(0, len(smiles), _MOST_VARIABLES):
-                some = smiles[start : start + _MOST_VARIABLES]
-                marks = ",".join("?" * len(some))
+            for start in range(0, len(smiles), _MAX_VARIABLES):
+                chunk = smiles[start : start + _MAX_VARIABLES]
+                marks = ",".join("?" * len(chunk))
                 query = f"SELECT {_COLUMNS} FROM conformers WHERE settings = ? AND smiles IN ({marks})"
-                for text, *rest in connection.execute(query, (number, *some)):
+                for text, *rest in connection.execute(query, (settings_id, *chunk)):
                     record = _from_row(*rest)
                     if record is not None:
                         found[text] = record
@@ -251,7 +259,7 @@ class ConformerCache:
         return self._retry(look_up)
 
     def put(self, settings: str, records: Iterable[tuple[str, Record]]) -> None:
-        """Keep them, in one transaction; rows of the same molecule and settings are written over."""
+        """Store records in one transaction; rows of the same molecule and settings are overwritten."""
         rows = [(text, *_to_row(record)) for text, record in records]
 
         def write(connection: sqlite3.Connection) -> None:
@@ -259,10 +267,10 @@ class ConformerCache:
                 return
             connection.execute("BEGIN IMMEDIATE")
             try:
-                number = self._settings_id(connection, settings, write=True)
+                settings_id = self._settings_id(connection, settings, write=True)
                 connection.executemany(
                     f"INSERT OR REPLACE INTO conformers (settings, {_COLUMNS}) VALUES (?, {', '.join('?' * 8)})",
-                    [(number, *row) for row in rows],
+                    [(settings_id, *row) for row in rows],
                 )
                 connection.execute("COMMIT")
             except BaseException:

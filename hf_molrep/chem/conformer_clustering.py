@@ -1,12 +1,12 @@
 """
-Many conformers of RDKit to a few that differ, and coordinates to RDKit molecules.
+Select a few diverse conformers from many of RDKit's, and put coordinates into RDKit molecules.
 
 The recipe is that of Zhou et al., "Do Deep Learning Methods Really Perform Better in Molecular Conformation
 Generation?" (arXiv 2302.07061), as `unimol/utils/conf_gen_cal_metrics.py` has it: a pool of conformers as embedded and
 of conformers minimised by MMFF94, all rotated onto the first one, and k-means of their coordinates. Not here: its third
 kind of conformers, with torsions turned at random, which can turn stereo over.
 
-Of each cluster the conformer nearest to its centre is taken; the original takes the first one of the pool.
+The conformer nearest to the centre represents its cluster; in the original it is the first one of the pool.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_molrep.chem.canonical_form import Hydrogens
-from hf_molrep.chem.conformers import ConformerGenerator, Conformers, ConformerSettings
-from hf_molrep.chem.coordinates import with_conformers
-from hf_molrep.chem.smiles import MoleculeError, OnError, _quiet, parse
+from .canonical_form import Hydrogens
+from .conformers import ConformerGenerator, Conformers, ConformerSettings
+from .coordinates import with_conformers
+from .smiles import MoleculeError, OnError, parse, rdkit_log_off
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -31,8 +31,8 @@ POOL_PER_CONFORMER, LARGEST_POOL = 10, 2_000  # minimised conformers in the pool
 
 def rotations_onto(moving: np.ndarray, onto: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
-    Proper rotations (Kabsch, Acta Cryst. A32, 922 (1976)) `[..., 3, 3]` that bring centred coordinates `moving`
-    `[..., atoms, 3]` nearest to `onto` (`moving @ rotation`), and the sum of squared differences that remain `[...]`.
+    Compute the proper rotations (Kabsch, Acta Cryst. A32, 922 (1976)) `[..., 3, 3]` that superpose centred coordinates
+    `moving` `[..., atoms, 3]` on `onto` (`moving @ rotation`), and the remaining sums of squared differences `[...]`.
     """
     covariance = np.swapaxes(moving, -1, -2) @ onto
     left, values, right = np.linalg.svd(covariance)
@@ -44,7 +44,7 @@ def rotations_onto(moving: np.ndarray, onto: np.ndarray) -> tuple[np.ndarray, np
 
 
 def centred(pos: np.ndarray) -> np.ndarray:
-    """Coordinates `[..., atoms, 3]`, in float64, with each conformer's centroid at the origin."""
+    """Move each conformer's centroid to the origin; coordinates `[..., atoms, 3]`, returned in float64."""
     pos = np.asarray(pos, dtype=np.float64)
     return pos - pos.mean(axis=-2, keepdims=True)
 
@@ -61,10 +61,13 @@ def rmsd_in_order(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def cluster_conformers(pos: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     """
-    Numbers of at most `count` of the conformers `[conformers, atoms, 3]` that stand for all, ascending: k-means of the
-    coordinates after rotation onto the first conformer, and the member nearest to each centre. Fewer where there are
-    fewer, or fewer that differ.
+    Select representative conformers: k-means of the coordinates after rotation onto the first conformer, and the member
+    nearest to each centre.
 
+    Args:
+        pos: `[conformers, atoms, 3]`.
+    Returns:
+        indices, ascending; at most `count`, fewer where fewer conformers differ.
     Raises:
         ImportError: scikit-learn is not installed.
         ValueError: `count` is less than 1.
@@ -78,12 +81,12 @@ def cluster_conformers(pos: np.ndarray, count: int, seed: int = 0) -> np.ndarray
         from sklearn.exceptions import ConvergenceWarning
     except ImportError as error:
         raise ImportError("clusters of conformers need scikit-learn: pip install scikit-learn") from error
-    placed = centred(pos)
-    placed = (placed @ rotations_onto(placed, placed[:1])[0]).reshape(len(pos), -1)
+    aligned = centred(pos)
+    aligned = (aligned @ rotations_onto(aligned, aligned[:1])[0]).reshape(len(pos), -1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different conformers than clusters
-        means = KMeans(count, n_init=1, random_state=seed).fit(placed)
-    squares = ((placed - means.cluster_centers_[means.labels_]) ** 2).sum(axis=1)
+        means = KMeans(count, n_init=1, random_state=seed).fit(aligned)
+    squares = ((aligned - means.cluster_centers_[means.labels_]) ** 2).sum(axis=1)
     order = np.argsort(squares, kind="stable")
     _, first = np.unique(means.labels_[order], return_index=True)
     return np.sort(order[first])
@@ -102,13 +105,14 @@ def conformer_pools(
     on_error: OnError = "raise",
 ) -> list[Conformers | MoleculeError]:
     """
-    Conformers as embedded and conformers minimised by MMFF94 of each molecule, in this order, as one ensemble without
+    Compute, for each molecule, embedded conformers and then conformers minimised by MMFF94, as one ensemble without
     energies. Molecules of several fragments are refused.
 
     Args:
-        optimised, plain: how many of either kind; None: a quarter as many plain ones, rounded up.
-        seed: of the first plain one; each conformer has a seed of its own.
-        hydrogens: which of them are in the result; computed are all.
+        optimised: number of minimised conformers.
+        plain: number of embedded ones; None: a quarter of `optimised`, rounded up.
+        seed: of the first plain one; each conformer has its own seed.
+        hydrogens: which of them are in the result; all are computed.
         cache, processes, time_limit, on_error: see [`~hf_molrep.chem.conformers.ConformerGenerator`].
     """
     plain = -(-optimised // 4) if plain is None else plain
@@ -120,11 +124,11 @@ def conformer_pools(
             with ConformerGenerator(settings, cache, processes, time_limit) as generate:
                 found.append(generate(smiles, on_error=on_error))
     if not found:
-        raise ValueError("a pool of no conformers")
-    return [_joined(parts) for parts in zip(*found, strict=True)]
+        raise ValueError("optimised and plain are both 0: the pool has no conformers")
+    return [_concatenate(parts) for parts in zip(*found, strict=True)]
 
 
-def _joined(parts: Sequence[Conformers | MoleculeError]) -> Conformers | MoleculeError:
+def _concatenate(parts: Sequence[Conformers | MoleculeError]) -> Conformers | MoleculeError:
     for part in parts:
         if isinstance(part, MoleculeError):
             return part
@@ -136,10 +140,10 @@ def clustered_conformers(
     smiles: Sequence[str], num_conformers: int, pool: int | None = None, *, seed: int = 42, **options
 ) -> list[Conformers | MoleculeError]:
     """
-    At most `num_conformers` conformers of each molecule that differ: the pool of [`conformer_pools`], clustered.
+    Cluster the pool of [`conformer_pools`] to at most `num_conformers` conformers of each molecule.
 
     Args:
-        pool: minimised conformers in it; None: ten for each that is wanted, at most 2,000, as in the original.
+        pool: number of minimised conformers in it; None: ten per conformer, at most 2,000, as in the original.
         options: of [`conformer_pools`].
     """
     pool = min(POOL_PER_CONFORMER * num_conformers, LARGEST_POOL) if pool is None else pool
@@ -153,8 +157,8 @@ def clustered_conformers(
 
 def mol_with_conformers(smiles: str, conformers: Conformers, pos: np.ndarray | None = None) -> Mol:
     """
-    The molecule of a SMILES, its atoms in the order written, with conformers: those of `conformers`, or `pos`
-    `[conformers, atoms, 3]` in their place. With all hydrogens where they have coordinates.
+    Build the RDKit molecule of a SMILES, atoms in the order written, with the coordinates of `conformers`, or `pos`
+    `[conformers, atoms, 3]` instead; with all hydrogens where they have coordinates.
 
     Raises:
         MoleculeError: not every atom has coordinates (polar hydrogens alone, or hydrogens written as atoms left out).
@@ -163,7 +167,7 @@ def mol_with_conformers(smiles: str, conformers: Conformers, pos: np.ndarray | N
 
     mol = parse(smiles)
     if (conformers.index < 0).any():
-        with _quiet:
+        with rdkit_log_off:
             mol = Chem.AddHs(mol)
     if [atom.GetAtomicNum() for atom in mol.GetAtoms()] != conformers.z.tolist():
         raise MoleculeError(smiles, "not every atom has coordinates")

@@ -1,6 +1,7 @@
-"""One molecule, written as canonical SMILES, to coordinates of all its atoms by RDKit.
+"""
+Compute the coordinates of all atoms of one molecule, given as canonical SMILES, with RDKit.
 
-The steps and their fallbacks are those of [`hf_molrep.chem.conformers`], which runs this in worker processes.
+[`hf_molrep.chem.conformers`] describes the steps and their fallbacks, and runs this in worker processes.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_molrep.chem.conformer_cache import Record
-from hf_molrep.chem.smiles import _quiet, parse
+from .conformer_cache import Record
+from .smiles import parse, rdkit_log_off
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -20,11 +21,11 @@ UNENFORCED_ATTEMPTS = 10  # for each conformer
 
 
 def compute_layout(smiles: str) -> Record:
-    """RDKit's 2D layout with all hydrogens, bonds 1.5 angstrom long."""
+    """Compute RDKit's 2D layout with all hydrogens; bonds are 1.5 angstrom long."""
     from rdkit import Chem
     from rdkit.Chem.rdDepictor import Compute2DCoords
 
-    with _quiet:
+    with rdkit_log_off:
         mol = Chem.AddHs(parse(smiles))
         Compute2DCoords(mol, canonOrient=True)
     pos = mol.GetConformer().GetPositions().astype(np.float32)
@@ -36,11 +37,13 @@ def _atomic_numbers(mol: Mol) -> np.ndarray:
 
 
 def compute_conformers(smiles: str, num_conformers: int, seed: int, force_field: str, max_iterations: int) -> Record:
-    """`num_conformers` of the molecule, minimised; the arguments are those of
-    [`~hf_molrep.chem.conformers.ConformerSettings`]. Where none is found, the record says why."""
+    """
+    Embed and minimise conformers; the arguments are those of [`~hf_molrep.chem.conformers.ConformerSettings`]. Where
+    none is found, the record gives the reason.
+    """
     from rdkit import Chem
 
-    with _quiet:
+    with rdkit_log_off:
         mol = parse(smiles)
         flags = []
         if any(info.specified == Chem.StereoSpecified.Unspecified for info in Chem.FindPotentialStereo(mol)):
@@ -55,47 +58,47 @@ def compute_conformers(smiles: str, num_conformers: int, seed: int, force_field:
             flags.append("random_coordinates")
         if not ids:
             attempts, _ = _embed(mol, UNENFORCED_ATTEMPTS * num_conformers, seed, enforceChirality=False)
-            sound = _sound(mol, attempts) if attempts else []
-            ids = [k for k, kept in zip(attempts, sound, strict=True) if kept][:num_conformers]
+            valid = _valid(mol, attempts) if attempts else []
+            ids = [k for k, kept in zip(attempts, valid, strict=True) if kept][:num_conformers]
             for k in set(attempts) - set(ids):
                 mol.RemoveConformer(k)
             flags[-1] = "chirality_unenforced"
         if not ids:
-            nothing = np.zeros((0, len(z), 3), dtype=np.float32)
-            return Record(z, nothing, np.zeros(0), (), f"no 3D coordinates found{problem}")
-        embedded, sound = _coordinates(mol, ids), _sound(mol, ids)
+            empty = np.zeros((0, len(z), 3), dtype=np.float32)
+            return Record(z, empty, np.zeros(0), (), f"no 3D coordinates found{problem}")
+        embedded, valid = _coordinates(mol, ids), _valid(mol, ids)
         energies, missing, converged = _minimize(mol, force_field, max_iterations)
         pos = embedded
         if energies is not None:
-            kept = _sound(mol, ids)
+            kept = _valid(mol, ids)
             pos = np.where(kept[:, None, None], _coordinates(mol, ids), embedded)
             energies[~kept] = np.nan
-            if (sound & ~kept).any():
+            if (valid & ~kept).any():
                 flags.append("force_field_undone")
-            sound |= kept
+            valid |= kept
     if missing:
         flags.append("force_field_missing")
     if not converged:
         flags.append("not_converged")
-    if not sound.any():
+    if not valid.any():
         reason = "the 3D coordinates found do not have the stereo that is written"
         return Record(z, pos[:0], np.zeros(0), (), reason)
-    if sound.sum() < num_conformers:
+    if valid.sum() < num_conformers:
         flags.append("fewer_conformers")
-    return Record(z, pos[sound], np.zeros(0) if energies is None else energies[sound], tuple(flags))
+    return Record(z, pos[valid], np.zeros(0) if energies is None else energies[valid], tuple(flags))
 
 
 def _coordinates(mol: Mol, ids: Sequence[int]) -> np.ndarray:
     return np.stack([mol.GetConformer(k).GetPositions() for k in ids]).astype(np.float32)
 
 
-def _sound(mol: Mol, ids: Sequence[int]) -> np.ndarray:
-    """For each conformer whether its coordinates are numbers and have the stereo that is written."""
+def _valid(mol: Mol, ids: Sequence[int]) -> np.ndarray:
+    """Check for each conformer that its coordinates are finite and have the stereo that is written."""
     return np.isfinite(_coordinates(mol, ids)).all(axis=(1, 2)) & [keeps_stereo(mol, k) for k in ids]
 
 
 def _embed(mol: Mol, count: int, seed: int, **changes: bool) -> tuple[list[int], str]:
-    """Conformers' ids, and what was in the way if there are none. changes: of ETKDG's parameters."""
+    """Embed conformers with ETKDG, parameters changed by `changes`; return their ids, and why there are none."""
     from rdkit.Chem import rdDistGeom
 
     parameters = rdDistGeom.ETKDGv3()
@@ -120,8 +123,12 @@ def _embed(mol: Mol, count: int, seed: int, **changes: bool) -> tuple[list[int],
 
 
 def _minimize(mol: Mol, force_field: str, max_iterations: int) -> tuple[np.ndarray | None, bool, bool]:
-    """All conformers to their minima. Energies float64 `[conformers]` or None, whether parameters are missing, whether
-    all converged."""
+    """
+    Minimise all conformers in place.
+
+    Returns:
+        energies float64 `[conformers]` or None; whether parameters are missing; whether all converged.
+    """
     from rdkit.Chem import rdForceFieldHelpers
 
     if force_field == "none":
@@ -143,7 +150,7 @@ def _minimize(mol: Mol, force_field: str, max_iterations: int) -> tuple[np.ndarr
 
 
 def keeps_stereo(mol: Mol, conformer: int) -> bool:
-    """True if the coordinates have the stereo that `mol` says: every marked tetrahedral centre and double bond."""
+    """Check that the coordinates have the stereo of `mol`: every marked tetrahedral centre and double bond."""
     from rdkit import Chem
 
     tetrahedral = (Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
@@ -152,8 +159,8 @@ def keeps_stereo(mol: Mol, conformer: int) -> bool:
     bonds = [bond.GetIdx() for bond in mol.GetBonds() if bond.GetStereo() in double]
     if not centers and not bonds:
         return True
-    seen = Chem.Mol(mol, False, conformer)
-    Chem.AssignStereochemistryFrom3D(seen, conformer, True)
-    return all(seen.GetAtomWithIdx(k).GetChiralTag() == mol.GetAtomWithIdx(k).GetChiralTag() for k in centers) and all(
-        seen.GetBondWithIdx(k).GetStereo() == mol.GetBondWithIdx(k).GetStereo() for k in bonds
-    )
+    perceived = Chem.Mol(mol, False, conformer)
+    Chem.AssignStereochemistryFrom3D(perceived, conformer, True)
+    return all(
+        perceived.GetAtomWithIdx(k).GetChiralTag() == mol.GetAtomWithIdx(k).GetChiralTag() for k in centers
+    ) and all(perceived.GetBondWithIdx(k).GetStereo() == mol.GetBondWithIdx(k).GetStereo() for k in bonds)

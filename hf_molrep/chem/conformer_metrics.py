@@ -1,4 +1,4 @@
-"""How near generated conformers come to reference ones: distances of heavy atoms, coverage and matching."""
+"""Generated against reference conformers: RMSD of heavy atoms, coverage and matching."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_molrep.chem.coordinates import with_conformers
+from .coordinates import with_conformers
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-MOST_MATCHES = 1_000  # orders of equivalent atoms that are tried, at most
+MAX_MATCHES = 1_000  # permutations of equivalent atoms that are tried
 
 
 def best_rmsd(first: Mol, second: Mol) -> np.ndarray:
     """
-    Root mean square distance between the conformers of two copies of a molecule, `[conformers of first, conformers of
-    second]`, angstrom: of the heavy atoms, after the best rotation, with equivalent atoms exchanged as fits best
-    (RDKit's `GetBestRMS`). The conformers that were given are not moved.
+    Compute the root mean square distances between the conformers of two copies of a molecule, `[conformers of first,
+    conformers of second]`, angstrom: of the heavy atoms, after the best rotation and the best permutation of equivalent
+    atoms (RDKit's `GetBestRMS`). The arguments are not changed.
 
     Raises:
         ValueError: a molecule without conformers, or two that are not the same.
@@ -33,31 +33,32 @@ def best_rmsd(first: Mol, second: Mol) -> np.ndarray:
     if moved.GetNumAtoms() != fixed.GetNumAtoms() or not fixed.HasSubstructMatch(moved):
         raise ValueError(f"{Chem.MolToSmiles(moved)} and {Chem.MolToSmiles(fixed)} are different molecules")
     ids = [[conformer.GetId() for conformer in mol.GetConformers()] for mol in (moved, fixed)]
-    return np.array([[GetBestRMS(moved, fixed, a, b, maxMatches=MOST_MATCHES) for b in ids[1]] for a in ids[0]])
+    return np.array([[GetBestRMS(moved, fixed, a, b, maxMatches=MAX_MATCHES) for b in ids[1]] for a in ids[0]])
 
 
-def in_the_order_of(mol: Mol, pos: np.ndarray, starts: np.ndarray) -> np.ndarray:
+def permute_equivalent_atoms(mol: Mol, pos: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """
-    Conformers with equivalent atoms exchanged so that each comes nearest to one of others.
+    Permute equivalent atoms of each conformer so that it comes nearest to one of the starting conformers.
 
     Args:
         mol: the molecule, its atoms in the order of the coordinates.
-        pos: `[conformers, atoms, 3]`; starts: `[others, atoms, 3]`.
+        pos: `[conformers, atoms, 3]`.
+        starts: `[starts, atoms, 3]`.
     Returns:
         `pos`, atoms reordered.
     """
     from rdkit.Chem.rdMolAlign import GetBestAlignmentTransform
 
-    own, others = with_conformers(mol, pos), with_conformers(mol, starts)
+    moving, fixed = with_conformers(mol, pos), with_conformers(mol, starts)
     ordered = np.empty_like(pos)
-    for number in range(len(pos)):
+    for conformer in range(len(pos)):
         candidates = (
-            GetBestAlignmentTransform(own, others, number, other, maxMatches=MOST_MATCHES)
-            for other in range(len(starts))
+            GetBestAlignmentTransform(moving, fixed, conformer, start, maxMatches=MAX_MATCHES)
+            for start in range(len(starts))
         )
         _, _, pairs = min(candidates, key=lambda found: found[0])
         for here, there in pairs:
-            ordered[number, there] = pos[number, here]
+            ordered[conformer, there] = pos[conformer, here]
     return ordered
 
 

@@ -1,23 +1,24 @@
-"""Conformers: atoms in space, computed by RDKit or taken from the user.
+"""
+Conformers: atom coordinates, computed by RDKit or given by the user.
 
-What is computed depends on the molecule, the settings and the version of RDKit alone: the molecule is embedded in the
-atom order of its canonical SMILES and mapped back, so that neither the way it was written, nor the other molecules, nor
-the number of processes matter. Equivalent atoms are mapped by one of the molecule's automorphisms.
+Computed coordinates depend on the molecule, the settings and the version of RDKit alone: the molecule is embedded in
+the atom order of its canonical SMILES and mapped back, so the way it is written, the other molecules and the number of
+processes do not matter. Equivalent atoms are mapped by one of the molecule's automorphisms.
 
-The steps, each of which is reported:
+The steps; flags report what happened:
 
-1. The fragment. Of a salt or mixture the largest fragment is embedded, organic ones (with a carbon) before all others
-   (`fragment`); distance geometry knows no distances between molecules.
+1. Of a salt or mixture only the largest fragment is embedded, organic ones (with a carbon) before all others
+   (`fragment`): distance geometry has no distances between molecules.
 2. ETKDGv3 (Wang et al., J. Chem. Inf. Model. 60, 2044 (2020)) with all hydrogens, conformer k from the seed
-   `seed + k`; where that finds nothing, once more from random coordinates (`random_coordinates`), and then without
-   RDKit's checks of chirality (`chirality_unenforced`), which refuse some fused three- and four-membered rings (158 of
-   3,500 molecules of QM9): of several attempts those are kept that have the stereo written.
-3. MMFF94 (Halgren, J. Comput. Chem. 17, 490 (1996)) to its minimum, or `max_iterations`. Where it lacks parameters the
-   coordinates stay as embedded (`force_field_missing`), and where it turns stereo over, which it does with Z azo
-   compounds (`force_field_undone`).
-4. Where no 3D coordinates are found, and only if asked for, RDKit's 2D layout (status `2d`, third coordinate 0).
+   `seed + k`; if that fails, from random coordinates (`random_coordinates`), and then without RDKit's checks of
+   chirality (`chirality_unenforced`), which refuse some fused three- and four-membered rings (158 of 3,500 molecules
+   of QM9); of several attempts, those with the stereo of the SMILES are kept.
+3. Minimisation by MMFF94 (Halgren, J. Comput. Chem. 17, 490 (1996)), for at most `max_iterations`. The coordinates stay
+   as embedded where it lacks parameters (`force_field_missing`) and where it inverts stereo, as with Z azo compounds
+   (`force_field_undone`).
+4. Where no 3D coordinates are found, and only on request, RDKit's 2D layout (status `2d`, third coordinate 0).
 
-What fails is a [`MoleculeError`] with the reason; there are no coordinates that stand for "none".
+A failure is a [`MoleculeError`] with the reason, never placeholder coordinates.
 """
 
 from __future__ import annotations
@@ -36,33 +37,33 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from hf_molrep.chem.canonical_form import CanonicalForm, Hydrogens, canonical_form
-from hf_molrep.chem.conformer_cache import ConformerCache, Record, default_path
-from hf_molrep.chem.conformer_embedding import compute_conformers, compute_layout
-from hf_molrep.chem.smiles import MoleculeError, OnError, check_on_error, parse
-from hf_molrep.chem.workers import Stopped, WorkerPool
+from .canonical_form import CanonicalForm, Hydrogens, canonical_form
+from .conformer_cache import ConformerCache, Record, default_path
+from .conformer_embedding import compute_conformers, compute_layout
+from .smiles import MoleculeError, OnError, check_on_error, parse
+from .workers import Stopped, WorkerPool
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-RECIPE = 2  # goes up when the same settings give other coordinates
+RECIPE = 2  # increase it when the same settings give other coordinates
 FLAGS = {
     "fragment": "a salt or mixture: only its largest (organic) fragment has coordinates",
     "stereo_unspecified": "a stereo centre or double bond is not specified: this is one of the stereoisomers",
     "random_coordinates": "embedded from random coordinates, as the first attempt found none",
     "chirality_unenforced": "embedded without RDKit's checks of chirality; the stereo written was checked afterwards",
     "force_field_missing": "the force field lacks parameters: coordinates as embedded",
-    "force_field_undone": "the force field turned stereo over: such conformers stay as embedded, their energy is NaN",
+    "force_field_undone": "the force field inverted stereo: such conformers stay as embedded, their energy is NaN",
     "not_converged": "the force field stopped at its limit of iterations, for at least one conformer",
-    "fewer_conformers": "fewer conformers were found than asked for",
-    "layout": "no 3D coordinates were found, or only a layout was asked for: a drawing in the plane",
+    "fewer_conformers": "fewer conformers were found than requested",
+    "layout": "no 3D coordinates were found, or only a layout was requested: a 2D drawing",
     "given": "coordinates of the user",
     "hydrogens_added": "hydrogens were added to coordinates of the user, by ideal geometry",
     "atoms_left_out": "more atoms than the model takes: a seeded choice of them",
     "reordered": "coordinates of the user were brought into the order of the molecule by their connectivity",
 }
 _RDKIT = tuple(f"rdkit.Chem.{name}" for name in ("rdDistGeom", "rdForceFieldHelpers", "rdDepictor"))
-_RUN_AHEAD = 2048  # molecules read before the first one of them is given back
+_RUN_AHEAD = 2048  # molecules read before the first result is returned
 _CHUNK = 256  # molecules looked up in the cache at a time
 _SAVE_EVERY = 1.0  # seconds
 
@@ -70,12 +71,12 @@ _SAVE_EVERY = 1.0  # seconds
 @dataclass(frozen=True)
 class ConformerSettings:
     """
-    Everything that coordinates depend on, beside the molecule and the version of RDKit.
+    Everything besides the molecule and the version of RDKit that coordinates depend on.
 
     Attributes:
         num_conformers: how many; conformer k is embedded from the seed `seed + k`.
         seed: 0 or more.
-        hydrogens: which are given back: "all"; "none"; "polar", those on N, O, F, S, Cl, Se, Br, I. They are left out
+        hydrogens: which are returned: "all"; "none"; "polar", those on N, O, F, S, Cl, Se, Br, I. They are left out
             after embedding and force field, which always see all. Hydrogens without a heavier neighbour (H2, H+) stay;
             isotopes are hydrogens.
         force_field: "mmff94", "mmff94s" (flat nitrogens), "uff" or "none".
@@ -109,31 +110,33 @@ class ConformerSettings:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {getattr(self, name)!r}")
 
     def to_dict(self) -> dict:
-        """For a JSON file; `ConformerSettings(**...)` reads it."""
+        """Convert to a dict for JSON; `ConformerSettings(**...)` restores it."""
         return asdict(self)
 
     def _key(self, layout: bool) -> str:
-        """The text under which the cache keeps what is computed: hydrogens are left out and fragments chosen later."""
-        what: dict = {"recipe": RECIPE, "rdkit": _rdkit_version(), "kind": "2d" if layout else "etkdgv3"}
+        """Key of the cache. Cached records do not depend on `hydrogens` and `fragments`."""
+        key: dict = {"recipe": RECIPE, "rdkit": _rdkit_version(), "kind": "2d" if layout else "etkdgv3"}
         if not layout:
-            what |= {"num_conformers": self.num_conformers, "seed": self.seed, "force_field": self.force_field}
+            key |= {"num_conformers": self.num_conformers, "seed": self.seed, "force_field": self.force_field}
             if self.force_field != "none":
-                what["max_iterations"] = self.max_iterations
-        return json.dumps(what, sort_keys=True)
+                key["max_iterations"] = self.max_iterations
+        return json.dumps(key, sort_keys=True)
 
 
 class Conformers(NamedTuple):
-    """Coordinates of one molecule. Rows are the molecule's own atoms in its order, those left out passed over, then the
-    hydrogens that it implies, in the order of `Chem.AddHs`.
+    """
+    Coordinates of one molecule. Rows are the atoms of the input in its order, without those left out, then the implied
+    hydrogens in the order of `Chem.AddHs`.
 
-    z: uint8 `[atoms]`, atomic numbers.
-    pos: float32 `[conformers, atoms, 3]`, angstrom.
-    index: int32 `[atoms]`, the atom's number in the molecule as given; -1 for a hydrogen that it only implies.
-    smiles: canonical SMILES of what has coordinates.
-    status: "3d" or "2d". (The third, "failed", is a `MoleculeError` in the place of this.)
-    flags: see `FLAGS`.
-    energies: float64 `[conformers]`, of the force field, kcal/mol, comparable between conformers of one molecule; None
-        without one.
+    Attributes:
+        z: uint8 `[atoms]`, atomic numbers.
+        pos: float32 `[conformers, atoms, 3]`, angstrom.
+        index: int32 `[atoms]`, the atom's index in the input; -1 for an implied hydrogen.
+        smiles: canonical SMILES of the part that has coordinates.
+        status: "3d" or "2d". (A failed molecule is a `MoleculeError` instead.)
+        flags: see `FLAGS`.
+        energies: float64 `[conformers]`, of the force field, kcal/mol, comparable between conformers of one molecule;
+            None without one.
     """
 
     z: np.ndarray
@@ -146,7 +149,7 @@ class Conformers(NamedTuple):
 
 
 def count_reports(results: Iterable[Conformers | MoleculeError]) -> dict[str, int]:
-    """How many molecules are "3d", "2d" and "failed", and how many carry each flag."""
+    """Count the molecules that are "3d", "2d" and "failed", and those with each flag."""
     counts: Counter = Counter({"3d": 0, "2d": 0, "failed": 0})
     for result in results:
         if isinstance(result, MoleculeError):
@@ -168,7 +171,7 @@ def _result(prepared: CanonicalForm, record: Record, text: str, layout: bool) ->
     if record.reason:
         raise MoleculeError(text, record.reason)
     if not np.array_equal(record.z, prepared.z):
-        raise MoleculeError(text, f"its canonical SMILES {prepared.smiles} does not say the same atoms")
+        raise MoleculeError(text, f"its canonical SMILES {prepared.smiles} describes other atoms")
     flags = prepared.flags + record.flags
     return Conformers(
         prepared.z[prepared.take],
@@ -183,24 +186,23 @@ def _result(prepared: CanonicalForm, record: Record, text: str, layout: bool) ->
 
 class ConformerGenerator:
     """
-    Conformers of molecules, computed in processes of their own, once: what the cache knows is not computed again.
+    Compute conformers of molecules in worker processes; what is in the cache is not computed again.
 
     ```python
     with ConformerGenerator(ConformerSettings(num_conformers=10), processes=4) as generate:
         results = generate(["CCO", "[Na+].CC(=O)[O-]"], on_error="skip")
     ```
 
-    Processes start with the first molecule that the cache does not know (about a third of a second each) and live until
-    the generator is closed or collected. Failures are kept in the cache too, but crashes are tried again, and what was
-    stopped is tried again with a higher limit.
+    Processes start with the first molecule that is not in the cache (about a third of a second each) and live until the
+    generator is closed or collected. Failures are cached too, but crashes are tried again, and molecules that exceeded
+    the time limit are tried again with a higher one.
 
     Args:
         settings: see [`ConformerSettings`].
-        cache: a file; "default" for the one that all share (`HF_MOLREP_CACHE`, else in Hugging Face's cache folder);
-            None for none.
-        processes: how many compute at the same time, each on one core. The results do not depend on it.
-        time_limit: CPU seconds of one molecule, all conformers together, after which its process is ended (where the
-            system has no such clock, as Windows, seconds).
+        cache: a file; "default": the shared one (`HF_MOLREP_CACHE`, else in Hugging Face's cache folder); None: none.
+        processes: number of worker processes, one core each. The results do not depend on it.
+        time_limit: CPU seconds per molecule, all conformers together, after which its process is ended (wall-clock
+            seconds on systems without a CPU timer, such as Windows).
     """
 
     def __init__(
@@ -232,7 +234,7 @@ class ConformerGenerator:
         self.close()
 
     def close(self) -> None:
-        """End the processes and close the cache. Both begin again when needed."""
+        """End the processes and close the cache. Both start again when needed."""
         self._pool.close()
         if self.cache is not None:
             self.cache.close()
@@ -241,12 +243,12 @@ class ConformerGenerator:
         self, molecules: Sequence[str | Mol], on_error: OnError = "raise", progress: bool | None = None
     ) -> list[Conformers | MoleculeError]:
         """
-        The conformers of each molecule, in order.
+        Compute the conformers of each molecule, in order.
 
         Args:
             molecules: SMILES (taken as drawn; standardise before) or sanitised RDKit molecules.
-            on_error: "skip" puts the MoleculeError in the place of a failed one.
-            progress: a bar; None for one on a terminal, from 100 molecules on.
+            on_error: "skip" returns the MoleculeError in the place of a failed molecule.
+            progress: whether to show a bar; None: on a terminal, from 100 molecules on.
         Raises:
             MoleculeError: the first molecule that failed.
             ValueError: an unknown `on_error`; `molecules` is one string.
@@ -256,7 +258,7 @@ class ConformerGenerator:
     def stream(
         self, molecules: Iterable[str | Mol], on_error: OnError = "raise", progress: bool | None = None
     ) -> Iterator[Conformers | MoleculeError]:
-        """The same one after the other, for more molecules than memory holds; some are computed ahead."""
+        """Yield the results one by one, for inputs larger than memory; some are computed ahead."""
         check_on_error(on_error)
         if isinstance(molecules, str):
             raise ValueError("a list of molecules is expected, not one string")
@@ -277,7 +279,7 @@ class ConformerGenerator:
             results.close()
 
     def _stream(self, molecules: Iterator[str | Mol]) -> Iterator[Conformers | MoleculeError]:
-        # With a fallback the layout comes second, and is one more computation.
+        # as a fallback, the layout is a second computation
         layout_first = self.settings.dimensions == "2d"
         work = _Work(self, layout_first)
         waiting: deque[tuple[str, CanonicalForm | MoleculeError, Record | Future | None]] = deque()
@@ -288,7 +290,7 @@ class ConformerGenerator:
                     chunk = list(islice(molecules, _CHUNK))
                     ended = len(chunk) < _CHUNK
                     prepared = [self._prepare(molecule) for molecule in chunk]
-                    records = work.ask([entry.smiles for _, entry in prepared if isinstance(entry, CanonicalForm)])
+                    records = work.request([entry.smiles for _, entry in prepared if isinstance(entry, CanonicalForm)])
                     waiting.extend(
                         (text, entry, records[entry.smiles] if isinstance(entry, CanonicalForm) else None)
                         for text, entry in prepared
@@ -321,10 +323,10 @@ class ConformerGenerator:
         found = work.wait(record)
         if found.reason and self.settings.dimensions == "3d or 2d":
             layout = True
-            reasons = found.reason
+            reason_3d = found.reason
             found = work.layout(prepared.smiles)
             if found.reason:
-                found = found._replace(reason=f"{reasons}; 2D: {found.reason}")
+                found = found._replace(reason=f"{reason_3d}; 2D: {found.reason}")
         try:
             return _result(prepared, found, text, layout)
         except MoleculeError as error:
@@ -348,40 +350,40 @@ def _with_bar(results: Iterator, total: int | None, disable: bool | None) -> Ite
 
 
 class _Work:
-    """What one call of a generator has under way: looked up first, computed if need be, saved as it comes."""
+    """Computations of one generator call: looked up in the cache, computed if missing, saved as they finish."""
 
     def __init__(self, generator: ConformerGenerator, layout: bool) -> None:
         self.generator = generator
-        self.kind = layout
+        self.layout_first = layout
         self.executor: ThreadPoolExecutor | None = None
-        self.under_way: dict[tuple[bool, str], Future] = {}
+        self.running: dict[tuple[bool, str], Future] = {}
         self.saved_at = time.monotonic()
 
-    def ask(self, smiles: Sequence[str]) -> dict[str, Record | Future]:
-        """What is known of each, or will be."""
-        return self._ask(smiles, self.kind)
+    def request(self, smiles: Sequence[str]) -> dict[str, Record | Future]:
+        """Return the record of each molecule, or the future that computes it."""
+        return self._request(smiles, self.layout_first)
 
     def layout(self, smiles: str) -> Record:
-        """The 2D layout of one molecule."""
-        return self.wait(self._ask([smiles], True)[smiles])
+        """Return the 2D layout of one molecule."""
+        return self.wait(self._request([smiles], True)[smiles])
 
-    def _ask(self, smiles: Sequence[str], layout: bool) -> dict[str, Record | Future]:
-        # Before what is done is saved, so that it is either under way or in the cache.
-        answers: dict[str, Record | Future] = {
-            text: self.under_way[layout, text] for text in smiles if (layout, text) in self.under_way
+    def _request(self, smiles: Sequence[str], layout: bool) -> dict[str, Record | Future]:
+        # look here before the cache: a computation that finishes meanwhile is still in `running`
+        records: dict[str, Record | Future] = {
+            text: self.running[layout, text] for text in smiles if (layout, text) in self.running
         }
         generator = self.generator
-        unknown = [text for text in dict.fromkeys(smiles) if text not in answers]
-        if generator.cache is not None and unknown:
-            for text, record in generator.cache.get(generator.settings._key(layout), unknown).items():
+        missing = [text for text in dict.fromkeys(smiles) if text not in records]
+        if generator.cache is not None and missing:
+            for text, record in generator.cache.get(generator.settings._key(layout), missing).items():
                 if not record.spent or record.spent >= generator.time_limit:
-                    answers[text] = record
-        for text in unknown:
-            if text not in answers:
+                    records[text] = record
+        for text in missing:
+            if text not in records:
                 if self.executor is None:
                     self.executor = ThreadPoolExecutor(generator.processes, "conformers")
-                answers[text] = self.under_way[layout, text] = self.executor.submit(self._compute, text, layout)
-        return answers
+                records[text] = self.running[layout, text] = self.executor.submit(self._compute, text, layout)
+        return records
 
     def _compute(self, smiles: str, layout: bool) -> Record:
         """Runs in a thread, which waits for a process."""
@@ -390,16 +392,16 @@ class _Work:
         if not layout:
             function = compute_conformers
             arguments = (settings.num_conformers, settings.seed, settings.force_field, settings.max_iterations)
-        nothing = Record(np.zeros(0, np.uint8), np.zeros((0, 0, 3), np.float32), np.zeros(0))
+        empty = Record(np.zeros(0, np.uint8), np.zeros((0, 0, 3), np.float32), np.zeros(0))
         try:
             name = f"{function.__module__}:{function.__name__}"
             return self.generator._pool.run(name, smiles, *arguments, limit=limit)
         except Stopped as error:
-            return nothing._replace(reason=f"embedding: {error}", spent=limit if error.timed_out else float("inf"))
+            return empty._replace(reason=f"embedding: {error}", spent=limit if error.timed_out else float("inf"))
         except MoleculeError as error:  # its canonical SMILES cannot be read back
-            return nothing._replace(reason=f"canonical SMILES {smiles}: {error.reason}")
+            return empty._replace(reason=f"canonical SMILES {smiles}: {error.reason}")
         except (RuntimeError, ValueError, MemoryError) as error:
-            return nothing._replace(reason=f"RDKit failed: {str(error).strip() or repr(error)}", spent=float("inf"))
+            return empty._replace(reason=f"RDKit failed: {str(error).strip() or repr(error)}", spent=float("inf"))
 
     def wait(self, record: Record | Future) -> Record:
         while isinstance(record, Future):
@@ -411,30 +413,30 @@ class _Work:
         return record
 
     def save(self) -> None:
-        """Put what is done into the cache and forget it. Crashes (`spent` is infinite) are not kept."""
+        """Move finished records to the cache. Crashes (`spent` is infinite) are not cached."""
         cache, settings = self.generator.cache, self.generator.settings
-        done = [key for key, future in self.under_way.items() if future.done() and not future.cancelled()]
+        done = [key for key, future in self.running.items() if future.done() and not future.cancelled()]
         for layout in (False, True):
             records = [
-                (text, self.under_way[kind, text].result())
+                (text, self.running[kind, text].result())
                 for kind, text in done
-                if kind == layout and not self.under_way[kind, text].exception()
+                if kind == layout and not self.running[kind, text].exception()
             ]
             if cache is not None:
                 cache.put(settings._key(layout), [pair for pair in records if pair[1].spent != float("inf")])
         for key in done:
-            del self.under_way[key]
+            del self.running[key]
         self.saved_at = time.monotonic()
 
     def close(self) -> None:
-        """Keep what is done; end what is not."""
+        """Save finished records; end the other computations."""
         if self.executor is None:
             return
         self.executor.shutdown(wait=False, cancel_futures=True)
         try:
             self.save()
         finally:
-            if any(not future.done() for future in self.under_way.values()):
+            if any(not future.done() for future in self.running.values()):
                 self.generator._pool.stop()
             self.executor.shutdown(wait=True)
 
@@ -449,6 +451,6 @@ def generate_conformers(
     progress: bool | None = None,
     **settings,
 ) -> list[Conformers | MoleculeError]:
-    """[`ConformerGenerator`] for one call; `settings` are those of [`ConformerSettings`]."""
+    """Call a [`ConformerGenerator`] once; `settings` are those of [`ConformerSettings`]."""
     with ConformerGenerator(ConformerSettings(**settings), cache, processes, time_limit) as generator:
         return generator(molecules, on_error, progress)

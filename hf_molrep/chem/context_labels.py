@@ -1,4 +1,5 @@
-"""Labels of GROVER's pre-training: the context of every atom and bond, and the functional groups of a molecule.
+"""
+Labels of GROVER's pre-training: the context of every atom and bond, and the functional groups of a molecule.
 
 After `grover/data/task_labels.py` and `grover/data/torchvocab.py` of github.com/tencent-ailab/grover (MIT).
 """
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from hf_molrep.chem.smiles import standard_mol
+from .smiles import standard_mol
 
 if TYPE_CHECKING:
     from rdkit.Chem import Bond, Mol
@@ -31,8 +32,12 @@ FUNCTIONAL_GROUPS = tuple(_GROUPS.split())  # RDKit's `fr_` descriptors, in the 
 
 class Contexts(NamedTuple):
     """
-    atoms: a string per atom, in RDKit's order. bonds: per bond, by its lower, then its higher
-    atom number (the order of the scheme `grover`). motifs: uint8 `[85]`, or None.
+    Labels of one molecule.
+
+    Attributes:
+        atoms: a string per atom, in RDKit's order.
+        bonds: a string per bond, sorted by lower, then higher atom index (the order of the scheme `grover`).
+        motifs: uint8 `[85]`, or None.
     """
 
     atoms: list[str]
@@ -40,14 +45,14 @@ class Contexts(NamedTuple):
     motifs: np.ndarray | None
 
 
-def _joined(name: str, neighbours: Counter) -> str:
+def _label(name: str, neighbours: Counter) -> str:
     return name + "".join(f"_{key}{count}" for key, count in sorted(neighbours.items()))
 
 
 def atom_contexts(mol: Mol) -> list[str]:
     """
-    Of each atom its symbol, then its neighbours by symbol and bond type with their number, in alphabetical order: the
-    carbonyl carbon of acetic acid is `C_C-SINGLE1_O-DOUBLE1_O-SINGLE1`.
+    Label each atom: its symbol, then its neighbours by symbol and bond type with their count, in alphabetical order.
+    The carbonyl carbon of acetic acid is `C_C-SINGLE1_O-DOUBLE1_O-SINGLE1`.
     """
     symbols = [atom.GetSymbol() for atom in mol.GetAtoms()]
     neighbours: list[Counter] = [Counter() for _ in symbols]
@@ -55,7 +60,7 @@ def atom_contexts(mol: Mol) -> list[str]:
         begin, end, kind = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), str(bond.GetBondType())
         neighbours[begin][f"{symbols[end]}-{kind}"] += 1
         neighbours[end][f"{symbols[begin]}-{kind}"] += 1
-    return [_joined(symbol, around) for symbol, around in zip(symbols, neighbours, strict=True)]
+    return [_label(symbol, around) for symbol, around in zip(symbols, neighbours, strict=True)]
 
 
 def _bond_name(bond: Bond) -> str:
@@ -64,8 +69,8 @@ def _bond_name(bond: Bond) -> str:
 
 def bond_contexts(mol: Mol) -> list[str]:
     """
-    Of each bond its type, stereo and direction, then the other bonds of both its atoms, each with the symbol of the
-    atom that they share: the C-C bond of acetic acid is `(SINGLE-STEREONONE-NONE)_C-(DOUBLE-STEREONONE-NONE)1_
+    Label each bond: its type, stereo and direction, then the other bonds of both its atoms, each with the symbol of the
+    shared atom. The C-C bond of acetic acid is `(SINGLE-STEREONONE-NONE)_C-(DOUBLE-STEREONONE-NONE)1_
     C-(SINGLE-STEREONONE-NONE)1` (in one line). The direction depends on how the SMILES was written, as in the original.
     """
     symbols = [atom.GetSymbol() for atom in mol.GetAtoms()]
@@ -77,7 +82,7 @@ def bond_contexts(mol: Mol) -> list[str]:
         for atom in pair:
             at[atom].append(number)
     return [
-        _joined(
+        _label(
             names[number],
             Counter(f"{symbols[atom]}-{names[other]}" for atom in pair for other in at[atom] if other != number),
         )
@@ -86,7 +91,7 @@ def bond_contexts(mol: Mol) -> list[str]:
 
 
 def functional_groups(mol: Mol) -> np.ndarray:
-    """Whether each of `FUNCTIONAL_GROUPS` occurs, by RDKit's `fr_` descriptors, uint8 `[85]`."""
+    """Mark which `FUNCTIONAL_GROUPS` occur, by RDKit's `fr_` descriptors, uint8 `[85]`."""
     from rdkit.Chem import Fragments
 
     return np.array([getattr(Fragments, f"fr_{name}")(mol) > 0 for name in FUNCTIONAL_GROUPS], dtype=np.uint8)
@@ -100,7 +105,7 @@ def molecule_contexts(
     motifs: bool = True,
 ) -> Contexts:
     """
-    The labels of one molecule, atoms and bonds as in its graph (see [`hf_molrep.chem.graph`]).
+    Compute the labels of one molecule, atoms and bonds as in its graph (see [`hf_molrep.chem.graph`]).
 
     Raises:
         MoleculeError: the SMILES cannot be read.
@@ -116,10 +121,11 @@ def molecule_contexts(
 
 def context_vocabulary(counts: Counter, min_frequency: int = 1, max_size: int | None = None) -> list[str]:
     """
-    Contexts in the order of their numbers: `<pad>`, `<other>`, then by frequency and, where that is equal, by alphabet.
+    List contexts in the order of their ids: `<pad>`, `<other>`, then by frequency, ties in alphabetical order.
 
     Args:
-        min_frequency: rarer ones are left out. max_size: at most so many besides the first two.
+        min_frequency: rarer contexts are left out.
+        max_size: limit, not counting the first two.
     """
     kept = sorted((item for item in counts.items() if item[1] >= min_frequency), key=lambda item: (-item[1], item[0]))
     return [PAD, OTHER, *[context for context, _ in kept[:max_size]]]

@@ -1,8 +1,9 @@
-"""Coordinates that the user has, from an SDF or from columns, checked and brought into the form of computed ones.
+"""
+Coordinates given by the user, in an SDF or in columns, checked and converted to `Conformers`.
 
-Nothing about them is taken on trust: that they are numbers, that atoms do not lie on each other, that bonded atoms are
-near each other (are the columns in the order of the SMILES?), and that the stereo is the one written. Atoms in another
-order than the molecule's are matched by connectivity, which is reported (`reordered`).
+The checks: they are finite; no two atoms overlap; bonded atoms are near each other (are the columns in the order of the
+SMILES?); the stereo is that of the molecule. Atoms in another order than the molecule's are matched by connectivity,
+which is reported (`reordered`).
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_molrep.chem.canonical_form import POLAR_NEIGHBORS, Hydrogens
-from hf_molrep.chem.conformer_embedding import keeps_stereo
-from hf_molrep.chem.conformers import Conformers
-from hf_molrep.chem.diagnosis import chemistry_problem
-from hf_molrep.chem.elements import formula
-from hf_molrep.chem.smiles import MoleculeError, _quiet, parse
+from .canonical_form import POLAR_NEIGHBORS, Hydrogens
+from .conformer_embedding import keeps_stereo
+from .conformers import Conformers
+from .diagnosis import chemistry_problem
+from .elements import formula
+from .smiles import MoleculeError, parse, rdkit_log_off
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-NEAREST = 0.4  # angstrom; the shortest bond, of H2, has 0.74
-LONGEST_BOND = (1.3, 0.3)  # times the sum of the covalent radii, plus angstrom
+MIN_DISTANCE = 0.4  # angstrom; the shortest bond, of H2, has 0.74
+MAX_BOND = (1.3, 0.3)  # times the sum of the covalent radii, plus angstrom
 BOND_PERCEIVED = 1.25  # times the sum of the covalent radii
-_MOST_MATCHES = 1_000
+_MAX_MATCHES = 1_000
 
 
 def given_conformers(
@@ -36,14 +37,14 @@ def given_conformers(
     hydrogens: Hydrogens = "all",
 ) -> Conformers:
     """
-    Coordinates from columns.
+    Convert coordinates from columns.
 
     Args:
         z: `[atoms]`, atomic numbers.
         pos: `[atoms, 3]`, `[conformers, atoms, 3]`, or either flat, angstrom.
-        molecule: SMILES or RDKit molecule that they belong to, with all of its fragments. Hydrogens may be missing from
-            the coordinates, all that it implies; where they are wanted they are added (`hydrogens_added`). Without a
-            molecule only the numbers can be checked; rows stay in their order, `smiles` is empty and `index` counts.
+        molecule: SMILES or RDKit molecule that they belong to, with all of its fragments. Implied hydrogens may all be
+            missing from the coordinates; they are added where `hydrogens` keeps them (`hydrogens_added`). Without a
+            molecule only the numbers are checked; rows stay in their order, `smiles` is empty and `index` counts.
         hydrogens: which to keep, as in [`~hf_molrep.chem.conformers.ConformerSettings`]; without a molecule "polar" is
             refused, as bonds are not known.
     Raises:
@@ -55,20 +56,20 @@ def given_conformers(
     z, pos = _arrays(z, pos)
     if molecule is None:
         if hydrogens == "polar":
-            raise ValueError("polar hydrogens cannot be told without the molecule")
+            raise ValueError("polar hydrogens cannot be identified without the molecule")
         check_coordinates(pos, f"{len(z)} atoms")
         keep = np.ones(len(z), bool) if hydrogens == "all" or not (z > 1).any() else z > 1
         return Conformers(z[keep], pos[:, keep], np.flatnonzero(keep).astype(np.int32), "", "3d", ("given",))
-    return _of_molecule(z, pos, molecule, hydrogens)
+    return _fit_to_molecule(z, pos, molecule, hydrogens)
 
 
 def conformers_of_mol(mol: Mol, hydrogens: Hydrogens = "all") -> Conformers:
     """
-    The conformers that an RDKit molecule holds, as of an SDF read with `removeHs=False`. A two-dimensional record is
-    given back as one: status "2d".
+    Convert the conformers of an RDKit molecule, for example of an SDF read with `removeHs=False`. A two-dimensional
+    record gets the status "2d".
 
     Raises:
-        MoleculeError: it holds none, or they are not this molecule's; says why.
+        MoleculeError: it has none, or they are not this molecule's; says why.
     """
     from rdkit import Chem
 
@@ -79,12 +80,12 @@ def conformers_of_mol(mol: Mol, hydrogens: Hydrogens = "all") -> Conformers:
     conformers = list(mol.GetConformers())
     pos = np.stack([conformer.GetPositions() for conformer in conformers]).astype(np.float32)
     flat = not any(conformer.Is3D() for conformer in conformers)
-    return _of_molecule(z, pos, mol, hydrogens, flat=flat)
+    return _fit_to_molecule(z, pos, mol, hydrogens, flat=flat)
 
 
 def conformers_of_mol_block(block: str, hydrogens: Hydrogens = "all") -> Conformers:
     """
-    The coordinates of an MDL mol block (one record of an SDF), its hydrogens kept.
+    Read the coordinates of an MDL mol block (one record of an SDF), with its hydrogens.
 
     Raises:
         MoleculeError: not a mol block, impossible chemistry, or impossible coordinates; `smiles` holds the title line
@@ -93,7 +94,7 @@ def conformers_of_mol_block(block: str, hydrogens: Hydrogens = "all") -> Conform
     from rdkit import Chem
 
     title = block.split("\n", 1)[0].strip()
-    with _quiet:
+    with rdkit_log_off:
         try:
             mol = Chem.MolFromMolBlock(block, sanitize=False, removeHs=False)
         except RuntimeError:
@@ -113,8 +114,8 @@ def conformers_of_mol_block(block: str, hydrogens: Hydrogens = "all") -> Conform
 
 def stereo_from_coordinates(smiles: str, z: np.ndarray | Sequence, pos: np.ndarray | Sequence) -> str:
     """
-    Canonical SMILES of a molecule with the stereo centres and double bonds that its coordinates show, for data (QM9 for
-    one) whose SMILES leave them open.
+    Write the canonical SMILES of a molecule with the stereo of its coordinates, for data whose SMILES leave it
+    unspecified (QM9 for example).
 
     Args:
         smiles, z, pos: as in [`~hf_molrep.chem.coordinates.given_conformers`]; the first conformer decides.
@@ -124,7 +125,7 @@ def stereo_from_coordinates(smiles: str, z: np.ndarray | Sequence, pos: np.ndarr
     from rdkit import Chem
 
     given = given_conformers(z, pos, smiles)  # in the order of the molecule, hydrogens too
-    with _quiet:
+    with rdkit_log_off:
         mol = with_conformers(Chem.AddHs(parse(smiles)), given.pos[:1])
         Chem.AssignStereochemistryFrom3D(mol)
         return Chem.MolToSmiles(Chem.RemoveHs(mol))
@@ -132,10 +133,10 @@ def stereo_from_coordinates(smiles: str, z: np.ndarray | Sequence, pos: np.ndarr
 
 def check_coordinates(pos: np.ndarray, text: str, notation: str = "SMILES") -> None:
     """
-    Whether `pos` `[conformers, atoms, 3]`, angstrom, can be coordinates at all.
+    Check that `pos` `[conformers, atoms, 3]`, angstrom, can be coordinates.
 
     Raises:
-        MoleculeError: of the molecule `text`: no numbers, or two atoms nearer than any bond is long.
+        MoleculeError: of the molecule `text`: not finite, or two atoms nearer than any bond length.
     """
     if not np.isfinite(pos).all():
         raise MoleculeError(text, "coordinates that are not numbers", notation)
@@ -143,10 +144,10 @@ def check_coordinates(pos: np.ndarray, text: str, notation: str = "SMILES") -> N
         distances = _distances(conformer)
         np.fill_diagonal(distances, np.inf)
         nearest = np.unravel_index(distances.argmin(), distances.shape)
-        if distances[nearest] < NEAREST:
+        if distances[nearest] < MIN_DISTANCE:
             first, second = sorted(map(int, nearest))
             if np.ptp(conformer, axis=0).max() == 0:
-                raise MoleculeError(text, "all atoms at one place: these are no coordinates", notation)
+                raise MoleculeError(text, "all atoms at one point: these are no coordinates", notation)
             reason = f"atoms {first} and {second} of the coordinates are {distances[nearest]:.2f} angstrom apart"
             raise MoleculeError(text, reason, notation)
 
@@ -176,7 +177,9 @@ def _radii(z: np.ndarray) -> np.ndarray:
     return np.array([table.GetRcovalent(int(number)) for number in z])
 
 
-def _of_molecule(z: np.ndarray, pos: np.ndarray, molecule: str | Mol, hydrogens: str, flat: bool = False) -> Conformers:
+def _fit_to_molecule(
+    z: np.ndarray, pos: np.ndarray, molecule: str | Mol, hydrogens: str, flat: bool = False
+) -> Conformers:
     from rdkit import Chem
 
     if isinstance(molecule, str):
@@ -184,16 +187,16 @@ def _of_molecule(z: np.ndarray, pos: np.ndarray, molecule: str | Mol, hydrogens:
     else:
         mol, text = molecule, Chem.MolToSmiles(molecule)
     check_coordinates(pos, text)
-    with _quiet:
+    with rdkit_log_off:
         bare = Chem.Mol(mol)
         bare.RemoveAllConformers()
         full = Chem.AddHs(bare)
     flags = ["given"]
     full_z = np.array([atom.GetAtomicNum() for atom in full.GetAtoms()], dtype=np.uint8)
-    own = mol.GetNumAtoms()
+    explicit_atoms = mol.GetNumAtoms()
     if len(z) == len(full_z):
         reference = full
-    elif len(z) == own or Counter(z.tolist()) == Counter(full_z[:own].tolist()):
+    elif len(z) == explicit_atoms or Counter(z.tolist()) == Counter(full_z[:explicit_atoms].tolist()):
         reference = bare
     else:
         raise MoleculeError(text, f"coordinates of {formula(z)}, but the molecule is {formula(full_z)}")
@@ -210,7 +213,7 @@ def _of_molecule(z: np.ndarray, pos: np.ndarray, molecule: str | Mol, hydrogens:
             raise MoleculeError(text, f"coordinates that are not this molecule's: {order or problem}")
         pos = pos[:, order]
         flags.append("reordered")
-    if reference is bare and len(full_z) > own and hydrogens != "none":
+    if reference is bare and len(full_z) > explicit_atoms and hydrogens != "none":
         pos = _add_hydrogens(bare, pos, flat)
         flags.append("hydrogens_added")
         reference = full
@@ -224,8 +227,8 @@ def _of_molecule(z: np.ndarray, pos: np.ndarray, molecule: str | Mol, hydrogens:
             neighbors = [neighbor.GetAtomicNum() for neighbor in atom.GetNeighbors()]
             if atom.GetAtomicNum() == 1 and neighbors and neighbors[0] > 1:
                 keep[atom.GetIdx()] = hydrogens == "polar" and neighbors[0] in POLAR_NEIGHBORS
-    index = np.where(np.arange(count) < own, np.arange(count), -1).astype(np.int32)
-    with _quiet:
+    index = np.where(np.arange(count) < explicit_atoms, np.arange(count), -1).astype(np.int32)
+    with rdkit_log_off:
         smiles = Chem.MolToSmiles(Chem.RemoveHs(bare))
     return Conformers(
         full_z[:count][keep], pos[:, keep], index[keep], smiles, "2d" if flat else "3d", tuple(flags), None
@@ -233,44 +236,46 @@ def _of_molecule(z: np.ndarray, pos: np.ndarray, molecule: str | Mol, hydrogens:
 
 
 def with_conformers(mol: Mol, pos: np.ndarray) -> Mol:
-    """A copy of an RDKit molecule with these conformers and no others: `[conformers, atoms, 3]`, angstrom, 3D."""
+    """Copy an RDKit molecule with these conformers only: `[conformers, atoms, 3]`, angstrom, 3D."""
     from rdkit import Chem
     from rdkit.Geometry import Point3D
 
     mol = Chem.Mol(mol)
     mol.RemoveAllConformers()
-    for places in np.asarray(pos, dtype=np.float64).tolist():
-        conformer = Chem.Conformer(len(places))
-        for atom, place in enumerate(places):
-            conformer.SetAtomPosition(atom, Point3D(*place))
+    for points in np.asarray(pos, dtype=np.float64).tolist():
+        conformer = Chem.Conformer(len(points))
+        for atom, point in enumerate(points):
+            conformer.SetAtomPosition(atom, Point3D(*point))
         conformer.Set3D(True)
         mol.AddConformer(conformer, assignId=True)
     return mol
 
 
 def _problem(mol: Mol, z: np.ndarray, pos: np.ndarray, flat: bool) -> str:
-    """What speaks against coordinates in the order of `mol`, or "". A drawing may have any scale and no stereo."""
+    """Explain why coordinates in the order of `mol` are not its own, or "". Drawings have any scale and no stereo."""
     if flat:
         return ""
     bonds = np.array([(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in mol.GetBonds()]).reshape(-1, 2)
     if len(bonds):
         radii = _radii(z)
-        longest = LONGEST_BOND[0] * radii[bonds].sum(-1) + LONGEST_BOND[1]
+        longest = MAX_BOND[0] * radii[bonds].sum(-1) + MAX_BOND[1]
         for conformer in pos:
             lengths = np.sqrt(((conformer[bonds[:, 0]] - conformer[bonds[:, 1]]) ** 2).sum(-1))
             worst = int((lengths - longest).argmax())
             if lengths[worst] > longest[worst]:
                 first, second = bonds[worst].tolist()
                 return f"atoms {first} and {second} are bonded, but {lengths[worst]:.2f} angstrom apart"
-    with _quiet:
+    with rdkit_log_off:
         if not all(keeps_stereo(with_conformers(mol, conformer[None]), 0) for conformer in pos):
-            return "their stereo is another one"
+            return "their stereo is different"
     return ""
 
 
 def _match(mol: Mol, mol_z: np.ndarray, z: np.ndarray, pos: np.ndarray) -> np.ndarray | str:
-    """The row of the coordinates for each atom of `mol`, by the bonds that the first conformer shows; or what speaks
-    against all orders. Heavy atoms are matched as a graph without bond orders, each with its number of hydrogens."""
+    """
+    Find the row of the coordinates for each atom of `mol`, by bonds perceived in the first conformer; or explain why no
+    order fits. Heavy atoms are matched as a graph without bond orders, each with its number of hydrogens.
+    """
     from rdkit import Chem
 
     def skeleton(numbers: Sequence[int], hydrogen_counts: Sequence[int], bonds: Sequence[tuple[int, int]]) -> Mol:
@@ -284,38 +289,38 @@ def _match(mol: Mol, mol_z: np.ndarray, z: np.ndarray, pos: np.ndarray) -> np.nd
         return graph.GetMol()
 
     heavy, hydrogen = np.flatnonzero(z > 1), np.flatnonzero(z == 1)
-    none = "no order of the atoms shows its bonds"
+    no_match = "no order of the atoms shows its bonds"
     if not len(heavy):
-        return none
+        return no_match
     distances, radii = _distances(pos[0]), _radii(z)
     nearest = heavy[distances[np.ix_(hydrogen, heavy)].argmin(1)] if len(hydrogen) else hydrogen
-    of_row = {int(row): hydrogen[nearest == row].tolist() for row in heavy}
+    hydrogens_of_row = {int(row): hydrogen[nearest == row].tolist() for row in heavy}
     bonded = distances < BOND_PERCEIVED * (radii[:, None] + radii[None])
-    seen = [(i, j) for i in range(len(heavy)) for j in range(i) if bonded[heavy[i], heavy[j]]]
-    target = skeleton(z[heavy], [len(of_row[int(row)]) for row in heavy], seen)
+    perceived = [(i, j) for i in range(len(heavy)) for j in range(i) if bonded[heavy[i], heavy[j]]]
+    target = skeleton(z[heavy], [len(hydrogens_of_row[int(row)]) for row in heavy], perceived)
 
     mol_heavy = [k for k, number in enumerate(mol_z) if number > 1]
     place = {k: n for n, k in enumerate(mol_heavy)}
-    of_atom: dict[int, list[int]] = {k: [] for k in mol_heavy}
+    hydrogens_of_atom: dict[int, list[int]] = {k: [] for k in mol_heavy}
     for atom in mol.GetAtoms():
         if atom.GetAtomicNum() == 1:
             parents = [neighbor.GetIdx() for neighbor in atom.GetNeighbors() if neighbor.GetAtomicNum() > 1]
             if not parents:
-                return none
-            of_atom[parents[0]].append(atom.GetIdx())
+                return no_match
+            hydrogens_of_atom[parents[0]].append(atom.GetIdx())
     written = [
         (place[bond.GetBeginAtomIdx()], place[bond.GetEndAtomIdx()])
         for bond in mol.GetBonds()
         if bond.GetBeginAtomIdx() in place and bond.GetEndAtomIdx() in place
     ]
-    query = skeleton(mol_z[mol_heavy], [len(of_atom[k]) for k in mol_heavy], written)
-    problem = none
-    for match in target.GetSubstructMatches(query, uniquify=False, maxMatches=_MOST_MATCHES):
+    query = skeleton(mol_z[mol_heavy], [len(hydrogens_of_atom[k]) for k in mol_heavy], written)
+    problem = no_match
+    for match in target.GetSubstructMatches(query, uniquify=False, maxMatches=_MAX_MATCHES):
         order = np.empty(len(mol_z), dtype=np.int64)
         for k, n in zip(mol_heavy, match, strict=True):
             row = int(heavy[n])
             order[k] = row
-            order[of_atom[k]] = of_row[row]
+            order[hydrogens_of_atom[k]] = hydrogens_of_row[row]
         problem = _problem(mol, mol_z, pos[:, order], flat=False)
         if not problem:
             return order
@@ -326,7 +331,7 @@ def _add_hydrogens(mol: Mol, pos: np.ndarray, flat: bool) -> np.ndarray:
     from rdkit import Chem
 
     placed = []
-    with _quiet:
+    with rdkit_log_off:
         for conformer in pos:
             positioned = with_conformers(mol, conformer[None])
             positioned.GetConformer().Set3D(not flat)

@@ -1,10 +1,10 @@
 """
-200 descriptors of RDKit, each as the share of drug-like molecules that lie below it: `rdkit_2d_normalized`.
+200 descriptors of RDKit, each as its quantile among drug-like molecules: `rdkit_2d_normalized`.
 
 After `descriptors/rdNormalizedDescriptors.py` of descriptastorus 2.8.0 (github.com/bp-kelley/descriptastorus, Brian
 Kelley, Novartis Institutes for BioMedical Research; BSD-3-Clause), the features that GROVER is fine-tuned with. The
-code is ours. The distributions that its author fitted are his figures: they stand, with that licence, in
-`descriptor_distributions.json`, one of SciPy's continuous distributions for each descriptor.
+code is ours. The fitted distributions are the author's, under that licence: `descriptor_distributions.json` has one of
+SciPy's continuous distributions for each descriptor.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_molrep.chem.smiles import parse
+from .smiles import parse
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-_FIGURES = json.loads(resources.files(__package__).joinpath("descriptor_distributions.json").read_text("utf-8"))
-_DISTRIBUTIONS: dict[str, dict] = _FIGURES["distributions"]
+_DATA = json.loads(resources.files(__package__).joinpath("descriptor_distributions.json").read_text("utf-8"))
+_DISTRIBUTIONS: dict[str, dict] = _DATA["distributions"]
 DESCRIPTOR_NAMES = tuple(_DISTRIBUTIONS)  # RDKit's names in the order of the original (alphabetical)
 
-# Since 2024.03 RDKit counts chains of carbon only; the distribution was fitted to any atoms, as descriptastorus counts.
+# Since 2024.03 RDKit counts chains of carbon only; the distribution was fitted to chains of any atoms.
 _CHAIN = "[R0;D2][R0;D2][R0;D2][R0;D2]"
 
 
 @cache
 def _functions() -> tuple[Callable[[Mol], float], ...]:
-    """RDKit's function for each of the 200."""
+    """RDKit's function of each descriptor."""
     from rdkit import Chem
     from rdkit.Chem import Descriptors
 
     chain = Chem.MolFromSmarts(_CHAIN)
     known = {**dict(Descriptors.descList), "fr_unbrch_alkane": lambda mol: len(mol.GetSubstructMatches(chain))}
-    absent = [name for name in DESCRIPTOR_NAMES if name not in known]
-    if absent:
-        raise RuntimeError(f"this version of RDKit has no descriptor {', '.join(absent)}")
+    missing = [name for name in DESCRIPTOR_NAMES if name not in known]
+    if missing:
+        raise RuntimeError(f"this version of RDKit has no descriptor {', '.join(missing)}")
     return tuple(known[name] for name in DESCRIPTOR_NAMES)
 
 
 @cache
 def _cdfs() -> tuple[tuple[Callable[[np.ndarray], np.ndarray], float, float], ...]:
-    """Of each descriptor the distribution function of the fit, the least and the highest value it was fitted to."""
+    """Fitted cumulative distribution function of each descriptor, and the range of values it was fitted to."""
     from scipy import stats
 
     def frozen(fit: dict[str, Any]) -> tuple:
@@ -58,7 +58,7 @@ def _cdfs() -> tuple[tuple[Callable[[np.ndarray], np.ndarray], float, float], ..
 
 
 def _values(mol: Mol) -> list[float]:
-    """The 200 before normalisation; NaN where RDKit fails, which it tells by exceptions of any kind."""
+    """Descriptors before normalisation; NaN where RDKit fails, with exceptions of any type."""
     from rdkit import Chem
 
     mol, found = Chem.Mol(mol), []  # a copy: RDKit leaves intermediate results in the molecule
@@ -72,25 +72,24 @@ def _values(mol: Mol) -> list[float]:
 
 def normalized_descriptors(molecules: Iterable[Mol | str]) -> np.ndarray:
     """
-    The descriptors `DESCRIPTOR_NAMES` of each molecule (RDKit's, or SMILES, taken as drawn), from 0 to 1, float32
+    Compute the descriptors `DESCRIPTOR_NAMES` of each molecule (RDKit's, or SMILES, taken as drawn), 0 to 1, float32
     `[molecules, 200]`.
 
-    As in the original a value is first cut to the range that its distribution was fitted to, infinities too, and what
-    the distribution function gives is cut to 0 ... 1. A descriptor that RDKit cannot compute, or of which either is
-    not a number, is 0: descriptastorus gives 0 for the former, GROVER (`grover/data/moldataset.py`) sets 0 for NaN.
-    `fr_unbrch_alkane` is that of RDKit before 2024.03. Each distribution function is evaluated once, on the different
-    values of all molecules: give many at a time.
+    As in the original, values (infinities too) are clipped to the range that the distribution was fitted to, and the
+    result to 0 ... 1. A descriptor that RDKit cannot compute is 0 (descriptastorus), and so is one that is NaN (GROVER,
+    `grover/data/moldataset.py`). `fr_unbrch_alkane` is that of RDKit before 2024.03. Each distribution function is
+    evaluated once, on the distinct values of all molecules: pass many at a time.
 
     Raises:
         MoleculeError: a SMILES that cannot be read.
     """
     rows = [_values(parse(molecule) if isinstance(molecule, str) else molecule) for molecule in molecules]
     values = np.array(rows, dtype=np.float64).reshape(-1, len(DESCRIPTOR_NAMES))
-    found = np.zeros(values.shape, dtype=np.float32)
-    # SciPy warns of what becomes 0 or 1 here: overflows far from the middle of a distribution.
+    normalized = np.zeros(values.shape, dtype=np.float32)
+    # SciPy warns of overflows far from the middle of a distribution, which become 0 or 1 here
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)
-        for column, (cdf, least, highest) in enumerate(_cdfs()):
-            different, place = np.unique(np.clip(values[:, column], least, highest), return_inverse=True)
-            found[:, column] = np.nan_to_num(np.clip(cdf(different), 0.0, 1.0), nan=0.0)[place]
-    return found
+        for column, (cdf, lowest, highest) in enumerate(_cdfs()):
+            distinct, inverse = np.unique(np.clip(values[:, column], lowest, highest), return_inverse=True)
+            normalized[:, column] = np.nan_to_num(np.clip(cdf(distinct), 0.0, 1.0), nan=0.0)[inverse]
+    return normalized

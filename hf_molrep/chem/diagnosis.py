@@ -1,8 +1,9 @@
-"""Why a SMILES was refused, in the words of chemistry.
+"""
+Explain in chemical terms why a SMILES was refused.
 
-RDKit reports syntax errors to its log only, which belongs to the whole process and cannot be read safely from several
-threads. So the grammar (Daylight's SMILES with OpenSMILES' extensions) is walked through once more here, after the
-fact. What RDKit finds wrong in a molecule that was read (valence, aromaticity) is taken from it as it is.
+RDKit writes syntax errors only to its log, which is global to the process and cannot be read safely from several
+threads. So a refused SMILES is parsed again here (Daylight's grammar with OpenSMILES' extensions). Problems of valence
+and aromaticity are reported in RDKit's words.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ _AROMATIC = {"b", "c", "n", "o", "p", "s", "as", "se", "te", "si"}
 
 
 def syntax_problem(text: str) -> str | None:
-    """The first thing wrong with the grammar of a SMILES, or None. Positions count from 1."""
+    """Return the first syntax error of a SMILES, or None. Positions count from 1."""
     position = 0
     parentheses: list[int] = []
     rings: dict[int, int] = {}  # ring number -> which atom opened it
     bonds: set[tuple[int, int]] = set()
     atoms = 0
     current: list[int] = []  # atom to return to at each open parenthesis
-    here = 0  # number of the atom that the next bond starts from, 0: none
+    previous = 0  # atom that the next bond starts from, 0: none
     pending: tuple[str, int] | None = None  # bond or dot that waits for an atom
     just_opened = False
     while position < len(text):
@@ -46,32 +47,32 @@ def syntax_problem(text: str) -> str | None:
                 if problem:
                     return problem
             atoms += 1
-            if here and not (pending and pending[0] == "."):
-                bonds.add((here, atoms))
-            here, pending = atoms, None
+            if previous and not (pending and pending[0] == "."):
+                bonds.add((previous, atoms))
+            previous, pending = atoms, None
         elif kind == "ring":
-            if not here or (pending and pending[0] == "."):
+            if not previous or (pending and pending[0] == "."):
                 return f"ring number at position {at} follows no atom"
             number = int(token.strip("%()"))
             if number in rings:
-                there = rings.pop(number)
-                if there == here:
+                opened_by = rings.pop(number)
+                if opened_by == previous:
                     return f"ring {number} joins an atom to itself"
-                if (there, here) in bonds:
+                if (opened_by, previous) in bonds:
                     return f"ring {number} joins two atoms that already have a bond"
-                bonds.add((there, here))
+                bonds.add((opened_by, previous))
             else:
-                rings[number] = here
+                rings[number] = previous
             pending = None
         elif kind in ("bond", "dot"):
-            if pending or (not here) or (kind == "dot" and just_opened):
+            if pending or (not previous) or (kind == "dot" and just_opened):
                 return f"{token!r} at position {at} follows no atom"
             pending = (token, at)
         elif kind == "open":
-            if not here or pending:
+            if not previous or pending:
                 return f"parenthesis at position {at} follows no atom"
             parentheses.append(at)
-            current.append(here)
+            current.append(previous)
         else:
             if not parentheses:
                 return f"parenthesis closed at position {at} was never opened"
@@ -80,7 +81,7 @@ def syntax_problem(text: str) -> str | None:
             if just_opened:
                 return f"empty parentheses at position {at - 1}"
             parentheses.pop()
-            here = current.pop()
+            previous = current.pop()
         just_opened = kind == "open"
     if pending:
         return f"{pending[0]!r} at position {pending[1]} leads to no atom"
@@ -93,7 +94,7 @@ def syntax_problem(text: str) -> str | None:
 
 
 def chemistry_problem(molecule: str | Mol) -> str | None:
-    """What RDKit's sanitisation objects to, or None. The caller keeps RDKit's log quiet."""
+    """Return the first problem that RDKit's sanitisation finds, or None. The caller turns RDKit's log off."""
     from rdkit import Chem
 
     mol = Chem.MolFromSmiles(molecule, sanitize=False) if isinstance(molecule, str) else molecule
@@ -142,7 +143,7 @@ def _unreadable(text: str, position: int) -> str:
     if character == "]":
         return f"bracket closed at position {at} was never opened"
     if character.isspace():
-        return f"white space at position {at}: a SMILES and a name do not go into one string"
+        return f"white space at position {at}: pass the SMILES without a name"
     symbol = re.match(r"[A-Z][a-z]?|[a-z]", text[position:])
     if position and text[position - 1].isupper() and _is_element(text[position - 1 : at]):
         return f"element {text[position - 1 : at]} at position {position} needs brackets: [{text[position - 1 : at]}]"
@@ -151,4 +152,4 @@ def _unreadable(text: str, position: int) -> str:
             if _is_element(name):
                 return f"element {name} at position {at} needs brackets: [{name}]"
         return f"unknown element {symbol[0]} at position {at}"
-    return f"character {character!r} at position {at} does not belong into a SMILES"
+    return f"character {character!r} at position {at} is not allowed in a SMILES"

@@ -1,11 +1,11 @@
-"""Molecules as pictures."""
+"""Drawings of molecules."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_molrep.chem.smiles import parse
+from .smiles import parse
 
 
 def draw_grid(
@@ -15,8 +15,11 @@ def draw_grid(
     columns: int = 4,
     size: tuple[int, int] = (320, 280),
 ) -> None:
-    """Draw molecules in rows of `columns` with a legend under each into a PNG file; `size` is that of one cell, pixels.
+    """
+    Draw molecules in a grid, each with a legend below it, to a PNG file.
 
+    Args:
+        size: width and height of one cell, pixels.
     Raises:
         MoleculeError: a SMILES cannot be read.
         ValueError: no molecules, or not one legend for each.

@@ -14,7 +14,7 @@ SYMBOLS = re.findall(
 
 
 def formula(z: np.ndarray | Sequence) -> str:
-    """Formula of atoms in Hill order, for example `C2H6O`; atomic numbers `[atoms]`."""
+    """Write the formula of atoms (atomic numbers `[atoms]`) in Hill order, for example `C2H6O`."""
     counts = {SYMBOLS[number]: count for number, count in zip(*np.unique(z, return_counts=True), strict=True)}
     order = sorted(counts, key=lambda symbol: (symbol not in ("C", "H") or "C" not in counts, symbol))
     return "".join(symbol + (str(counts[symbol]) if counts[symbol] > 1 else "") for symbol in order)

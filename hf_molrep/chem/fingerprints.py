@@ -1,4 +1,4 @@
-"""Morgan fingerprints: the baseline of every search."""
+"""Morgan fingerprints and their Tanimoto similarity: the baseline of every search."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hf_molrep.chem.smiles import parse
+from .smiles import parse
 
 
 def morgan_fingerprints(
     smiles: Iterable[str], radius: int = 2, size: int = 2048, include_chirality: bool = False
 ) -> np.ndarray:
-    """Folded Morgan fingerprints (Rogers and Hahn, J. Chem. Inf. Model. 50, 742 (2010); radius 2 is ECFP4's), uint8
-    `[molecules, size]` of 0 and 1, of the molecules as drawn.
+    """
+    Compute folded Morgan fingerprints (Rogers and Hahn, J. Chem. Inf. Model. 50, 742 (2010); radius 2 is ECFP4's) of
+    molecules as drawn, uint8 `[molecules, size]` of 0 and 1.
 
     Raises:
         MoleculeError: a SMILES cannot be read.
@@ -26,7 +27,7 @@ def morgan_fingerprints(
 
 
 def tanimoto(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Tanimoto similarity of two sets of 0/1 fingerprints, float32 `[queries, candidates]`; two empty ones have 0."""
+    """Compute Tanimoto similarities of 0/1 fingerprints, float32 `[queries, candidates]`; 0 between two empty ones."""
     queries, candidates = queries.astype(np.float32), candidates.astype(np.float32)
     common = queries @ candidates.T
     either = queries.sum(1)[:, None] + candidates.sum(1) - common

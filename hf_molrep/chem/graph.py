@@ -1,25 +1,25 @@
-"""Molecular graphs: RDKit molecules to small integer arrays, by named and versioned feature schemes.
+"""
+Molecular graphs: RDKit molecules to small integer arrays, by named and versioned feature schemes.
 
-| scheme | columns of `x` | columns of `edge_attr` | whose |
+| scheme | columns of `x` | columns of `edge_attr` | used by |
 |---|---|---|---|
 | `pretrain_gnns` | 2 indices | 2 indices | pretrain-gnns (Hu et al. 2020), MolCLR, GraphMVP |
 | `ogb` | 9 indices | 3 indices | Open Graph Benchmark 1.3.6 (`ogb/utils/features.py`), 3D Infomax |
 | `dmp` | 9 indices | 3 indices | DMP / DVMP (`molecule/features.py`) |
 | `grover` | 151 numbers | 14 numbers | GROVER (`grover/data/molgraph.py`) |
 
-An index counts from 0 within its column and is meant for an embedding table. What the originals do with values that
-they did not foresee differs, and is kept: `ogb` and (but for charge and bond type) `grover` have a last value for
-"anything else"; `pretrain_gnns` fails, so here such a molecule is refused by name; `dmp` has such a value for some
-columns and fails for others, where ours takes CHI_OTHER and STEREOANY.
+An index counts from 0 within its column and is meant for an embedding table. Unforeseen values are treated as in the
+originals: `ogb` and (except for charge and bond type) `grover` have a last index for "anything else"; `pretrain_gnns`
+fails, so such a molecule is refused here, with the reason; `dmp` has such an index for some columns and fails for
+others, where CHI_OTHER and STEREOANY are used here.
 
-Two kinds of feature depend on how the SMILES was written and not on the molecule alone, in all of these schemes: the
-chirality tag (clockwise in the order of the neighbours) and, in `pretrain_gnns`, the direction of a bond beside a
-double bond. Canonical SMILES make them unique.
+In all of these schemes two features depend on how the SMILES was written: the chirality tag (clockwise in the order of
+neighbours) and, in `pretrain_gnns`, the direction of a bond beside a double bond. Canonical SMILES make them unique.
 
-Quirks of GROVER that the weights have seen and that are kept: the formal charge is itself used as a (Python, so
-negative from the end) list index, so that +4 and -2 look the same, and +5 and -1; -6 looks like 0; charges beyond
--6 ... +5 fail; an atom `*` counts as an unknown element; any other bond than single, double, triple or aromatic (a
-dative one) has no type, all five flags 0; bonds run from the lower to the higher atom number first.
+Peculiarities of GROVER, kept because its weights were trained with them: the formal charge is used as a Python list
+index (negative ones count from the end), so +4 and -2 are the same, and +5 and -1, and -6 and 0; charges beyond
+-6 ... +5 fail; an atom `*` is an unknown element; a bond that is not single, double, triple or aromatic (a dative one)
+has no type, all five flags are 0; each bond runs from the lower to the higher atom index first.
 """
 
 from __future__ import annotations
@@ -32,25 +32,27 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from hf_molrep.chem.smiles import MoleculeError, _query
+from .smiles import MoleculeError, _query
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-REFUSED = 255  # in a lookup table: the scheme has no value for it
-LOWEST = -128  # of the raw values; a lookup table starts there
+REFUSED = 255  # in a lookup table: the scheme has no index for this value
+LOWEST = -128  # lowest raw value, the first entry of a lookup table
 
 
 class MolGraph(NamedTuple):
-    """One molecule. Every bond stands twice: edge 2k runs from the lower to the higher atom number, 2k + 1 back.
+    """
+    Graph of one molecule. Each bond is stored twice: edge 2k from the lower to the higher atom index, 2k + 1 back.
 
-    x: `[atoms, features]`, uint8 indices; float32 for the scheme `grover` but for its compact form.
-    edge_index: int16 `[2, edges]`, source above target.
-    edge_attr: `[edges, features]` like `x`.
-    z: uint8 `[atoms]`, atomic numbers.
-    pos: float32 `[atoms, 3]` in angstrom, or None.
-    mass: float32 `[atoms]`, a hundredth of the atomic mass; only in the compact form of the scheme `grover` (see
-        [`Scheme.expand_atoms`]).
+    Attributes:
+        x: `[atoms, features]`, uint8 indices; float32 for the scheme `grover`, except in its compact form.
+        edge_index: int16 `[2, edges]`, source above target.
+        edge_attr: `[edges, features]` like `x`.
+        z: uint8 `[atoms]`, atomic numbers.
+        pos: float32 `[atoms, 3]` in angstrom, or None.
+        mass: float32 `[atoms]`, a hundredth of the atomic mass; only in the compact form of the scheme `grover` (see
+            [`Scheme.expand_atoms`]).
     """
 
     x: np.ndarray
@@ -62,8 +64,13 @@ class MolGraph(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One property of atoms or bonds. `table[raw - LOWEST]` is its index; `size` counts the indices, those that are
-    reserved for masking included."""
+    """
+    One property of atoms or bonds.
+
+    Attributes:
+        size: number of indices, including those reserved for masking.
+        table: uint8, index of each raw value: `table[raw - LOWEST]`.
+    """
 
     name: str
     size: int
@@ -72,12 +79,12 @@ class Column(NamedTuple):
 
 class Scheme(NamedTuple):
     """
-    How a method sees atoms and bonds.
+    The atom and bond features of a method.
 
     Attributes:
-        version: goes up when any array changes.
-        atoms, bonds: the columns. With `one_hot` each becomes `size` columns of 0 and 1, but for those of size 1, which
-            stand as they are.
+        version: increased when any array changes.
+        atoms, bonds: the columns. With `one_hot` each becomes `size` columns of 0 and 1, except those of size 1, which
+            stay as they are.
     """
 
     name: str
@@ -88,42 +95,42 @@ class Scheme(NamedTuple):
 
     @property
     def atom_features(self) -> int:
-        """Columns of `x`."""
+        """Number of columns of `x`."""
         return sum(column.size for column in self.atoms) if self.one_hot else len(self.atoms)
 
     @property
     def bond_features(self) -> int:
-        """Columns of `edge_attr`."""
+        """Number of columns of `edge_attr`."""
         return sum(column.size for column in self.bonds) if self.one_hot else len(self.bonds)
 
     def expand_atoms(self, x: np.ndarray, mass: np.ndarray | None = None) -> np.ndarray:
         """
-        Indices `[atoms, columns]` as they are stored to what the model takes: int64 as they are, or with `one_hot`
-        float32 `[atoms, atom_features]`, for which `grover` needs `mass` as well.
+        Convert stored indices `[atoms, columns]` to the model's input: int64 indices, or with `one_hot` float32
+        `[atoms, atom_features]`, for which `grover` also needs `mass`.
         """
         return _expand(self.atoms, x, mass) if self.one_hot else x.astype(np.int64)
 
     def expand_bonds(self, edge_attr: np.ndarray) -> np.ndarray:
-        """The same for bonds."""
+        """Convert stored bond indices as `expand_atoms` does."""
         return _expand(self.bonds, edge_attr, None) if self.one_hot else edge_attr.astype(np.int64)
 
 
 def _expand(columns: Sequence[Column], indices: np.ndarray, mass: np.ndarray | None) -> np.ndarray:
     dense = np.zeros((len(indices), sum(column.size for column in columns)), dtype=np.float32)
-    everywhere, start = np.arange(len(indices)), 0
+    rows, start = np.arange(len(indices)), 0
     for place, column in enumerate(columns):
         if column.name == "mass":
             dense[:, start] = mass
         elif column.size == 1:
             dense[:, start] = indices[:, place]
         else:
-            dense[everywhere, start + indices[:, place].astype(np.intp)] = 1
+            dense[rows, start + indices[:, place].astype(np.intp)] = 1
         start += column.size
     return dense
 
 
 def _column(name: str, size: int, values: Iterable[int], other: int = REFUSED) -> Column:
-    """The raw value `values[i]` has index i, any other the index `other`."""
+    """Build a column in which the raw value `values[i]` has index i, and any other value the index `other`."""
     table = np.full(256 - LOWEST, other, dtype=np.uint8)
     for index, value in enumerate(values):
         table[value - LOWEST] = index
@@ -137,7 +144,7 @@ def _grover_charge() -> Column:
     return Column("formal_charge", 6, table)
 
 
-# RDKit's enumerations as the numbers that they are (tests/chem/test_graph.py reads them off RDKit)
+# values of RDKit's enumerations (tests/chem/test_graph.py compares them with RDKit)
 _CW_CCW = (0, 1, 2)  # CHI_UNSPECIFIED, CHI_TETRAHEDRAL_CW, CHI_TETRAHEDRAL_CCW
 _CHI_OTHER = 3
 _SINGLE, _DOUBLE, _TRIPLE, _AROMATIC = 1, 2, 3, 12
@@ -153,7 +160,7 @@ _BOND_TYPE_FLAGS = {  # GROVER's columns; its first, for no bond at all, is 0 ev
 _DIRECTIONS = (0, 4, 3)  # NONE, ENDUPRIGHT, ENDDOWNRIGHT
 _HYBRIDIZATIONS = (2, 3, 4, 6, 7)  # SP, SP2, SP3, SP3D, SP3D2
 _STEREO = (0, 2, 3, 4, 5, 1)  # STEREONONE, Z, E, CIS, TRANS, ANY
-_STEREO_ANY = 5  # its place above
+_STEREO_ANY = 5  # its index in `_STEREO`
 
 
 def _ogb_like(atom_types: int, other_element: int, chirality: Column, bond_type: Column) -> dict:
@@ -219,7 +226,7 @@ SCHEMES: dict[str, Scheme] = {
                 _column("num_hs", 6, range(5), 5),
                 _column("hybridization", 6, _HYBRIDIZATIONS, 5),
                 _column("is_aromatic", 1, range(2)),
-                _column("mass", 1, ()),  # a hundredth of the atomic mass: not a table but a number
+                _column("mass", 1, ()),  # a hundredth of the atomic mass, without a lookup table
                 _column("implicit_valence", 8, range(7), 7),
                 _column("is_acceptor", 1, range(2)),
                 _column("is_donor", 1, range(2)),
@@ -248,14 +255,14 @@ _SMARTS = {
     "is_basic": "[#7;+,$([N;H2&+0][$([C,a]);!$([C,a](=O))]),$([N;H1&+0]([$([C,a]);!$([C,a](=O))])"
     "[$([C,a]);!$([C,a](=O))]),$([N;H0&+0]([C;!$(C(=O))])([C;!$(C(=O))])[C;!$(C(=O))])]",
 }
-# What a SMILES must show before a value can differ from 0; RDKit is not asked in vain.
-# (Charges are not among them: RDKit reads CN(=O)=O as C[N+](=O)[O-].)
-_SHOWN_BY = {"chirality": "@", "direction": "/\\", "stereo": "/\\"}
+# Characters without which a value is always 0, so that RDKit need not be called.
+# (Charges are not listed: RDKit reads CN(=O)=O as C[N+](=O)[O-].)
+_REQUIRED_CHARACTERS = {"chirality": "@", "direction": "/\\", "stereo": "/\\"}
 
 
 @functools.cache
 def _getters() -> tuple[dict, dict]:
-    """Property -> RDKit's method, of atoms and of bonds."""
+    """RDKit's methods by property, of atoms and of bonds."""
     from rdkit.Chem import Atom, Bond
 
     atoms = {
@@ -293,26 +300,26 @@ def _atomic_weights() -> np.ndarray:
 
 
 class _Collector:
-    """Raw values of many molecules, one list per property: NumPy is asked once for all of them, not for each."""
+    """Collects raw values of many molecules, one list per property, to convert them to NumPy arrays at once."""
 
     def __init__(self, scheme: Scheme):
         atoms = [column.name for column in scheme.atoms]
         bonds = {column.name for column in scheme.bonds}
         self.scheme = scheme
-        self.wants_rings = "in_ring_of_3" in atoms
+        self.has_rings = "in_ring_of_3" in atoms
         self.atoms: dict[str, list] = {name: [] for name in atoms if not name.startswith("in_ring_of_")}
         self.bonds: dict[str, list] = {
             name: []
             for name in ("begin", "end", "bond_type", "direction", "stereo", "is_conjugated", "is_in_ring")
             if name in bonds or name in ("begin", "end", "bond_type")
         }
-        self.rings: list[tuple[int, ...]] = []  # size, then the atoms, numbered over all molecules
+        self.rings: list[tuple[int, ...]] = []  # size, then the atoms, counted over all molecules
         self.total = 0
         self.atom_counts: list[int] = []
         self.bond_counts: list[int] = []
 
     def add(self, mol: Mol, text: str | None) -> None:
-        """`text`: a SMILES from which `mol` was read and which says everything about it, if there is one."""
+        """Add a molecule. `text`: the SMILES it was read from, if it is unchanged since."""
         atom_getters, bond_getters = _getters()
         count = mol.GetNumAtoms()
         atoms = list(map(mol.GetAtomWithIdx, range(count)))
@@ -320,7 +327,11 @@ class _Collector:
         no_isotopes = text is not None and "[" not in text
 
         def absent(name: str) -> bool:
-            return text is not None and name in _SHOWN_BY and not any(sign in text for sign in _SHOWN_BY[name])
+            return (
+                text is not None
+                and name in _REQUIRED_CHARACTERS
+                and not any(c in text for c in _REQUIRED_CHARACTERS[name])
+            )
 
         for name, values in self.atoms.items():
             if name in _SMARTS:
@@ -334,7 +345,7 @@ class _Collector:
                 values.extend(repeat(0.0, count))  # filled in from the table of the elements
             else:
                 values.extend(map(atom_getters[name], atoms))
-        if self.wants_rings:
+        if self.has_rings:
             for ring in mol.GetRingInfo().AtomRings():
                 if len(ring) < 9:
                     self.rings.append((len(ring), *(self.total + atom for atom in ring)))
@@ -352,13 +363,13 @@ class _Collector:
         self.bond_counts.append(len(bonds))
 
     def graphs(self) -> list[MolGraph | str]:
-        """The graphs, in their order; instead of one that the scheme cannot express, what it cannot."""
+        """Build the graphs, in order; see [`assemble`]."""
         atoms = {name: np.array(values, dtype=np.int16) for name, values in self.atoms.items() if name != "mass"}
         if "mass" in self.atoms:
             mass = np.array(self.atoms["mass"])
             mass = np.where(mass == 0, _atomic_weights()[atoms["atomic_num"]], mass)
             atoms["mass"] = (mass * 0.01).astype(np.float32)
-        for size in range(3, 9) if self.wants_rings else ():
+        for size in range(3, 9) if self.has_rings else ():
             flags = atoms[f"in_ring_of_{size}"] = np.zeros(self.total, dtype=np.int16)
             flags[[atom for ring in self.rings if ring[0] == size for atom in ring[1:]]] = 1
         bonds = {name: np.array(values, dtype=np.int16) for name, values in self.bonds.items()}
@@ -373,15 +384,16 @@ def assemble(
     bond_counts: np.ndarray,
 ) -> list[MolGraph | str]:
     """
-    Raw values (RDKit's own numbers) of the atoms and bonds of several molecules, one after the other, to compact
-    graphs; instead of one that the scheme cannot express, what it cannot.
+    Build compact graphs from raw values (RDKit's numbers) of the atoms and bonds of several molecules.
 
     Args:
-        atoms, bonds: column -> values. Bonds have `begin` and `end`, atom numbers within their molecule, and
-            `bond_type`; atoms have `mass` in hundreds where the scheme wants it.
+        atoms, bonds: column -> values, molecule after molecule. Bonds have `begin` and `end`, atom indices within their
+            molecule, and `bond_type`; atoms have `mass`, a hundredth of the atomic mass, where the scheme has it.
+    Returns:
+        for each molecule its graph, or the reason why the scheme cannot express it.
     """
     z, mass = atoms["atomic_num"].astype(np.uint8), atoms.get("mass")
-    x, odd_atoms = _encode(scheme.atoms, atoms)
+    x, invalid_atoms = _encode(scheme.atoms, atoms)
 
     atom_starts, bond_starts = np.cumsum(atom_counts) - atom_counts, np.cumsum(bond_counts) - bond_counts
     low, high = np.minimum(bonds["begin"], bonds["end"]), np.maximum(bonds["begin"], bonds["end"])
@@ -390,7 +402,7 @@ def assemble(
     sorted_bonds = {name: values[order] for name, values in bonds.items()}
     for name, code in _BOND_TYPE_FLAGS.items():
         sorted_bonds[name] = (sorted_bonds["bond_type"] == code).astype(np.int16)
-    edge_attr, odd_bonds = _encode(scheme.bonds, sorted_bonds)
+    edge_attr, invalid_bonds = _encode(scheme.bonds, sorted_bonds)
     edge_attr = np.repeat(edge_attr, 2, axis=0)
     edge_index = np.stack([np.stack([low, high], axis=1).ravel(), np.stack([high, low], axis=1).ravel()])
 
@@ -398,10 +410,10 @@ def assemble(
     bounds = zip(*(part.tolist() for part in (atom_starts, atom_counts, bond_starts, bond_counts)), strict=True)
     for start, count, first, of_bonds in bounds:
         edges, of_atoms = slice(2 * first, 2 * (first + of_bonds)), slice(start, start + count)
-        its_mass = None if mass is None else mass[of_atoms]
-        found.append(MolGraph(x[of_atoms], edge_index[:, edges], edge_attr[edges], z[of_atoms], mass=its_mass))
-    for what, odd, starts in (("atom", odd_atoms, atom_starts), ("bond", odd_bonds, bond_starts)):
-        for place, column, value in odd:
+        molecule_mass = None if mass is None else mass[of_atoms]
+        found.append(MolGraph(x[of_atoms], edge_index[:, edges], edge_attr[edges], z[of_atoms], mass=molecule_mass))
+    for what, invalid, starts in (("atom", invalid_atoms, atom_starts), ("bond", invalid_bonds, bond_starts)):
+        for place, column, value in invalid:
             index = int(np.searchsorted(starts, place, side="right")) - 1
             graph = found[index]
             if isinstance(graph, str):
@@ -410,16 +422,16 @@ def assemble(
             where = f"atom {number}"
             if what == "bond":
                 where = "the bond of atoms {} and {}".format(*graph.edge_index[:, 2 * number].tolist())
-            found[index] = f"the scheme {scheme.name!r} has no {column} {_named(column, value)} ({where})"
+            found[index] = f"the scheme {scheme.name!r} has no {column} {_value_name(column, value)} ({where})"
     return found
 
 
-# An atom that RDKit may bind by a dative bond, drawn as such or not, is in brackets and none of these.
+# Atoms to which RDKit may make dative bonds are in brackets and none of these.
 _MAY_BE_METAL = re.compile(r"\[\d*(?!(?:Br|Cl|Si|Se|se|[BCFHINOPSbcnops])(?![a-z]))")
 
 
 def _bond_types(bonds: list, text: str | None) -> list[int]:
-    """RDKit's bond types as numbers. Orders, which are quicker to get, tell them unless dative bonds may be there."""
+    """Return RDKit's bond types as numbers; from bond orders, which is faster, unless there may be dative bonds."""
     if text is not None and not _MAY_BE_METAL.search(text) and "->" not in text and "<-" not in text:
         try:
             return [_BOND_TYPE_OF_ORDER[order] for order in map(_getters()[1]["order"], bonds)]
@@ -429,20 +441,20 @@ def _bond_types(bonds: list, text: str | None) -> list[int]:
 
 
 def _encode(columns: Sequence[Column], raw: dict[str, np.ndarray]) -> tuple[np.ndarray, list]:
-    """Raw values to uint8 indices `[rows, columns]`, and (row, column, value) of those that have none."""
+    """Encode raw values as uint8 indices `[rows, columns]`; list (row, column, value) of those without an index."""
     encoded = np.zeros((len(next(iter(raw.values()))), len(columns)), dtype=np.uint8)
-    odd = []
+    invalid = []
     for place, column in enumerate(columns):
-        if column.name == "mass":  # a number, no index
+        if column.name == "mass":  # not an index
             continue
         values = raw[column.name]
         encoded[:, place] = index = column.table[np.clip(values, LOWEST, 255) - LOWEST]
-        odd += [(int(row), column.name, int(values[row])) for row in np.flatnonzero(index == REFUSED)]
-    return encoded, odd
+        invalid += [(int(row), column.name, int(values[row])) for row in np.flatnonzero(index == REFUSED)]
+    return encoded, invalid
 
 
-def _named(column: str, value: int) -> str:
-    """A raw value in chemistry's words."""
+def _value_name(column: str, value: int) -> str:
+    """Name a raw value for error messages."""
     from rdkit import Chem
 
     if column == "atomic_num":
@@ -465,12 +477,12 @@ def mols_to_graphs(
     compact: bool = False,
 ) -> list[MolGraph | MoleculeError]:
     """
-    The graphs of many molecules; see [`mol_to_graph`]. A MoleculeError stands in the place of one that the scheme
-    cannot express.
+    Build the graphs of many molecules; see [`mol_to_graph`]. A MoleculeError takes the place of a molecule that the
+    scheme cannot express.
 
     Args:
-        texts: the SMILES from which each molecule was read, unchanged since (None: unknown). They save time: what a
-            SMILES does not show need not be looked for.
+        texts: the SMILES each molecule was read from, if it is unchanged since, else None. They save time: features
+            that a SMILES rules out are not computed.
         compact: `x` and `edge_attr` of the scheme `grover` as uint8 indices too, 26 times smaller, with `mass`.
     Raises:
         ValueError: an unknown scheme; a molecule without atoms.
@@ -482,7 +494,7 @@ def mols_to_graphs(
     for mol, text in zip(mols, texts, strict=True):
         if not mol.GetNumAtoms():
             raise ValueError("a molecule without atoms has no graph")
-        # hydrogens that are added bring nothing that a SMILES shows
+        # `text` stays valid: added hydrogens have none of the features it is searched for
         collector.add(Chem.AddHs(mol) if explicit_hydrogens else mol, text)
     found: list[MolGraph | MoleculeError] = []
     form = SCHEMES[scheme]
@@ -498,12 +510,12 @@ def mols_to_graphs(
 
 def mol_to_graph(mol: Mol, scheme: str = "pretrain_gnns", explicit_hydrogens: bool = False) -> MolGraph:
     """
-    The graph of a sanitised molecule, atoms in RDKit's order; see the table above for `x` and `edge_attr`.
+    Build the graph of a sanitised molecule, atoms in RDKit's order; see the table above for `x` and `edge_attr`.
 
     Args:
         explicit_hydrogens: hydrogens become atoms (`Chem.AddHs`), after the others.
     Raises:
-        MoleculeError: the scheme cannot express the molecule; names what.
+        MoleculeError: the scheme cannot express the molecule; says why.
         ValueError: an unknown scheme; a molecule without atoms.
     """
     (graph,) = mols_to_graphs([mol], scheme, explicit_hydrogens)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from hf_molrep.chem.smiles import parse_mol_block
+from .smiles import parse_mol_block
 
 _FIELD = re.compile(r"^>.*?<(.+)>")
 
@@ -19,7 +19,8 @@ class SdfRecord(NamedTuple):
     properties: dict[str, str]
 
     def smiles(self) -> str:
-        """Canonical isomeric SMILES, nothing standardised; stereo from the coordinates and wedges.
+        """
+        Write canonical isomeric SMILES, nothing standardised; stereo from the coordinates and wedges.
 
         Raises:
             MoleculeError: the block cannot be read; its `smiles` is the title.
@@ -30,10 +31,11 @@ class SdfRecord(NamedTuple):
 
 
 def read_sdf(lines: Iterable[str]) -> Iterator[SdfRecord]:
-    """The records in the lines of an SDF, readable or not. A last record without `$$$$` counts if it holds anything.
+    """
+    Split the lines of an SDF into records, readable or not. A last record without `$$$$` counts unless it is blank.
 
-    A value goes on until the next field: empty lines within it are kept, those at its end are not. Where a record names
-    a field twice, the values are joined by a line break.
+    A value extends to the next field: empty lines within it are kept, those at its end are not. Where a record has a
+    field twice, the values are joined by a line break.
     """
     record: list[str] = []
     for line in lines:
@@ -48,13 +50,13 @@ def read_sdf(lines: Iterable[str]) -> Iterator[SdfRecord]:
 
 
 def field_name(line: str) -> str | None:
-    """The name of the data field that a line opens, if it does."""
+    """Return the name of the data field that starts in this line, or None."""
     match = _FIELD.match(line) if line.startswith(">") else None
     return match[1] if match else None
 
 
 def _record(lines: list[str]) -> SdfRecord:
-    # Four lines belong to the header of the block, whatever they look like.
+    # the first four lines are the header of the block, whatever they contain
     end = next((row for row, line in enumerate(lines) if line.startswith("M  END")), None)
     if end is None:
         end = next(

@@ -1,7 +1,8 @@
-"""SMILES in, SMILES out: parse, standardise, canonicalise, randomise.
+"""
+Parse, standardise, canonicalise and randomise SMILES.
 
-Every failure is a `MoleculeError` that carries the string and the reason; RDKit's own log never reaches the terminal.
-rdkit is imported inside the functions, so that importing this module costs nothing.
+Every failure is a `MoleculeError` with the string and the reason; RDKit's log is kept off the terminal. rdkit is
+imported inside the functions, so importing this module is fast.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from hf_molrep.chem.diagnosis import chemistry_problem, syntax_problem
+from .diagnosis import chemistry_problem, syntax_problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,8 @@ MAX_ATOMS = 5_000  # RDKit writes SMILES recursively: chains of about 15,000 ato
 
 
 class MoleculeError(ValueError):
-    """A molecule that cannot be used.
+    """
+    A molecule that cannot be used.
 
     Attributes:
         smiles: the string as it was given (a name, where a name was given).
@@ -52,12 +54,11 @@ class MoleculeError(ValueError):
 
 def collect(results: Iterable[T | MoleculeError], on_error: OnError) -> list[T | MoleculeError]:
     """
-    Take the results of a batch function as `on_error` says.
+    Collect the results of a batch function; raise or keep failures as `on_error` says.
 
     Args:
-        results: one per molecule, a `MoleculeError` in the place of one that failed; computed as they are asked for.
-        on_error: "raise": the first failure is raised, and what comes after it is not computed; "skip": it stays in
-            its place.
+        results: one per molecule, a `MoleculeError` for one that failed; may be a generator.
+        on_error: "raise": raise the first failure, and compute nothing after it; "skip": keep failures in place.
     Raises:
         ValueError: another `on_error`; before anything is computed.
     """
@@ -76,53 +77,55 @@ def check_on_error(on_error: str) -> None:
         raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
 
 
-class _Quiet:
-    """Silence RDKit's log for as long as any thread is inside.
+class _RDKitLogOff:
+    """
+    Turn RDKit's log off while any thread is inside the `with`.
 
-    `rdBase.BlockLogs` alone is not enough: it is global to the process, and when two of them overlap the one that ends
-    first switches the log on again under the other. Here they are counted.
+    `rdBase.BlockLogs` alone is not enough: it acts on the whole process, and when two of them overlap, the first to end
+    turns the log on again for both. Here they are counted.
     """
 
     def __init__(self) -> None:
-        self._blocker = None
+        self._block_logs = None
         self._reset()
         os.register_at_fork(after_in_child=self._reset)  # no thread but the forking one survives in the child
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._inside = 0
+        self._depth = 0
         self._block = None
 
     def __enter__(self) -> None:
         with self._lock:
-            if not self._inside:
-                if self._blocker is None:
+            if not self._depth:
+                if self._block_logs is None:
                     from rdkit.rdBase import BlockLogs
 
-                    self._blocker = BlockLogs
-                self._block = self._blocker()
-            self._inside += 1
+                    self._block_logs = BlockLogs
+                self._block = self._block_logs()
+            self._depth += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._inside = max(self._inside - 1, 0)
-            if not self._inside:
+            self._depth = max(self._depth - 1, 0)
+            if not self._depth:
                 self._block = None
 
 
-_quiet = _Quiet()
+rdkit_log_off = _RDKitLogOff()
 
 
 @functools.cache
 def _parser():
-    """RDKit's defaults. With them in an object parsing takes 15 % less time than without any argument."""
+    """RDKit's default parameters. Passing them explicitly makes parsing 15 % faster."""
     from rdkit import Chem
 
     return Chem.SmilesParserParams()
 
 
 def parse(smiles: str) -> Mol:
-    """RDKit molecule of a SMILES, sanitised, as drawn (nothing standardised). White space around it is ignored.
+    """
+    Parse a SMILES into a sanitised RDKit molecule, as drawn (nothing standardised). Surrounding white space is ignored.
 
     Raises:
         MoleculeError: not a string, empty, longer than `MAX_SMILES_LENGTH` characters or `MAX_ATOMS` atoms (hydrogens
@@ -137,9 +140,9 @@ def parse(smiles: str) -> Mol:
     text = smiles.strip()
     if not text:
         raise MoleculeError(smiles, "empty" if not smiles else "only white space")
-    # In silence RDKit takes what follows white space for a name, and stops reading at the first non-ASCII character.
+    # RDKit silently takes text after white space as a name, and stops reading at the first non-ASCII character
     readable = text.isascii() and len(text.split(None, 1)) == 1
-    with _quiet:
+    with rdkit_log_off:
         mol = Chem.MolFromSmiles(text, _parser()) if readable else None
         if mol is None:
             reason = syntax_problem(text) or (readable and chemistry_problem(text)) or "not a valid SMILES"
@@ -150,7 +153,8 @@ def parse(smiles: str) -> Mol:
 
 
 def parse_mol_block(block: str) -> Mol:
-    """RDKit molecule of an MDL mol block (one record of an SDF up to `M  END`), sanitised, hydrogens made implicit.
+    """
+    Parse an MDL mol block (one record of an SDF up to `M  END`) into a sanitised RDKit molecule, hydrogens implicit.
 
     Raises:
         MoleculeError: not a mol block, no atoms, or impossible chemistry; `smiles` holds the title line.
@@ -158,7 +162,7 @@ def parse_mol_block(block: str) -> Mol:
     from rdkit import Chem
 
     title = block.split("\n", 1)[0].strip()
-    with _quiet:
+    with rdkit_log_off:
         try:
             mol = Chem.MolFromMolBlock(block, sanitize=False)
         except RuntimeError:  # malformed counts line and the like
@@ -181,18 +185,18 @@ def parse_mol_block(block: str) -> Mol:
 # --------------------------------------------------------------------------------------------------------------------
 # Standardisation
 #
-# Running RDKit's Normalizer on everything would nearly double the time. So it runs only where one of the queries below
-# matches. They are necessary conditions of the left-hand sides of its reactions (RDKit's file GraphMol/MolStandardize/
-# TransformCatalog/normalizations.in) for a sanitised molecule: five-valent neutral nitrogen (N(=O)=O, N=N#N, n=O) does
-# not get this far. tests/chem/test_smiles.py compares with and without.
+# Running RDKit's Normalizer on every molecule would nearly double the time, so it runs only where one of the queries
+# below matches. They are necessary conditions of the left-hand sides of its reactions (RDKit's file GraphMol/
+# MolStandardize/TransformCatalog/normalizations.in) for a sanitised molecule, in which there is no five-valent neutral
+# nitrogen (N(=O)=O, N=N#N, n=O). tests/chem/test_smiles.py compares with and without.
 
-# By what the canonical SMILES must show before they are possible:
+# What the canonical SMILES must contain for a match, and the query:
 _NORMALIZABLE = (
     (re.compile("S"), "[S;X3;+0](=O)([!O])[!O]"),
     (re.compile("P|As|Sb"), "[P,As,Sb;X3](=[O,S,Se,Te])=[O,S,Se,Te]"),
     (re.compile("(?:F|Cl|Br|I|At)-"), "[F,Cl,Br,I,At;-]=O"),
 )
-# Everything else needs such a cation; ammonium is none.
+# All other reactions need such a cation; ammonium is not one.
 _CATION = "[+,+2,+3;C,N&!X4,n,O,o,S,s,P,p,As,Sb,Se,se,Te,te]"
 _NORMALIZABLE_CATION = (
     "[S;+2]",
@@ -215,7 +219,7 @@ _NORMALIZABLE_CATION = (
 _METALS = "Li,Na,K,Rb,Cs,Fr,Be,Mg,Ca,Sr,Ba,Ra"
 _METAL_BOND = f"[{_METALS}]~[#7,#8,#9,#15,#16,#17,#33,#34,#35,#52,#53]"
 _METAL_TO_CARBON = f"[{_METALS}]~[#5,#6,#14]"
-# What it must show before a metal, or an atom map, is possible.
+# What a SMILES must contain to have a metal, or an atom map.
 _WITH_METAL = re.compile(rf"\[\d*(?:{_METALS.replace(',', '|')})")
 _WITH_ATOM_MAP = re.compile(r":\d+\]")
 
@@ -239,10 +243,10 @@ def _standardizers() -> tuple:
 
 
 def _may_normalize(mol: Mol, text: str | None = None, canonical: bool = True) -> bool:
-    """False only if RDKit's Normalizer would leave the molecule as it is. `text`: a SMILES of it, if at hand."""
+    """Return False only if RDKit's Normalizer would not change the molecule. `text`: its SMILES, if available."""
     has = mol.HasSubstructMatch
-    for shown, smarts in _NORMALIZABLE:
-        if (text is None or shown.search(text)) and has(_query(smarts)):
+    for required, smarts in _NORMALIZABLE:
+        if (text is None or required.search(text)) and has(_query(smarts)):
             return True
     if text is not None and canonical and "+" not in text:  # as written, CN(=O)=O shows no charges
         return False
@@ -250,7 +254,8 @@ def _may_normalize(mol: Mol, text: str | None = None, canonical: bool = True) ->
 
 
 def _cut_metal_bonds(mol: Mol) -> Mol:
-    """Ions instead of covalent bonds between group 1 or 2 metals and N, O, S, P, halogens and their heavier relatives.
+    """
+    Replace bonds between group 1 or 2 metals and N, O, S, P, halogens and their heavier analogues by ions.
 
     A metal atom with a bond to carbon, silicon or boron (butyllithium, Grignard reagents) is left as drawn: such bonds
     are covalent, and cutting only the metal-halogen bond would invent a species.
@@ -281,18 +286,19 @@ def _drop_atom_maps(mol: Mol) -> Mol:
     mol = Chem.Mol(mol)
     for atom in mol.GetAtoms():
         atom.SetAtomMapNum(0)
-    # The numbers may have been all that made two neighbours different.
+    # two neighbours may have differed by these numbers alone
     Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
     return mol
 
 
 def standardize(mol: Mol, mode: Standardize = "clean") -> Mol:
-    """The molecule in its standard form; `mol` itself is not changed (where nothing is to be done it is returned).
+    """
+    Standardise a molecule. `mol` is not changed; it is returned where nothing is to be done.
 
     Modes:
         "none": as drawn.
         "clean": sanitised; covalently drawn bonds of group 1 and 2 metals to N, O, P, S and halogens (and As, Se, Te)
-            cut into ions, unless the metal is also bound to carbon, silicon or boron; functional groups drawn one way
+            cut into ions, unless the metal is also bound to carbon, silicon or boron; functional groups normalised
             by RDKit's default `Normalizer` (nitro `[N+](=O)[O-]`, sulfoxide `[S+][O-]`, adjacent opposite charges
             recombined, conjugated cations); atom map numbers dropped. Salts, other charges, isotopes, stereo marks and
             tautomers stay.
@@ -300,7 +306,6 @@ def standardize(mol: Mol, mode: Standardize = "clean") -> Mol:
             with hydrogens, then by mass), then neutralised by RDKit's `Uncharger` (protons added or taken away; charges
             that cannot be removed so, as in quaternary ammonium or nitro groups, stay together with as many of their
             counter-charges as needed), then "clean" once more. Isotopes and stereo marks stay.
-
     Raises:
         ValueError: an unknown mode.
         MoleculeError: an unsanitised molecule with impossible chemistry.
@@ -310,7 +315,7 @@ def standardize(mol: Mol, mode: Standardize = "clean") -> Mol:
     _check_mode(mode)
     if mode == "none":
         return mol
-    with _quiet:
+    with rdkit_log_off:
         if mol.NeedsUpdatePropertyCache():
             mol = Chem.Mol(mol)
             problem = chemistry_problem(mol)
@@ -329,11 +334,11 @@ def _atom_map_query():
 
 
 def _clean(mol: Mol, text: str | None = None, canonical: bool = True) -> Mol:
-    """`text`: a SMILES of the molecule, canonical or as it was read; it tells quickly what need not be looked for."""
+    """Apply the mode "clean". `text`: the molecule's SMILES, canonical or as read; it rules out some searches."""
     if (text is None or _WITH_METAL.search(text)) and mol.HasSubstructMatch(_query(_METAL_BOND)):
         mol, text = _cut_metal_bonds(mol), None
     if _may_normalize(mol, text, canonical):
-        with _quiet:
+        with rdkit_log_off:
             mol, text = _standardizers()[0].normalize(mol), None
     if (text is None or _WITH_ATOM_MAP.search(text)) and mol.GetAtomsMatchingQuery(_atom_map_query()):
         mol = _drop_atom_maps(mol)
@@ -342,14 +347,16 @@ def _clean(mol: Mol, text: str | None = None, canonical: bool = True) -> Mol:
 
 def _parent(mol: Mol) -> Mol:
     mol = _clean(mol)
-    with _quiet:
+    with rdkit_log_off:
         mol = _neutralize(_standardizers()[1].choose(mol))
     return _clean(mol)
 
 
 def _neutralize(mol: Mol) -> Mol:
-    """The Uncharger's result, if it can be read back. Protonated aromatic carbon (cyclopentadienide) cannot, unless its
-    bonds were drawn single and double first; where that does not help either (`[SbH6+3]`), the charges stay."""
+    """
+    Apply the Uncharger if its result can be parsed again. Protonated aromatic carbon (cyclopentadienide) cannot, unless
+    the molecule is kekulized first; where that does not help either (`[SbH6+3]`), the charges stay.
+    """
     from rdkit import Chem
 
     if not mol.HasSubstructMatch(_query("[!+0]")):
@@ -364,7 +371,8 @@ def _neutralize(mol: Mol) -> Mol:
 
 
 def canonical_smiles(smiles: str, standardize: Standardize = "clean") -> str:
-    """RDKit's canonical isomeric SMILES of the standardised molecule (modes as in `standardize`).
+    """
+    Write RDKit's canonical isomeric SMILES of the standardised molecule (modes as in `standardize`).
 
     `canonical_smiles(canonical_smiles(s, mode), mode) == canonical_smiles(s, mode)`.
 
@@ -380,12 +388,14 @@ def canonical_smiles(smiles: str, standardize: Standardize = "clean") -> str:
     if standardize == "none":
         return text
     standard = _parent(mol) if standardize == "parent" else _clean(mol, text)
-    return text if standard is mol else _settle(standard, standardize)
+    return text if standard is mol else _stable_smiles(standard, standardize)
 
 
-def _settle(mol: Mol, mode: str) -> str:
-    """Canonical SMILES of an edited molecule, read back until it no longer changes: editing leaves traces (atom order,
-    explicit hydrogens, lapsed stereo centres) that the text does not carry."""
+def _stable_smiles(mol: Mol, mode: str) -> str:
+    """
+    Write the canonical SMILES of an edited molecule, parsed again until it no longer changes: editing leaves traces
+    (atom order, explicit hydrogens, former stereo centres) that the text does not have.
+    """
     from rdkit import Chem
 
     text = Chem.MolToSmiles(mol)
@@ -401,23 +411,24 @@ def _settle(mol: Mol, mode: str) -> str:
 def canonical_smiles_batch(
     smiles: Sequence[str], standardize: Standardize = "clean", on_error: OnError = "raise"
 ) -> list[str | MoleculeError]:
-    """`canonical_smiles` of each; with `on_error="skip"` the MoleculeError stands in the place of a failed one."""
+    """Apply `canonical_smiles` to each; `on_error="skip"` returns the MoleculeError in the place of a failed one."""
     _check_mode(standardize)
 
-    def one(text: str) -> str | MoleculeError:
+    def canonical_or_error(text: str) -> str | MoleculeError:
         try:
             return canonical_smiles(text, standardize)
         except MoleculeError as error:
             return error
 
-    return collect(map(one, smiles), on_error)
+    return collect(map(canonical_or_error, smiles), on_error)
 
 
 def random_smiles(smiles: str, rng: np.random.Generator) -> str:
-    """A random SMILES of the same molecule: atoms renumbered at random, written in that order ("restricted"
+    """
+    Write a random SMILES of the same molecule: atoms are renumbered at random and written in that order ("restricted"
     randomisation of Arus-Pous et al., J. Cheminform. 11, 71 (2019)). Nothing is standardised.
 
-    A function of the molecule as written and of `rng` alone: RDKit's own generator is not used.
+    It depends on the SMILES and on `rng` alone: RDKit's own generator is not used.
 
     Raises:
         MoleculeError: the SMILES cannot be read.
@@ -430,7 +441,8 @@ def random_smiles(smiles: str, rng: np.random.Generator) -> str:
 
 
 def inchikey(smiles: str) -> str:
-    """Full InChIKey (27 characters) of the molecule as drawn.
+    """
+    Compute the full InChIKey (27 characters) of the molecule as drawn.
 
     Raises:
         MoleculeError: the SMILES cannot be read, or has no InChI (for example one with `*`).
@@ -438,7 +450,7 @@ def inchikey(smiles: str) -> str:
     from rdkit import Chem
 
     mol = parse(smiles)
-    with _quiet:
+    with rdkit_log_off:
         key = Chem.MolToInchiKey(mol)
     if not key:
         raise MoleculeError(smiles, "has no InChI")
@@ -446,7 +458,8 @@ def inchikey(smiles: str) -> str:
 
 
 def inchikey_block(smiles: str) -> str:
-    """First block of the InChIKey (14 characters: connectivity without stereo, isotopes or protonation).
+    """
+    Compute the first block of the InChIKey (14 characters: connectivity without stereo, isotopes or protonation).
 
     Raises:
         MoleculeError: the SMILES cannot be read, or has no InChI.
@@ -455,7 +468,8 @@ def inchikey_block(smiles: str) -> str:
 
 
 def molecular_formula(smiles: str) -> str:
-    """Molecular formula in Hill order with the charge at the end, e.g. "C2H3O2-"; isotopes are not told apart.
+    """
+    Write the molecular formula in Hill order with the charge at the end, e.g. "C2H3O2-"; isotopes are not marked.
 
     Raises:
         MoleculeError: the SMILES cannot be read.
@@ -471,8 +485,9 @@ def _check_mode(mode: str) -> None:
 
 
 def standard_mol(smiles: str, standardize: Standardize = "clean", canonical: bool = False) -> tuple[Mol, str]:
-    """The standardised molecule of a SMILES and a SMILES that says exactly it, atom for atom: the one given where
-    nothing was to be done, RDKit's canonical one where something was, and always with `canonical`.
+    """
+    Parse and standardise a SMILES; also return a SMILES with the same atoms in the same order: the one given if the
+    molecule was not changed, RDKit's canonical one if it was, and always with `canonical`.
 
     Raises:
         MoleculeError: the SMILES cannot be read.
@@ -483,12 +498,12 @@ def standard_mol(smiles: str, standardize: Standardize = "clean", canonical: boo
     _check_mode(standardize)
     mol, text = parse(smiles), smiles.strip()
     if standardize != "none":
-        # an element may be written as its number: then the text does not show what _clean looks for
+        # with an element written as its number, _clean must not rely on the text
         standard = (
             _parent(mol) if standardize == "parent" else _clean(mol, None if "[#" in text else text, canonical=False)
         )
         if standard is not mol:
-            text = _settle(standard, standardize)
+            text = _stable_smiles(standard, standardize)
             return parse(text), text
     if canonical:
         written = Chem.MolToSmiles(mol)

@@ -1,12 +1,13 @@
-"""Processes that can be stopped while native code runs.
+"""
+Worker processes that can be stopped while native code runs.
 
-RDKit may spend hours in one call, and a call into native code is not interrupted by a thread, nor by an alarm whose
-handler is written in Python. So the call is made in a process of its own, which the operating system ends: by its own
-CPU clock (`ITIMER_PROF`, whose signal nobody handles) where there is one, else and besides by the wall clock.
+RDKit may spend hours in one call, and neither a thread nor an alarm with a Python handler can interrupt native code. So
+the call is made in a separate process, which the operating system ends: by a CPU timer (`ITIMER_PROF`, whose signal is
+not handled) where there is one, and in any case by the wall clock.
 
 The processes are plain interpreters that read calls from their standard input: nothing is forked from a process that
-may hold threads, locks or a CUDA context, and a script needs no `if __name__ == "__main__"`. One lives as long as its
-calls come back, so that its imports are paid for once.
+may hold threads, locks or a CUDA context, and a script needs no `if __name__ == "__main__"`. A process serves calls
+until one has to be stopped, so modules are imported once.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ import threading
 import weakref
 from collections.abc import Iterable, Sequence
 
-WALL_PER_CPU = 10  # a machine so busy that a CPU second takes longer than this many seconds is not waited for
+WALL_PER_CPU = 10  # wall-clock limit: this many seconds for each CPU second of the limit
 
 
 class Stopped(RuntimeError):
-    """A call that did not come back.
+    """
+    Raised when a call did not return.
 
     Attributes:
-        timed_out: it ran past its limit; otherwise the process ended by itself (a crash, or killed for its memory).
+        timed_out: it exceeded its limit; otherwise the process ended by itself (crashed, or was killed for its memory).
     """
 
     def __init__(self, message: str, timed_out: bool) -> None:
@@ -42,10 +44,11 @@ class Stopped(RuntimeError):
 
 
 class Worker:
-    """One process. Not for two threads at a time.
+    """
+    One process, for one thread at a time.
 
     Args:
-        imports: modules that it imports before its first call, outside of that call's time.
+        imports: modules that it imports before its first call, not counted in that call's time.
     """
 
     def __init__(self, imports: Sequence[str] = ()) -> None:
@@ -59,18 +62,18 @@ class Worker:
 
     def run(self, function: str, *args, limit: float):
         """
-        The result of a function, given as "module:name", for arguments that can be pickled. What it raises is raised.
+        Call a function, given as "module:name", with picklable arguments; return its result or raise its exception.
 
         Args:
             limit: CPU seconds (wall-clock seconds where the system has no such timer); beyond them, or beyond
                 `WALL_PER_CPU` times as many seconds, the process is ended.
         Raises:
-            Stopped: the process was ended, or ended by itself. This worker is of no more use.
+            Stopped: the process was ended, or ended by itself. This worker cannot be used again.
         """
-        late = threading.Event()
+        timed_out = threading.Event()
 
         def end() -> None:
-            late.set()
+            timed_out.set()
             self.process.kill()
 
         timer = threading.Timer(limit * (WALL_PER_CPU if hasattr(signal, "setitimer") else 1) + 1, end)
@@ -83,7 +86,7 @@ class Worker:
         except (EOFError, OSError, ValueError, pickle.UnpicklingError) as broken:
             code = self.close()
             # ITIMER_PROF's signal is the only thing that ends a process in this way
-            if late.is_set() or (hasattr(signal, "SIGPROF") and code == -signal.SIGPROF):
+            if timed_out.is_set() or (hasattr(signal, "SIGPROF") and code == -signal.SIGPROF):
                 raise Stopped(f"stopped after the time limit of {limit:g} s", True) from None
             how = f"signal {-code}" if code < 0 else f"exit status {code}"
             raise Stopped(f"the process that computed it ended ({how})", False) from broken
@@ -94,47 +97,48 @@ class Worker:
         return result
 
     def close(self) -> int:
-        """End the process; its exit status."""
+        """End the process and return its exit status."""
         for stream in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError, ValueError):
                 stream.close()
         try:
-            return self.process.wait(1)  # its output ends before it does; the status is that of what ended it
+            return self.process.wait(1)  # its output closes before it exits: wait for its own exit status
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
 
     def kill(self) -> None:
-        """End the process at once, also from another thread than the one that waits for it."""
+        """End the process at once; may be called while another thread waits for it."""
         self.process.kill()
 
 
 class WorkerPool:
-    """Up to `size` workers, started when there is something to do, and again after one was stopped.
+    """
+    Up to `size` workers, started when needed and replaced after one was stopped.
 
-    May be used by several threads. Ends its processes when it is closed, collected, or Python exits; a process forked
-    from this one starts its own.
+    Several threads may use it. It ends its processes when it is closed or collected, or when Python exits; a process
+    forked from this one starts its own.
     """
 
     def __init__(self, size: int, imports: Sequence[str] = ()) -> None:
         if size < 1:
             raise ValueError(f"a pool needs at least one process, not {size}")
         self.size, self.imports = size, imports
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._owner = os.getpid()
         self._idle: queue.LifoQueue = queue.LifoQueue()
         for _ in range(self.size):
             self._idle.put(None)  # a place without a process yet
         self._started: set[Worker] = set()
-        self._finalizer = weakref.finalize(self, _end, self._owner, self._started)
+        self._finalizer = weakref.finalize(self, _end_workers, self._owner, self._started)
 
     def run(self, function: str, *args, limit: float):
-        """[`Worker.run`] on the next idle worker."""
+        """Run [`Worker.run`] on the next idle worker."""
         if self._owner != os.getpid():
-            _of_the_parent.append(self._started)
-            self._begin()
+            _parent_workers.append(self._started)
+            self._reset()
         idle, started = self._idle, self._started
         worker = idle.get()
         try:
@@ -157,21 +161,21 @@ class WorkerPool:
             idle.put(worker)
 
     def stop(self) -> None:
-        """End the processes now, whatever they do; calls under way raise [`Stopped`]. Later calls start new ones."""
+        """End the processes now; running calls raise [`Stopped`]. Later calls start new processes."""
         if self._owner == os.getpid():
             for worker in list(self._started):
                 worker.kill()
 
     def close(self) -> None:
-        """End the processes. Calls that come later start new ones."""
+        """End the processes. Later calls start new ones."""
         self._finalizer()
-        self._begin()
+        self._reset()
 
 
-_of_the_parent: list[set[Worker]] = []  # kept: collecting a process that is not one's own child warns
+_parent_workers: list[set[Worker]] = []  # kept: Python warns when a process object of another parent is collected
 
 
-def _end(owner: int, workers: Iterable[Worker]) -> None:
+def _end_workers(owner: int, workers: Iterable[Worker]) -> None:
     if owner == os.getpid():
         for worker in list(workers):
             worker.kill()
@@ -180,11 +184,11 @@ def _end(owner: int, workers: Iterable[Worker]) -> None:
 
 
 def _serve(imports: Sequence[str]) -> None:
-    """The life of a worker: calls in, results out, until its input ends."""
+    """Main loop of a worker: read calls, write results, until its input ends."""
     calls, results = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)  # whatever prints must not get between the results
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    os.dup2(2, 1)  # printed text must not get between the results
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     has_timer = hasattr(signal, "setitimer")
     if has_timer:
         signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process, also in native code
@@ -210,7 +214,7 @@ def _serve(imports: Sequence[str]) -> None:
                 signal.setitimer(signal.ITIMER_PROF, 0)
         try:
             answer = pickle.dumps((result, error), pickle.HIGHEST_PROTOCOL)
-        except Exception as caught:  # an error that does not travel
+        except Exception as caught:  # it cannot be pickled
             answer = pickle.dumps((None, RuntimeError(f"{error or caught!r}")), pickle.HIGHEST_PROTOCOL)
         try:
             results.write(answer)

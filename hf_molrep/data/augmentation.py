@@ -1,15 +1,15 @@
 """
-Augmentation of molecular graphs: feature dicts in (flat arrays of one molecule, as the feature extractor gives them),
-changed copies out. Every function draws from the NumPy generator it is given and from nothing else.
+Augmentation of molecular graphs: each function takes a feature dict (flat arrays of one molecule, as feature extractors
+return it) and returns a changed copy. The NumPy generator passed in is the only source of randomness.
 """
 
 import numpy as np
 
 
 def _bond_ends(feature: dict) -> np.ndarray:
-    """Atoms of both directions of every bond, `[2, edges]`; the reverse of edge 2k is 2k + 1."""
+    """Return `edge_index` as `[2, edges]`; the reverse of edge 2k is 2k + 1."""
     ends = np.asarray(feature["edge_index"])
-    if not len(ends):  # an empty list, as a cached row without bonds has it, would be taken for floats
+    if not len(ends):  # the empty list of a cached row without bonds would become floats
         ends = ends.astype(np.int16)
     return ends.reshape(2, -1)
 
@@ -21,7 +21,7 @@ def _with_masked(feature: dict, atoms: np.ndarray, mask: tuple[int, ...]) -> dic
 
 
 def _with_edges(feature: dict, kept: np.ndarray) -> dict:
-    """Only the edges `kept`, bool `[edges]`."""
+    """Keep only the edges where `kept`, bool `[edges]`, is True."""
     attributes = np.asarray(feature["edge_attr"])
     if len(kept):
         attributes = attributes.reshape(len(kept), -1)[kept].ravel()
@@ -46,7 +46,7 @@ def mask_atoms(
 
 def delete_bonds(feature: dict, rng: np.random.Generator, count: int) -> dict:
     """
-    Take away `count` random bonds, in both directions.
+    Delete `count` random bonds, in both directions.
 
     Raises:
         ValueError: there are fewer bonds.
@@ -60,13 +60,12 @@ def remove_subgraph(
     feature: dict, rng: np.random.Generator, count: int, mask: tuple[int, ...], center: int | None = None
 ) -> tuple[dict, np.ndarray]:
     """
-    Give up to `count` atoms around a random center, nearest first, the features `mask`, and take away the bonds to
-    them (MolCLR's "subgraph removal": the atoms stay, masked, so that every view has as many as the molecule). In the
-    last shell, which is taken in part, atoms are drawn at random. Where the fragment of the center (an ion of a salt)
-    is smaller, it alone is removed.
+    Give up to `count` atoms around a random center, nearest first, the features `mask`, and delete their bonds
+    (MolCLR's "subgraph removal": masked atoms stay, so every view has all atoms of the molecule). From the last shell,
+    atoms are drawn at random. If the fragment of the center (an ion of a salt) is smaller, only this is removed.
 
     Args:
-        center: atom to begin with; None: drawn.
+        center: first atom; None: drawn at random.
     Returns:
         the changed copy, and the atoms removed in the order of their removal.
     """
@@ -84,11 +83,11 @@ def remove_subgraph(
         inside = np.zeros(atoms, dtype=bool)
         inside[shell] = True
         shell = np.unique(target[inside[source] & ~reached[target]])
-    gone = np.array(removed, dtype=np.int64)
+    removed_atoms = np.array(removed, dtype=np.int64)
     inside = np.zeros(atoms, dtype=bool)
-    inside[gone] = True
+    inside[removed_atoms] = True
     kept = ~(inside[source] | inside[target])
-    return _with_edges(_with_masked(feature, gone, mask), kept), gone
+    return _with_edges(_with_masked(feature, removed_atoms, mask), kept), removed_atoms
 
 
 def mask_bonds_of(feature: dict, atoms: np.ndarray, mask: tuple[int, ...]) -> tuple[dict, np.ndarray]:
@@ -99,18 +98,18 @@ def mask_bonds_of(feature: dict, atoms: np.ndarray, mask: tuple[int, ...]) -> tu
         the changed copy, and the masked bonds as the indices of their first edges (2k).
     """
     source, target = _bond_ends(feature)
-    chosen = np.zeros(int(feature["num_nodes"]), dtype=bool)
-    chosen[atoms] = True
-    hit = chosen[source] | chosen[target]
+    is_chosen = np.zeros(int(feature["num_nodes"]), dtype=bool)
+    is_chosen[atoms] = True
+    masked = is_chosen[source] | is_chosen[target]
     attributes = np.array(feature["edge_attr"])
     if len(source):
         attributes = attributes.reshape(len(source), -1)
-        attributes[hit] = mask
-    return {**feature, "edge_attr": attributes.ravel()}, np.flatnonzero(hit[::2]) * 2
+        attributes[masked] = mask
+    return {**feature, "edge_attr": attributes.ravel()}, np.flatnonzero(masked[::2]) * 2
 
 
 def hops_from(feature: dict, center: int) -> np.ndarray:
-    """Bonds on the shortest path from an atom to each, `[atoms]`; -1 where there is none."""
+    """Count the bonds on the shortest path from an atom to each atom, `[atoms]`; -1 where there is no path."""
     source, target = _bond_ends(feature)
     hops = np.full(int(feature["num_nodes"]), -1)
     hops[center], distance = 0, 0
@@ -125,15 +124,15 @@ def hops_from(feature: dict, center: int) -> np.ndarray:
 
 def part_of(feature: dict, atoms: np.ndarray) -> dict:
     """
-    The atoms for which the bool `[atoms]` is True and the bonds between them, in their order, as a molecule of its own
+    Extract the atoms where `atoms`, bool `[atoms]`, is True, and the bonds between them, in order, as a new molecule
     (`x`, `edge_index`, `edge_attr`, `num_nodes` and `z` where it is given).
     """
     source, target = _bond_ends(feature)
     inside = atoms[source] & atoms[target]
-    number = np.cumsum(atoms) - 1
+    new_index = np.cumsum(atoms) - 1
     part = _with_edges(feature, inside)
     part["x"] = np.asarray(feature["x"]).reshape(len(atoms), -1)[atoms].ravel()
-    part["edge_index"] = number[np.asarray(part["edge_index"], dtype=np.intp)]
+    part["edge_index"] = new_index[np.asarray(part["edge_index"], dtype=np.intp)]
     part["num_nodes"] = int(atoms.sum())
     if "z" in feature:
         part["z"] = np.asarray(feature["z"])[atoms]

@@ -1,4 +1,4 @@
-"""Per-molecule arrays to batched arrays. Knows no method; keys are those of transformers and PyG."""
+"""Batch per-molecule arrays, for any method; keys are those of transformers and PyG."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from ..chem.graph import LOWEST, MolGraph, Scheme
 
 def pad_tokens(sequences: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
     """
-    Token ids of several molecules to `input_ids` and `attention_mask`, both int64 `[molecules, longest]`, padded right.
+    Pad token ids of several molecules on the right to `input_ids` and `attention_mask`, int64 `[molecules, longest]`.
 
     Raises:
         ValueError: no sequence, or an empty one.
@@ -32,10 +32,10 @@ def grouped_order(
     batches_per_window: int = 64,
 ) -> np.ndarray:
     """
-    A random order of the molecules in which every `batch_size` consecutive ones have similar lengths.
+    Draw a random order of the molecules in which every `batch_size` consecutive ones have similar lengths.
 
     Molecules are shuffled, cut into windows of `batches_per_window` batches, sorted by length within each window, cut
-    into batches, and the batches shuffled. With `groups`, up to `group_size` molecules of one group travel together:
+    into batches, and the batches shuffled. With `groups`, up to `group_size` molecules of one group stay together:
     given molecular formulas, the other molecules of a contrastive batch include isomers.
 
     Args:
@@ -57,18 +57,18 @@ def grouped_order(
         unit = np.cumsum(rank % group_size == 0) - 1
     unit_length = np.bincount(unit, weights=lengths[order]) / np.bincount(unit)
     unit_order = rng.permutation(len(unit_length))
-    place = np.empty_like(unit_order)
-    place[unit_order] = np.arange(len(unit_order))
-    order = order[np.argsort(place[unit], kind="stable")]
-    unit = unit[np.argsort(place[unit], kind="stable")]
+    position = np.empty_like(unit_order)
+    position[unit_order] = np.arange(len(unit_order))
+    order = order[np.argsort(position[unit], kind="stable")]
+    unit = unit[np.argsort(position[unit], kind="stable")]
 
     window = batch_size * batches_per_window
     batches = []
     for start in range(0, len(order), window):
-        inside, its_units = order[start : start + window], unit[start : start + window]
-        # by the length of the unit, then by unit, so that a group is not torn apart
-        inside = inside[np.lexsort((its_units, -unit_length[its_units]))]
-        batches += [inside[first : first + batch_size] for first in range(0, len(inside), batch_size)]
+        in_window, their_units = order[start : start + window], unit[start : start + window]
+        # by the length of the unit, then by unit, so that a group is not split
+        in_window = in_window[np.lexsort((their_units, -unit_length[their_units]))]
+        batches += [in_window[first : first + batch_size] for first in range(0, len(in_window), batch_size)]
     full = [batch for batch in batches if len(batch) == batch_size]
     rest = [batch for batch in batches if len(batch) < batch_size]
     shuffled = [full[index] for index in rng.permutation(len(full))]
@@ -77,11 +77,11 @@ def grouped_order(
 
 def join_graphs(features: Sequence[dict], scheme: Scheme) -> dict[str, np.ndarray | int]:
     """
-    Molecules, as [`~hf_molrep.processing.graphs.MolGraphFeatureExtractor`] describes each, to one graph of several
+    Join molecules, as [`~hf_molrep.processing.graphs.MolGraphFeatureExtractor`] returns them, into one graph of several
     components: `x` `[atoms, f]`, `edge_index` int64 `[2, edges]`, `edge_attr` `[edges, g]`, `batch` int64 `[atoms]`,
     `num_graphs`; `x` and `edge_attr` are int64 indices, or float32 where the scheme is one-hot. Edges keep their order.
-    Where the molecules have conformers also `z` int64 `[atoms]` and `pos` float32 angstrom, `[atoms, 3]`, or
-    `[conformers, atoms, 3]` where all have as many, more than one.
+    Molecules with conformers also give `z` int64 `[atoms]` and `pos` float32 angstrom, `[atoms, 3]` for one conformer
+    each, else `[conformers, atoms, 3]`.
 
     Raises:
         ValueError: no molecule; columns of another scheme; different numbers of conformers.
@@ -114,10 +114,12 @@ def join_graphs(features: Sequence[dict], scheme: Scheme) -> dict[str, np.ndarra
 
 
 def _join_positions(flat: Sequence[np.ndarray], counts: np.ndarray) -> np.ndarray:
-    """`[conformers * atoms * 3]` of each molecule to `[conformers, all atoms, 3]`, or `[all atoms, 3]` of one each."""
+    """Join flat positions of each molecule to `[conformers, all atoms, 3]`, or `[all atoms, 3]` for one conformer."""
     conformers = {len(pos) // (3 * atoms) for pos, atoms in zip(flat, counts.tolist(), strict=True)}
     if len(conformers) > 1 or any(len(pos) % (3 * atoms) for pos, atoms in zip(flat, counts.tolist(), strict=True)):
-        raise ValueError(f"molecules of a batch have {', '.join(map(str, sorted(conformers)))} conformers, not as many")
+        raise ValueError(
+            f"molecules of a batch have different numbers of conformers: {', '.join(map(str, sorted(conformers)))}"
+        )
     (number,) = conformers
     joined = np.concatenate([pos.reshape(number, -1, 3) for pos in flat], axis=1)
     return joined[0] if number == 1 else joined
@@ -125,8 +127,8 @@ def _join_positions(flat: Sequence[np.ndarray], counts: np.ndarray) -> np.ndarra
 
 def to_pyg(graph: MolGraph):
     """
-    The graph of one molecule as `torch_geometric.data.Data` with the same names: `x`, `edge_attr` int64 (float32 for
-    one-hot schemes), `edge_index` int64, `z`, and `pos` where there is one. Back: [`graph_from_pyg`].
+    Convert the graph of a molecule to `torch_geometric.data.Data` with the same names: `x`, `edge_attr` int64 (float32
+    for one-hot schemes), `edge_index` int64, `z`, and `pos` if present. The inverse is [`graph_from_pyg`].
     """
     import torch
     from torch_geometric.data import Data
@@ -139,12 +141,12 @@ def to_pyg(graph: MolGraph):
 
 def from_pyg(data, scheme: Scheme) -> dict:
     """
-    A `torch_geometric` `Data` or `Batch` to what the graph models take, see [`join_graphs`]; edges are put in pairs
-    (edge 2k from the lower to the higher atom number, 2k + 1 back), which PyG's own featuriser does not do.
+    Convert a `torch_geometric` `Data` or `Batch` to the inputs of graph models, see [`join_graphs`]. Edges are sorted
+    into pairs (edge 2k from the lower to the higher atom index, 2k + 1 back), which PyG's featuriser does not do.
 
     Raises:
-        ValueError: `x` or `edge_attr` are not those of the scheme, as far as columns and their ranges tell; an edge
-            without its reverse, with another one's features, twice, or from an atom to itself.
+        ValueError: `x` or `edge_attr` do not fit the scheme in number or range of columns; an edge without its reverse,
+            with other features than its reverse, stored twice, or from an atom to itself.
     """
     import torch
 
@@ -164,7 +166,7 @@ def from_pyg(data, scheme: Scheme) -> dict:
             if low < 0 or high >= column.size:
                 raise ValueError(
                     f"{column.name} of the scheme {scheme.name!r} is 0 ... {column.size - 1}; here {low} ... {high}: "
-                    "these features were made in another way"
+                    "these features are of another scheme"
                 )
     low, high = edge_index.min(dim=0).values, edge_index.max(dim=0).values
     order = np.lexsort([part.cpu().numpy() for part in (edge_index[0] > edge_index[1], high, low)])
@@ -172,7 +174,7 @@ def from_pyg(data, scheme: Scheme) -> dict:
     edge_index, edge_attr = edge_index[:, order], edge_attr[order]
     forth, back = edge_index[:, ::2], edge_index[:, 1::2]
     if forth.shape != back.shape or not torch.equal(forth, back.flip(0)) or bool((forth[0] >= forth[1]).any()):
-        raise ValueError("every bond stands twice in edge_index, once in each direction, and joins two atoms")
+        raise ValueError("every bond must be in edge_index twice, once in each direction, and join two atoms")
     if not torch.equal(edge_attr[::2], edge_attr[1::2]):
         raise ValueError("the two directions of a bond have different edge_attr")
     batch = getattr(data, "batch", None)
@@ -185,20 +187,22 @@ def from_pyg(data, scheme: Scheme) -> dict:
 
 def graph_from_pyg(data, scheme: Scheme) -> MolGraph:
     """
-    A `torch_geometric` `Data` of one molecule to its graph, edges in pairs as [`from_pyg`] puts them, with `pos` where
-    there is one. Without `z` the atomic numbers are those of `x`, and 0 where that does not tell (a masked atom; for
-    `ogb` and `dmp` the atom `*`, for `grover` that or an element beyond 100).
+    Convert a `torch_geometric` `Data` of one molecule to its graph, edges in pairs as in [`from_pyg`], with `pos` if
+    present. Without `z` the atomic numbers are taken from `x`, and 0 where `x` does not determine them (a masked atom;
+    for `ogb` and `dmp` the atom `*`; for `grover` also an element beyond 100).
 
     Raises:
-        ValueError: see [`from_pyg`]; several molecules, or more atoms than int16 counts; `z` or `pos` do not fit.
+        ValueError: see [`from_pyg`]; several molecules, or more atoms than int16 can index; `z` or `pos` do not fit.
     """
     inputs = from_pyg(data, scheme)
     if inputs["num_graphs"] != 1:
-        raise ValueError(f"{inputs['num_graphs']} molecules are no single graph: take them one by one (to_data_list)")
+        raise ValueError(
+            f"{inputs['num_graphs']} molecules are not a single graph: convert them one by one (to_data_list)"
+        )
     x, edge_index, edge_attr = (inputs[key].detach().cpu().numpy() for key in ("x", "edge_index", "edge_attr"))
-    atoms, most = len(x), np.iinfo(np.int16).max
-    if atoms > most:
-        raise ValueError(f"a molecule of {atoms} atoms: edge_index counts to {most}")
+    atoms, limit = len(x), np.iinfo(np.int16).max
+    if atoms > limit:
+        raise ValueError(f"a molecule of {atoms} atoms: the limit of edge_index is {limit}")
     z, pos = (getattr(data, key, None) for key in ("z", "pos"))
     z, pos = (None if value is None else value.detach().cpu().numpy() for value in (z, pos))
     if z is None:
@@ -211,11 +215,11 @@ def graph_from_pyg(data, scheme: Scheme) -> MolGraph:
         raise ValueError(f"z {z.shape} is not one atomic number, 0 ... 118, for each of {atoms} atoms")
     if pos is not None and pos.shape != (atoms, 3):
         raise ValueError(f"pos {pos.shape} is not one point for each of {atoms} atoms")
-    kind = np.float32 if scheme.one_hot else np.uint8
+    dtype = np.float32 if scheme.one_hot else np.uint8
     return MolGraph(
-        x.astype(kind),
+        x.astype(dtype),
         edge_index.astype(np.int16),
-        edge_attr.astype(kind),
+        edge_attr.astype(dtype),
         z.astype(np.uint8),
         None if pos is None else pos.astype(np.float32),
     )

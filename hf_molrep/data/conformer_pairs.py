@@ -1,4 +1,4 @@
-"""Reference conformers from a table, and rows that pair them with starting conformers."""
+"""Read reference conformers from a table, and pair them with starting conformers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hf_molrep.chem.conformer_clustering import mol_with_conformers, rmsd_in_order
-from hf_molrep.chem.conformer_metrics import in_the_order_of
-from hf_molrep.chem.conformers import Conformers
-from hf_molrep.chem.coordinates import given_conformers
-from hf_molrep.chem.smiles import MoleculeError
+from ..chem.conformer_clustering import mol_with_conformers, rmsd_in_order
+from ..chem.conformer_metrics import permute_equivalent_atoms
+from ..chem.conformers import Conformers
+from ..chem.coordinates import given_conformers
+from ..chem.smiles import MoleculeError
 
 
 class Ensemble(NamedTuple):
     """
-    Reference conformers of one molecule: its name and SMILES in the table, and its conformers, their atoms in the order
-    of the SMILES.
+    Reference conformers of one molecule, with its name and SMILES in the table; atoms in the order of the SMILES.
     """
 
     name: str
@@ -29,7 +28,7 @@ class Ensemble(NamedTuple):
 
 def read_molecules(path: str | os.PathLike) -> dict[str, str]:
     """
-    Names and SMILES of the molecules of a table of conformers, in its order.
+    Read the names and SMILES of the molecules of a table of conformers, in its order.
 
     Raises:
         ValueError: a name with two SMILES.
@@ -40,7 +39,7 @@ def read_molecules(path: str | os.PathLike) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, smiles in zip(table["name"], table["smiles"], strict=True):
         if found.setdefault(name, smiles) != smiles:
-            raise ValueError(f"{name} is {found[name]} and {smiles}")
+            raise ValueError(f"{name} has two SMILES, {found[name]} and {smiles}")
     return found
 
 
@@ -48,15 +47,15 @@ def read_ensembles(
     path: str | os.PathLike, names: Sequence[str] | None = None, hydrogens: str = "none"
 ) -> tuple[list[Ensemble], Counter]:
     """
-    The conformers of a Parquet table, one per row: `name`, `smiles`, `atomic_numbers` and `coordinates` (flat,
+    Read the conformers of a Parquet table, one per row: `name`, `smiles`, `atomic_numbers` and `coordinates` (flat,
     angstrom, in any order of the atoms).
 
     Args:
-        names: of the molecules wanted, by default all.
+        names: of the molecules to read, by default all.
         hydrogens: which to keep, see [`~hf_molrep.chem.coordinates.given_conformers`].
     Returns:
-        the molecules that have at least one conformer, in the order of `names`; and why how many conformers were left
-        out, as their coordinates do not fit their SMILES.
+        the molecules that have at least one conformer, in the order of `names`; and the number of conformers left out
+        for each reason why coordinates do not fit their SMILES.
     """
     import pyarrow.parquet as pq
 
@@ -86,14 +85,14 @@ def conformer_pairs(
     ensembles: Sequence[Ensemble], starts: Sequence[Conformers | MoleculeError], processor
 ) -> list[dict]:
     """
-    Rows to train on: the features of the starting conformers, `target_pos` float32 `[references * atoms * 3]`, `rmsd`
+    Make training rows: the features of the starting conformers, `target_pos` float32 `[references * atoms * 3]`, `rmsd`
     float32 `[references * starts]`, `smiles`, `row_id`.
 
-    Equivalent atoms of each reference are exchanged so that it comes nearest to one of the starting conformers (a loss
-    compares atom i with atom i); `rmsd` is then that of the atoms in order.
+    Equivalent atoms of each reference are permuted so that it comes nearest to one of the starting conformers (a loss
+    compares atom i with atom i); `rmsd` is that of the permuted atoms.
 
     Args:
-        starts: of each molecule, their atoms those of its references; molecules with a `MoleculeError` are left out.
+        starts: of each molecule, with the atoms of its references; molecules with a `MoleculeError` are left out.
         processor: a feature extractor with `featurize_one(z, pos)`.
     Raises:
         ValueError: other atoms than those of the references.
@@ -105,7 +104,7 @@ def conformer_pairs(
         reference = ensemble.conformers
         if not np.array_equal(reference.z, start.z):
             raise ValueError(f"{ensemble.name}: starting and reference conformers have different atoms")
-        target = in_the_order_of(mol_with_conformers(ensemble.smiles, start), reference.pos, start.pos)
+        target = permute_equivalent_atoms(mol_with_conformers(ensemble.smiles, start), reference.pos, start.pos)
         feature = processor.featurize_one(start.z, start.pos)
         if len(feature["z"]) != len(start.z):
             raise ValueError(f"{ensemble.name}: the feature extractor leaves atoms out (hydrogens?)")

@@ -1,4 +1,5 @@
-"""Files, folders and Hub repositories of molecules as `datasets.Dataset` with checked columns; the MoleculeNet tasks.
+"""
+Load files, folders and Hub repositories of molecules as `datasets.Dataset` with checked columns; MoleculeNet tasks.
 
 Tables are memory-mapped Arrow files in the cache of `datasets`: they may be larger than memory.
 """
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from hf_molrep.chem.smiles import MoleculeError, canonical_smiles, inchikey, parse
-from hf_molrep.data.files import COORDINATE_COLUMNS
+from ..chem.smiles import MoleculeError, canonical_smiles, inchikey, parse
+from .files import COORDINATE_COLUMNS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,19 +37,19 @@ def load_molecules(
     problem_type: ProblemType | None = None,
     split: str = "train",
 ) -> Dataset:
-    """A table of molecules with its columns checked.
+    """
+    Load a table of molecules and check its columns.
 
     Args:
         source: a CSV, TSV or Parquet file (text files may be gzipped), a folder with files of one of these kinds, or
             the id of a dataset on the Hub.
-        smiles_column: comes back as `smiles`. SMILES are not parsed here.
-        label_columns: come back as float32, missing values (empty, NaN, NA, null) as NaN. All other columns come back
-            as they were; those of text files as text.
+        smiles_column: is renamed to `smiles`. SMILES are not parsed here.
+        label_columns: are converted to float32, missing values (empty, NaN, NA, null) to NaN. Other columns are not
+            changed; those of text files are text.
         problem_type: with "multi_label_classification" labels must be 0, 1 or missing.
         split: of a Hub dataset.
-
     Raises:
-        FileNotFoundError: `source` looks like a file and is not there.
+        FileNotFoundError: `source` looks like a file and does not exist.
         ValueError: an empty file, a missing column (those present are listed), a label that is not a number or not a
             class (its row, counted from 1, and value are named), a label column without any value.
     """
@@ -65,7 +66,7 @@ def load_molecules(
         else:
             for file in files:
                 _check_header(file, kind, smiles_column, label_columns)
-            # Everything as text: nothing is guessed from the first rows, and other columns come out as they went in.
+            # all columns as text: no type is guessed from the first rows, and other columns are not changed
             features = Features(dict.fromkeys(_header(files[0], kind), Value("string")))
             text = {"sep": kind, "features": features, "keep_default_na": False, "encoding": "utf-8-sig"}
             dataset = load_dataset("csv", data_files=names, split="train", **text)
@@ -84,19 +85,19 @@ def load_molecules(
 
 
 def infer_problem_type(labels: np.ndarray) -> ProblemType:
-    """ "multi_label_classification" if every label that is not missing is 0 or 1, else "regression"."""
+    """Return "multi_label_classification" if every label that is not missing is 0 or 1, else "regression"."""
     present = np.asarray(labels)[~np.isnan(labels)]
     return "multi_label_classification" if np.isin(present, (0, 1)).all() else "regression"
 
 
 def label_matrix(dataset: Dataset, label_columns: Sequence[str]) -> np.ndarray:
-    """The label columns of a dataset from `load_molecules` as float32 `[molecules, tasks]`, NaN = missing."""
+    """Stack the label columns of a dataset from `load_molecules` to float32 `[molecules, tasks]`, NaN = missing."""
     columns = [dataset.with_format("numpy")[name][:] for name in label_columns]
     return np.stack(columns, axis=1).astype(np.float32, copy=False)
 
 
 def coordinate_columns(dataset: Dataset) -> dict[str, str]:
-    """Columns with atoms in space and what processors call them; {} where they are not both there, or are text."""
+    """Return columns with coordinates and their names in processors; {} unless both exist and are lists."""
     features = dataset.features
     return COORDINATE_COLUMNS if all(hasattr(features.get(name), "feature") for name in COORDINATE_COLUMNS) else {}
 
@@ -105,7 +106,7 @@ def coordinate_columns(dataset: Dataset) -> dict[str, str]:
 
 
 def _files(source: str | Path) -> tuple[str, list[Path]]:
-    """("hub", []), ("parquet", files) or (separator, files)."""
+    """Return ("hub", []), ("parquet", files) or (separator, files)."""
     path = Path(source)
     if path.is_dir():
         found: dict[str, list[Path]] = {}
@@ -146,9 +147,9 @@ def _check_header(file: Path, separator: str, smiles_column: str, label_columns:
         header = next(rows, None)
         if not header:
             raise ValueError(f"{file} is empty")
-        twice = sorted({name for name in header if header.count(name) > 1})
-        if twice:
-            raise ValueError(f"{file} has several columns named {', '.join(twice)}")
+        repeated = sorted({name for name in header if header.count(name) > 1})
+        if repeated:
+            raise ValueError(f"{file} has several columns named {', '.join(repeated)}")
         _require_columns(file, header, smiles_column, label_columns)
         if next(rows, None) is None:
             raise ValueError(f"{file} has no rows")
@@ -183,14 +184,14 @@ def _with_labels(
         if np.isnan(values).all():
             raise ValueError(f"{source}: label column {name!r} has no value in any of {len(values)} rows")
     others = [name for name in dataset.column_names if name not in numbers]
-    # Labels take memory (4 bytes a value); the other columns stay where they are.
+    # labels take memory (4 bytes a value); the other columns stay on disk
     labels = Dataset(pa.table({name: pa.array(values, pa.float32()) for name, values in numbers.items()}))
     both = concatenate_datasets([dataset.select_columns(others), labels], axis=1)
     return both.select_columns(dataset.column_names)
 
 
 def _numbers(column, source: str | Path, name: str, start: int, problem_type: ProblemType | None) -> np.ndarray:
-    """One chunk of a label column as float32; `start` rows came before it."""
+    """Convert one chunk of a label column, from row `start` on, to float32."""
     import pyarrow as pa
 
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
@@ -198,18 +199,18 @@ def _numbers(column, source: str | Path, name: str, start: int, problem_type: Pr
     else:
         values = column.to_pylist()
         result = np.array([_number(value) for value in values], dtype=np.float64)
-    bad, wanted = np.isinf(result), "a number"
+    bad, expected = np.isinf(result), "a number"
     if problem_type == "multi_label_classification":
-        bad, wanted = ~(np.isnan(result) | np.isin(result, (0, 1))), "0, 1 or missing"
+        bad, expected = ~(np.isnan(result) | np.isin(result, (0, 1))), "0, 1 or missing"
     if bad.any():
         first = int(bad.argmax())
         value = values[first].item() if isinstance(values, np.ndarray) else values[first]
-        raise ValueError(f"{source}, row {start + first + 1}: label {name!r} is {value!r}, not {wanted}")
+        raise ValueError(f"{source}, row {start + first + 1}: label {name!r} is {value!r}, not {expected}")
     return result.astype(np.float32)
 
 
 def _number(value: object) -> float:
-    """A cell as a number, NaN where it is missing, infinity where it is none."""
+    """Convert a cell to a number: NaN if missing, infinity if not a number."""
     if value is None or (isinstance(value, str) and value.strip().lower() in _MISSING):
         return float("nan")
     try:
@@ -222,14 +223,15 @@ def _number(value: object) -> float:
 
 
 class MoleculeNetTask(NamedTuple):
-    """One row of the task table.
+    """
+    One row of the task table.
 
     Attributes:
         file: name of the Parquet file without suffix.
         labels: label columns.
         problem_type: as in the config of a property model.
         units: one per label; "" for classes.
-        metric: the one to report, a key of `hf_molrep.metrics.METRICS`.
+        metric: to report, a key of `hf_molrep.metrics.METRICS`.
     """
 
     file: str
@@ -306,19 +308,18 @@ MOLECULENET: dict[str, MoleculeNetTask] = {
 
 
 def load_moleculenet(name: str, variant: Variant = "raw", root: str | Path | None = None) -> Dataset:
-    """A MoleculeNet dataset: `smiles`, the label columns of `MOLECULENET[name]` (float32, NaN = missing) and the other
-    columns of its file. Rows that RDKit cannot read are left out; `dataset.info.description` says how many.
+    """
+    Load a MoleculeNet dataset: `smiles`, the label columns `MOLECULENET[name].labels` (float32, NaN = missing) and the
+    other columns of its file. Rows that RDKit cannot read are left out; `dataset.info.description` gives their number.
 
     Variants:
         "raw": SMILES as in the file, duplicates included, as in the papers.
         "cleaned": parent molecules (largest organic fragment, neutralised: `standardize="parent"`), one row for each
             full InChIKey (column `inchikey`): of its rows the first, with labels averaged (regression) or, where they
             contradict each other, missing (classification); rows that are left without any label are dropped.
-
     Args:
         root: folder of the Parquet files; by default `moleculenet/` in the folder that the environment variable
             HF_MOLREP_DATA names.
-
     Raises:
         ValueError: an unknown name or variant, or neither `root` nor HF_MOLREP_DATA.
         FileNotFoundError: the file is not there.
@@ -334,13 +335,13 @@ def load_moleculenet(name: str, variant: Variant = "raw", root: str | Path | Non
         data = os.environ.get("HF_MOLREP_DATA")
         if not data:
             raise ValueError(
-                "where are the files of MoleculeNet? Pass their folder as root, or set the environment variable "
-                "HF_MOLREP_DATA to the folder that has them in moleculenet/"
+                "the folder of the MoleculeNet files is not known: pass it as root, or set the environment variable "
+                "HF_MOLREP_DATA to the folder that contains moleculenet/"
             )
         root = Path(data) / "moleculenet"
     path = Path(root) / f"{task.file}.parquet"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; name the folder of the MoleculeNet files as root")
+        raise FileNotFoundError(f"{path} does not exist; pass the folder of the MoleculeNet files as root")
     dataset = load_molecules(path, label_columns=task.labels, problem_type=task.problem_type)
     rows, keys, smiles = [], [], []
     for row, text in enumerate(dataset["smiles"]):
@@ -370,7 +371,7 @@ def load_moleculenet(name: str, variant: Variant = "raw", root: str | Path | Non
 
 
 def _identity(smiles: str) -> str:
-    """Full InChIKey; the SMILES where there is no InChI."""
+    """Return the full InChIKey, or the SMILES where there is no InChI."""
     try:
         return inchikey(smiles)
     except MoleculeError:
@@ -380,16 +381,16 @@ def _identity(smiles: str) -> str:
 def merge_duplicates(
     keys: Sequence[str], labels: np.ndarray, problem_type: ProblemType
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """One row for each key.
+    """
+    Merge rows with the same key.
 
     Args:
         keys: identity of each molecule.
         labels: `[molecules, tasks]`, NaN = missing.
-
     Returns:
         rows `[distinct]`: the first row of each key, ascending; labels `[distinct, tasks]` float32: the mean of the
         values of all its rows (regression), or their common value, missing where they contradict each other
-        (classification); and how many keys were dropped because contradictions left no label at all.
+        (classification); and the number of keys dropped because contradictions left no label.
     """
     groups: dict[str, list[int]] = {}
     for row, key in enumerate(keys):

@@ -1,9 +1,9 @@
 """
-Files of molecules, read a piece at a time: CSV, TSV, SMI, SDF and Parquet, gzipped too, "-" for standard input;
+Read files of molecules in pieces: CSV, TSV, SMI, SDF and Parquet, also gzipped, "-" for standard input.
 `table_writer.py` writes them.
 
-What a file holds beside the molecules comes out as it went in: text columns stay text ("007" stays "007", an empty cell
-an empty cell), Parquet columns keep their types. Pieces are `pyarrow.RecordBatch`; pyarrow is imported on use.
+Other columns are not changed: text columns stay text ("007" stays "007", an empty cell stays empty), Parquet columns
+keep their types. Pieces are `pyarrow.RecordBatch`; pyarrow is imported on use.
 """
 
 from __future__ import annotations
@@ -42,14 +42,13 @@ COLUMN_NAMES = {
     "smiles": ("smiles", "canonical_smiles", "isomeric_smiles", "smi", "molecule", "mol"),
     "iupac_name": ("iupac_name", "iupac", "pubchem_iupac_name", "name"),
 }
-"""What a molecule can be given as, and names, by rank and in any case, under which it is looked for when no column is
-named."""
+"""Notations of molecules, and the column names searched for each, in this order and in any case, when none is given."""
 
 KINDS = {"smiles": "smiles", "iupac": "iupac_name"}
-"""What commands and pipelines call these."""
+"""Names of these notations in commands and pipelines."""
 
 COORDINATE_COLUMNS = {"atomic_numbers": "z", "coordinates": "pos"}
-"""Parquet columns with the atoms of a molecule in space, and what processors call them: a list of atomic numbers, and
+"""Parquet columns with the coordinates of a molecule, and their names in processors: a list of atomic numbers and one
 of coordinates in angstrom (flat; several conformers one after the other)."""
 
 COORDINATES_HELP = (
@@ -57,16 +56,16 @@ COORDINATES_HELP = (
     "Parquet file, instead of computing conformers; columns conformer_status and conformer_flags say where they come "
     "from."
 )
-"""What commands say of coordinates."""
+"""Help text of the commands on coordinates."""
 
 _SMI_HEADERS = COLUMN_NAMES["smiles"]
-_LONGEST_CELL = 100_000_000  # characters; csv's own limit of 131,072 would end a file at one absurd SMILES
+_LONGEST_CELL = 100_000_000  # characters; csv's default limit, 131,072, would end reading at one very long SMILES
 
 
 class Piece(NamedTuple):
     """
-    Some rows of a file: the table with all columns, and for each row its molecule as a dict of the columns that a
-    processor reads (`{"smiles": ...}`, `{"smiles": ..., "z": ..., "pos": ...}`), or why it could not be read.
+    Some rows of a file: a table of all columns, and for each row its molecule as a dict of the columns of a processor
+    (`{"smiles": ...}`, `{"smiles": ..., "z": ..., "pos": ...}`), or why it could not be read.
     """
 
     table: pa.RecordBatch
@@ -75,7 +74,7 @@ class Piece(NamedTuple):
 
 def molecule_column(kind: str) -> str:
     """
-    The column of processors that a kind of text (`"smiles"`, `"iupac"`) stands for.
+    Return the processors' column for a kind of text (`"smiles"`, `"iupac"`).
 
     Raises:
         ValueError: another kind.
@@ -87,10 +86,10 @@ def molecule_column(kind: str) -> str:
 
 def file_format(path: str, given: str | None = None) -> str:
     """
-    "csv", "tsv", "smi", "sdf" or "parquet", from the ending of `path` unless `given`; "-" is CSV.
+    Return "csv", "tsv", "smi", "sdf" or "parquet", from the ending of `path` unless `given`; "-" is CSV.
 
     Raises:
-        ValueError: an ending or a format that is not known.
+        ValueError: an unknown ending or format.
     """
     known = sorted(set(FORMATS.values()))
     if given is not None:
@@ -107,10 +106,10 @@ def file_format(path: str, given: str | None = None) -> str:
 
 def find_column(columns: list[str], column: str | None, given_as: str = "smiles", where: str = "the file") -> str:
     """
-    The column with the molecules: `column`, or the only one whose name says so.
+    Find the column with the molecules: `column`, or the only one with a known name.
 
     Raises:
-        ValueError: there is none, or several could be meant; says which columns there are.
+        ValueError: there is none, or several fit; lists the columns.
     """
     present = ", ".join(map(repr, columns)) or "none"
     if column is not None:
@@ -139,18 +138,16 @@ class MoleculeReader:
         column: with the molecules, of CSV, TSV and Parquet; found by its name if None (see [`find_column`]).
         given_as: what the column holds, `"smiles"` or `"iupac_name"`.
         format: "csv", "tsv", "smi", "sdf", "parquet"; by default from the ending, and CSV for "-".
-
     Attributes:
         format, column, schema: the last is the `pyarrow.Schema` of the columns.
-        total: number of rows where the file says so without being read, else None.
+        total: number of rows where it is known before reading, else None.
         given_as: as above.
-        columns: what the rows of a piece can hold: `given_as`, `z` and `pos` of a Parquet file with
+        columns: columns that the rows of a piece can have: `given_as`, `z` and `pos` of a Parquet file with
             [`COORDINATE_COLUMNS`], `mol_block` (the record) of an SDF.
 
     SMI files have the columns `smiles` and `name` (the rest of the line); empty lines are no rows. SDF have `title`
     (`sdf_title` where a field is called `title`) and one text column per data field of any record, so they are read
-    twice, and from standard input by way of a temporary file, as Parquet is.
-
+    twice. Standard input is copied to a temporary file for SDF and Parquet.
     Raises:
         ValueError: an empty file, no such column, text that is not UTF-8, rows that do not fit the header.
     """
@@ -171,7 +168,7 @@ class MoleculeReader:
             self.column, self.schema, self._pieces = getattr(self, f"_open_{self.format}")(column)
         except BaseException as error:
             self.close()
-            raise self._in_words(error) from None
+            raise self._readable_error(error) from None
 
     def __enter__(self) -> MoleculeReader:
         return self
@@ -185,25 +182,25 @@ class MoleculeReader:
             self._close.pop()()
 
     def fraction(self) -> float | None:
-        """How much of the file has been read, 0 to 1; None where it has no size."""
+        """Return how much of the file has been read, 0 to 1; None where its size is unknown."""
         return min(self._raw.tell() / self._size, 1.0) if self._size and not self._raw.closed else None
 
     def pieces(self, rows: int, columns: Collection[str] | None = None) -> Iterator[Piece]:
         """
-        All rows, `rows` at a time (the last piece may be smaller).
+        Yield all rows, `rows` at a time (the last piece may be smaller).
 
         Args:
-            columns: what each row is to hold, of `self.columns`; by default `given_as`.
+            columns: which of `self.columns` each row shall have; by default `given_as`.
         """
-        wanted = frozenset({self.given_as} if columns is None else columns)
-        if not wanted <= self.columns:
-            raise ValueError(f"{self.where} has no {' or '.join(sorted(wanted - self.columns))}")
+        requested = frozenset({self.given_as} if columns is None else columns)
+        if not requested <= self.columns:
+            raise ValueError(f"{self.where} has no {' or '.join(sorted(requested - self.columns))}")
         try:
-            yield from self._pieces(rows, wanted)
+            yield from self._pieces(rows, requested)
         except (UnicodeDecodeError, EOFError, zlib.error) as error:
-            raise self._in_words(error) from None
+            raise self._readable_error(error) from None
 
-    def _in_words(self, error: BaseException) -> BaseException:
+    def _readable_error(self, error: BaseException) -> BaseException:
         if isinstance(error, UnicodeDecodeError):
             byte = error.object[error.start]
             return ValueError(f"{self.where} is not UTF-8 text (it has a byte 0x{byte:02x}); convert it first (iconv)")
@@ -219,7 +216,7 @@ class MoleculeReader:
         return raw
 
     def _bytes(self) -> IO[bytes]:
-        """The content, unzipped if it is zipped, whatever the ending says."""
+        """Return the content, unzipped if it is gzipped, whatever the ending."""
         source = self._raw
         if not hasattr(source, "peek"):
             source = io.BufferedReader(source)
@@ -227,7 +224,7 @@ class MoleculeReader:
         return gzip.GzipFile(fileobj=source) if source.peek(2)[:2] == b"\x1f\x8b" else source
 
     def _seekable(self) -> IO[bytes]:
-        """The content as a file on disk: the file itself, or an unzipped copy that is gone when closed."""
+        """Return the content as a file on disk: the file itself, or a temporary unzipped copy."""
         source = self._bytes()
         if self.path != "-" and not isinstance(source, gzip.GzipFile):
             return source
@@ -245,7 +242,7 @@ class MoleculeReader:
             self._close.append(text.close)
         return text
 
-    # -- formats: each gives the column of the molecules, the schema, and a function from a number of rows to pieces
+    # -- formats: each returns the column of the molecules, the schema, and a function that yields pieces
 
     def _open_tsv(self, column: str | None):
         return self._open_csv(column, delimiter="\t")
@@ -262,7 +259,7 @@ class MoleculeReader:
         column = find_column(header, column, self.given_as, self.where)
         place = header.index(column)
 
-        def pieces(rows: int, wanted: frozenset[str]) -> Iterator[Piece]:
+        def pieces(rows: int, requested: frozenset[str]) -> Iterator[Piece]:
             content = self._csv_rows(lines, len(header))
             while chunk := list(islice(content, rows)):
                 yield self._piece(_text_table(header, zip(*chunk, strict=True)), [row[place] for row in chunk])
@@ -297,7 +294,7 @@ class MoleculeReader:
                 yield _smi_row(first)
             yield from map(_smi_row, lines)
 
-        def pieces(rows: int, wanted: frozenset[str]) -> Iterator[Piece]:
+        def pieces(rows: int, requested: frozenset[str]) -> Iterator[Piece]:
             parsed = content()
             while chunk := list(islice(parsed, rows)):
                 yield self._piece(_text_table(columns, zip(*chunk, strict=True)), [row[place] for row in chunk])
@@ -333,13 +330,13 @@ class MoleculeReader:
         if column is None:
             self.columns |= {"mol_block"}
 
-        def pieces(rows: int, wanted: frozenset[str]) -> Iterator[Piece]:
+        def pieces(rows: int, requested: frozenset[str]) -> Iterator[Piece]:
             records = read_sdf(self._text())
             while chunk := list(islice(records, rows)):
                 cells = [[record.title for record in chunk]]
                 cells += [[record.properties.get(field) for record in chunk] for field in fields]
                 table = _text_table(columns, cells)
-                if wanted == {"mol_block"}:
+                if requested == {"mol_block"}:
                     yield Piece(table, [{"mol_block": record.block} for record in chunk])
                 elif column is None:
                     yield self._piece(table, [_smiles_or_error(record) for record in chunk])
@@ -362,7 +359,7 @@ class MoleculeReader:
             self.columns |= set(COORDINATE_COLUMNS.values())
         column = find_column(schema.names, column, self.given_as, self.where)
 
-        def pieces(rows: int, wanted: frozenset[str]) -> Iterator[Piece]:
+        def pieces(rows: int, requested: frozenset[str]) -> Iterator[Piece]:
             waiting: list[pa.RecordBatch] = []
             # batches end at row groups, pieces do not
             for batch in file.iter_batches(batch_size=rows):
@@ -371,26 +368,26 @@ class MoleculeReader:
                     waiting.append(part)
                     batch = batch.slice(part.num_rows)
                     if sum(held.num_rows for held in waiting) == rows:
-                        yield self._parquet_piece(waiting, column, wanted)
+                        yield self._parquet_piece(waiting, column, requested)
                         waiting = []
             if waiting:
-                yield self._parquet_piece(waiting, column, wanted)
+                yield self._parquet_piece(waiting, column, requested)
 
         return column, schema, pieces
 
-    def _parquet_piece(self, batches: list[pa.RecordBatch], column: str, wanted: frozenset[str]) -> Piece:
+    def _parquet_piece(self, batches: list[pa.RecordBatch], column: str, requested: frozenset[str]) -> Piece:
         import pyarrow as pa
 
         table = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
         piece = self._piece(table, table.column(column).to_pylist())
-        for own, name in COORDINATE_COLUMNS.items():
-            if name in wanted:
-                for row, value in zip(piece.rows, table.column(own).to_pylist(), strict=True):
+        for stored, name in COORDINATE_COLUMNS.items():
+            if name in requested:
+                for row, value in zip(piece.rows, table.column(stored).to_pylist(), strict=True):
                     row[name] = value
         return piece
 
     def _piece(self, table: pa.RecordBatch, molecules: Iterable[Any]) -> Piece:
-        """Rows with the text of the molecule column; errors stay."""
+        """Make the rows of a piece from the molecule column; errors stay in place."""
         rows = [
             molecule if isinstance(molecule, MoleculeError) else {self.given_as: molecule} for molecule in molecules
         ]

@@ -1,4 +1,4 @@
-"""Runs that were stopped and can be continued: their settings stand in a file beside what they have written."""
+"""Settings of a run, recorded beside its output so that a stopped run is continued with the same ones."""
 
 import json
 import os
@@ -11,11 +11,11 @@ def check_continues(path: str | Path, settings: Mapping[str, Any], resume: bool)
     """
     Check that these settings continue the run that is recorded at `path`, and record them where a run begins.
 
-    Without `resume`, or where nothing is recorded yet, a run begins: its settings are written (whole or not at all).
+    Without `resume`, or where nothing is recorded, a new run begins: its settings are written atomically.
 
     Args:
-        path: JSON file with the settings of the run; its folder is made if need be.
-        settings: everything that decides what the run gives, values of JSON.
+        path: JSON file with the settings of the run; its folder is created.
+        settings: everything that determines the results of the run, JSON values.
         resume: whether the recorded run is to be continued.
     Raises:
         ValueError: the recorded run had other settings; names each that differs, with both values.

@@ -1,7 +1,8 @@
-"""Splits into training, validation and test part: random, by scaffold, by scaffold in random order.
+"""
+Splits into training, validation and test part: random, by scaffold, or by scaffold in random order.
 
-All of them keep rows with the same canonical SMILES in one part. A split is written once, with a checksum of its
-molecules, and cannot be applied to others.
+Rows with the same canonical SMILES are always in one part. A split is stored with a checksum of its molecules and
+cannot be applied to others.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_molrep.chem.fragments import scaffold
-from hf_molrep.chem.smiles import MoleculeError, canonical_smiles
+from ..chem.scaffold import scaffold
+from ..chem.smiles import MoleculeError, canonical_smiles
 
 PARTS = ("train", "valid", "test")
 FRACTIONS = (0.8, 0.1, 0.1)
@@ -23,13 +24,14 @@ FRACTIONS = (0.8, 0.1, 0.1)
 
 @dataclass(frozen=True)
 class Split:
-    """Which row is in which part.
+    """
+    Row numbers of each part.
 
     Attributes:
         name: "random", "scaffold" or "balanced_scaffold".
-        seed: of the two random ones; None for "scaffold".
+        seed: of the random splits; None for "scaffold".
         include_chirality: whether stereoisomers count as different scaffolds; None for "random".
-        fractions: sizes asked for, in the order of `PARTS`.
+        fractions: requested sizes, in the order of `PARTS`.
         parts: "train", "valid", "test" -> row numbers, int64, ascending.
     """
 
@@ -41,12 +43,13 @@ class Split:
 
 
 def block_fraction(block: str) -> float:
-    """A number in [0, 1) that depends on an InChIKey block alone: parts stay the same whatever else is there."""
+    """Map an InChIKey block to a number in [0, 1), so that its part does not depend on the other molecules."""
     return int(hashlib.sha256(f"hf_molrep:{block}".encode()).hexdigest()[:12], 16) / 16**12
 
 
 def random_split(smiles: Sequence[str], fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> Split:
-    """Distinct molecules in random order, cut where the parts are full.
+    """
+    Split distinct molecules at random.
 
     Raises:
         MoleculeError: a SMILES cannot be read; the reason names its row.
@@ -62,8 +65,9 @@ def random_split(smiles: Sequence[str], fractions: Sequence[float] = FRACTIONS, 
 def scaffold_split(
     smiles: Sequence[str], fractions: Sequence[float] = FRACTIONS, include_chirality: bool = False
 ) -> Split:
-    """Deterministic scaffold split as in MoleculeNet: Bemis-Murcko scaffolds from the most to the least frequent (of
-    equals the one that begins later in the file first, as in DeepChem) go to the training part while they fit, then to
+    """
+    Split by scaffold as MoleculeNet does, deterministically: Bemis-Murcko scaffolds from the most to the least frequent
+    (ties: the one that begins later in the file first, as in DeepChem) go to the training part while they fit, then to
     validation, then to test. All molecules without a ring have the same, empty scaffold.
 
     Raises:
@@ -80,7 +84,8 @@ def scaffold_split(
 def balanced_scaffold_split(
     smiles: Sequence[str], fractions: Sequence[float] = FRACTIONS, seed: int = 0, include_chirality: bool = False
 ) -> Split:
-    """Scaffolds in random order, those larger than half the validation or test part first (chemprop's balanced scaffold
+    """
+    Split by scaffold in random order, scaffolds larger than half the validation or test part first (chemprop's balanced
     split, Yang et al., J. Chem. Inf. Model. 59, 3370 (2019)); the same seed gives another split than chemprop's.
 
     Raises:
@@ -103,7 +108,7 @@ def make_split(
     seed: int = 0,
     include_chirality: bool = False,
 ) -> Split:
-    """A split by its name: "random", "scaffold" or "balanced_scaffold"; what it does not need is ignored."""
+    """Make a split by name: "random", "scaffold" or "balanced_scaffold"; arguments it does not need are ignored."""
     if name == "random":
         return random_split(smiles, fractions, seed)
     if name == "scaffold":
@@ -114,7 +119,7 @@ def make_split(
 
 
 def molecules_checksum(smiles: Iterable[str]) -> str:
-    """SHA-256 over the SMILES as written, in their order."""
+    """Compute the SHA-256 of the SMILES as written, in order."""
     digest = hashlib.sha256()
     for text in smiles:
         digest.update(text.encode() + b"\n")
@@ -122,10 +127,11 @@ def molecules_checksum(smiles: Iterable[str]) -> str:
 
 
 def write_split(path: str | Path, split: Split, smiles: Sequence[str]) -> None:
-    """Write a split of these molecules as JSON.
+    """
+    Write a split of these molecules as JSON.
 
     Raises:
-        ValueError: the split is not one of so many molecules.
+        ValueError: the split has another number of molecules.
     """
     molecules = sum(len(rows) for rows in split.parts.values())
     if molecules != len(smiles):
@@ -144,10 +150,11 @@ def write_split(path: str | Path, split: Split, smiles: Sequence[str]) -> None:
 
 
 def read_split(path: str | Path, smiles: Sequence[str]) -> Split:
-    """Read a split back, for the molecules it was made for.
+    """
+    Read a split and check that it is one of these molecules.
 
     Raises:
-        ValueError: not a split file, or a split of other molecules, another order or other ways of writing them.
+        ValueError: not a split file, or a split of other molecules, of another order or of other SMILES of them.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -178,8 +185,7 @@ def _groups(smiles: Sequence[str], key: Callable[[str], str]) -> dict[str, list[
 
 
 def _scaffold_groups(smiles: Sequence[str], include_chirality: bool) -> list[list[int]]:
-    # On canonical SMILES: two ways of writing one molecule (a salt with a metal drawn covalently, atom maps) have one
-    # scaffold, hence one part.
+    # of canonical SMILES, so that all SMILES of a molecule (metals drawn covalently, atom maps) have one scaffold
     groups = _groups(smiles, lambda text: scaffold(canonical_smiles(text), include_chirality))
     return list(groups.values())
 
@@ -195,8 +201,10 @@ def _sizes(molecules: int, fractions: Sequence[float]) -> list[float]:
 def _fill(
     groups: Iterable[list[int]], sizes: Sequence[float], name: str, together: bool = False
 ) -> dict[str, np.ndarray]:
-    """Whole groups into the first part where they fit; the last part takes the rest. With `together` the validation
-    part also gets the room that the training part left."""
+    """
+    Put each group into the first part where it fits; the last part takes the rest. With `together`, the validation part
+    also gets what the training part left free.
+    """
     train, valid, test = [], [], []
     for rows in groups:
         room = sizes[0] + sizes[1] - len(train) if together else sizes[1]

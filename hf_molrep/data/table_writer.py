@@ -1,4 +1,4 @@
-"""Tables with one row per molecule, written a piece at a time; read by `files.py`."""
+"""Write tables with one row per molecule in pieces; `files.py` reads them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 class TableWriter:
     """
-    Rows to a Parquet, CSV or TSV file (the last two also gzipped, or "-" for standard output), a piece at a time.
+    Writes rows to a Parquet, CSV or TSV file (the last two also gzipped, or "-" for standard output), in pieces.
 
-    The file appears under its name when it is complete: until then it is `path` + `.tmp`, which is removed if the
-    `with` is left by an error. In CSV and TSV a missing value is an empty cell, and a list is JSON.
+    Until it is complete, the file is `path` + `.tmp`, which is removed if the `with` ends with an error. In CSV and TSV
+    a missing value is an empty cell, and a list is JSON.
 
     Raises:
         ValueError: another format.
@@ -41,7 +41,7 @@ class TableWriter:
             import pyarrow as pa
             import pyarrow.parquet as pq
 
-            # embeddings never repeat: a dictionary of them is made in vain, and takes memory
+            # embeddings do not repeat: a dictionary of them would only take memory
             plain = [field.name for field in schema if not pa.types.is_nested(field.type)]
             self._parquet = pq.ParquetWriter(self._unfinished, schema, use_dictionary=plain)
             return
@@ -51,7 +51,7 @@ class TableWriter:
         else:
             raw = open(self._unfinished, "wb")  # noqa: SIM115 - closed in __exit__
             self._streams.append(raw)
-            if self.path.endswith(".gz"):  # without name and time: the same rows give the same file
+            if self.path.endswith(".gz"):  # no name and time, so that the same rows give the same file
                 raw = gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0)
                 self._streams.append(raw)
             text = io.TextIOWrapper(raw, encoding="utf-8", newline="")
@@ -60,7 +60,7 @@ class TableWriter:
         self._rows.writerow(schema.names)
 
     def write(self, table: pa.RecordBatch) -> None:
-        """Add rows; their columns are those of the schema."""
+        """Add rows with the columns of the schema."""
         if self.format == "parquet":
             self._parquet.write_batch(table)
         else:
@@ -87,7 +87,7 @@ def _cells(column: pa.Array) -> list[str]:
     import pyarrow as pa
 
     if pa.types.is_fixed_size_list(column.type) and pa.types.is_float32(column.type.value_type):
-        # the shortest decimals that give the same float32, not those of the float64 that Python makes of it
+        # shortest decimals of the float32, not of its conversion to float64
         width, kept = column.type.list_size, column.is_valid().to_pylist()
         numbers = iter(column.flatten().to_numpy().reshape(-1, width).astype(str))
         return [f"[{', '.join(next(numbers))}]" if valid else "" for valid in kept]

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 
 class _SumRows(torch.autograd.Function):
-    """`embedding_bag` has no gradient for its table in bf16, and a slow one in float32; the transposed sum is quick."""
+    """`embedding_bag` has no gradient of its table in bf16, and a slow one in float32; the transposed sum is fast."""
 
     @staticmethod
     def forward(ctx, rows, index, offsets, transposed_index, transposed_offsets):
@@ -19,7 +19,7 @@ class _SumRows(torch.autograd.Function):
 
 
 def _plan(source: torch.Tensor, target: torch.Tensor, sums: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The sources in the order of their targets, and where each target's begin."""
+    """Sort the sources by target; also return the offset of the first source of each target."""
     target, order = target.sort(stable=True)
     return source[order], torch.searchsorted(target, torch.arange(sums, device=target.device))
 
@@ -27,17 +27,17 @@ def _plan(source: torch.Tensor, target: torch.Tensor, sums: int) -> tuple[torch.
 class GatherSum:
     """
     `sums[t] = sum of rows[s] over the edges s -> t`, as a callable `[rows, width] -> [sums, width]` with a gradient.
-    Nothing of the size `[edges, width]` is ever stored: one pass over the edges in the order of their targets (a plain
-    `index_add` of gathered rows takes nine times as long on a CPU).
+    No tensor `[edges, width]` is stored: one pass over the edges in the order of their targets (a plain `index_add` of
+    gathered rows takes nine times as long on a CPU).
 
     Args:
         source, target: int64 `[edges]`, in any order.
-        rows, sums: how many there are; a sum without edges is 0.
+        rows, sums: number of each; a sum without edges is 0.
     """
 
     def __init__(self, source: torch.Tensor, target: torch.Tensor, rows: int, sums: int):
         self.source, self.target, self.sums = source, target, sums
-        if torch.compiler.is_compiling():  # a compiler makes its own of the plain form, and knows no other gradient
+        if torch.compiler.is_compiling():  # compilers optimise the plain form, and do not support this gradient
             return
         self.index, self.offsets = _plan(source, target, sums)
         # only a gradient needs the sum over the edges in the other direction

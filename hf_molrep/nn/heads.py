@@ -9,10 +9,10 @@ from ..modeling_outputs import MoleculePropertyOutput
 
 class PropertyHead(nn.Module):
     """
-    Molecule embedding to task values: dropout, linear, tanh, dropout, linear (the head of RoBERTa), from
-    `[molecules, hidden]` to `[molecules, tasks]`, with the NaN-aware loss and the way back to the units of the labels.
+    Predict task values from molecule embeddings: dropout, linear, tanh, dropout, linear (the head of RoBERTa), from
+    `[molecules, hidden]` to `[molecules, tasks]`, with a NaN-aware loss and predictions in the units of the labels.
 
-    `config` gives `num_labels`, `problem_type`, `classifier_dropout`, and for regression `label_mean`, `label_std`: the
+    `config` has `num_labels`, `problem_type`, `classifier_dropout`, and for regression `label_mean`, `label_std`: the
     logits are `(value - mean) / std`.
     """
 
@@ -30,7 +30,7 @@ class PropertyHead(nn.Module):
         return mean, std
 
     def logits(self, embedding: torch.Tensor) -> torch.Tensor:
-        """`[molecules, hidden] -> [molecules, tasks]`; what a method's own head replaces."""
+        """`[molecules, hidden] -> [molecules, tasks]`; a method with another head overrides this."""
         return self.out_proj(self.dropout(torch.tanh(self.dense(self.dropout(embedding)))))
 
     def forward(self, embedding: torch.Tensor, labels: torch.Tensor | None = None) -> MoleculePropertyOutput:

@@ -1,4 +1,4 @@
-"""What all tokenizers of this project share: special tokens, `<s> ... </s>`, and how they are saved."""
+"""Common parts of all tokenizers: special tokens, the template `<s> ... </s>`, and the format they are saved in."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ MODEL_MAX_LENGTH = 512
 
 
 def as_fast_tokenizer(tokenizer: Tokenizer, **extra: str) -> PreTrainedTokenizerFast:
-    """Give a bare `tokenizers.Tokenizer` the special tokens and the template, and wrap it for transformers.
+    """
+    Add the special tokens and the template to a `tokenizers.Tokenizer`, and wrap it for transformers.
 
-    `extra` goes into `tokenizer_config.json` (e.g. the version of SELFIES that wrote the alphabet).
-    Raises ValueError if the special tokens do not have the ids 0 to 4.
+    Args:
+        extra: entries of `tokenizer_config.json` (e.g. the version of SELFIES that wrote the alphabet).
+    Raises:
+        ValueError: the special tokens do not have the ids 0 to 4.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -51,16 +54,16 @@ def as_fast_tokenizer(tokenizer: Tokenizer, **extra: str) -> PreTrainedTokenizer
 
 
 def whole_or_characters(pieces: list[str]) -> models.BPE:
-    """Model that turns a pre-token into one token if it is among `pieces`, else into its characters."""
+    """Make a model that maps a pre-token to one token if it is among `pieces`, else to its characters."""
     vocabulary = with_special_tokens([*PRINTABLE_ASCII, *pieces])
     return models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", ignore_merges=True)
 
 
 def with_special_tokens(pieces: list[str]) -> dict[str, int]:
-    """Vocabulary with the special tokens first and then `pieces` in their order; repeated pieces are counted once."""
+    """Make a vocabulary: special tokens first, then `pieces` in their order, without repetitions."""
     return {piece: index for index, piece in enumerate(dict.fromkeys([*SPECIAL_TOKENS, *pieces]))}
 
 
 def sha256(path: Path | str) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Compute the hexadecimal SHA-256 of a file."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -1,7 +1,8 @@
-"""InChI: header, layer marks, elements and whole numbers as tokens, the rest by character.
+"""
+InChI: header, layer marks, elements and whole numbers as tokens, the rest by character.
 
 `InChI=1S/CH4O/c1-2/h2H,1H3` -> `InChI=1S / C H 4 O /c 1 - 2 /h 2 H , 1 H 3`. An atom's number is one token up to 255;
-a larger one is spelled by its digits. The vocabulary comes from these rules alone. Nothing in printable ASCII is
+a larger one is split into digits. The vocabulary comes from these rules alone. Nothing in printable ASCII is
 unknown, and decoding gives the string back. The rules are this project's own: published models read InChI character by
 character.
 """
@@ -12,7 +13,7 @@ import string
 
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 
-from hf_molrep.tokenization.fast import whole_or_characters
+from .fast import whole_or_characters
 
 ELEMENTS = (
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb "
@@ -24,7 +25,7 @@ LARGEST_NUMBER = 255
 
 
 def build_inchi() -> Tokenizer:
-    """The tokenizer of InChI strings; needs no data."""
+    """Build the tokenizer of InChI strings; needs no data."""
     headers = ["InChI=1S", "InChI=1"]
     layers = [f"/{letter}" for letter in string.ascii_lowercase]
     numbers = [str(number) for number in range(10, LARGEST_NUMBER + 1)]

@@ -1,4 +1,5 @@
-"""Fragments of systematic names and the pieces into which some of them are split: data of `iupac.py`.
+"""
+Fragments of systematic names and the pieces into which some of them are split: data of `iupac.py`.
 
 The lists and their order are those of Krasnov, Khokhlov, Fedorov, Sosnin, "Transformer-based artificial neural networks
 for the conversion between chemical notations", Scientific Reports 11, 14798 (2021), as given in the authors' repository
@@ -6,7 +7,7 @@ https://github.com/sergsb/IUPAC2Struct (MIT licence, (c) 2020 Sergey Sosnin), fi
 nomenclature are taken from there: which fragments there are, which comes first, and where a fragment is split.
 """
 
-# Group, fragments. The first that fits wins, so the order is part of the rules: some fragments can never be reached.
+# Group, fragments. The first that fits is taken, so the order matters: some fragments never match.
 FRAGMENTS: tuple[tuple[str, str], ...] = (
     (
         "heterocycles",
@@ -149,7 +150,7 @@ _SPLIT_MULTIPLIERS = (
     "tetr|az tetr|aza pent|az pent|aza hex|aza hept|aza oct|aza non|aza dec|aza"
 )
 
-# Fragments that stand as several tokens, written with "|".
+# Fragments that become several tokens, separated by "|".
 SPLITS: tuple[str, ...] = (
     *(f"{stem}|{ending}" for stem in _ALKANE_STEMS.split() for ending in ("ane", "an")),
     *_SPLIT_HETEROCYCLES.split(),

@@ -1,9 +1,10 @@
-"""SELFIES: one token per symbol (`[C]`, `[=Branch1]`, `.`).
+"""
+SELFIES: one token per symbol (`[C]`, `[=Branch1]`, `.`).
 
 Krenn et al., "SELFIES: a 100 % robust molecular string representation", Machine Learning: Science and Technology 1,
 045024 (2020); https://github.com/aspuru-guzik-group/selfies (Apache-2.0). The symbols depend on the version of the
 package that wrote the strings; the tokenizer's configuration names it (`selfies_version`). A symbol that is not in the
-vocabulary is spelled by its characters, so nothing in printable ASCII is unknown and decoding gives the string back.
+vocabulary is split into characters, so nothing in printable ASCII is unknown and decoding restores the string.
 Tokenizing needs no `selfies` package; `encode` and `build_selfies` do.
 """
 
@@ -15,22 +16,22 @@ from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 
-from hf_molrep.tokenization.fast import whole_or_characters
+from .fast import whole_or_characters
 
 SYMBOL_REGEX = r"\[[^\]]*\]|\."
 MIN_COUNT = 3
-"""A symbol becomes a token if so many training molecules have it."""
+"""A symbol becomes a token if at least this many training molecules have it."""
 
 
 def version() -> str:
-    """Version of the installed `selfies` distribution (its `__version__` is not kept up to date)."""
+    """Return the version of the installed `selfies` distribution (its `__version__` is not kept up to date)."""
     from importlib.metadata import version as distribution_version
 
     return distribution_version("selfies")
 
 
 def encode(smiles: str) -> str | None:
-    """SELFIES of a SMILES, or None for what SELFIES cannot express (`*`, valences beyond its table, ...)."""
+    """Convert SMILES to SELFIES; None for what SELFIES cannot express (`*`, valences beyond its table, ...)."""
     import selfies
 
     try:
@@ -40,7 +41,7 @@ def encode(smiles: str) -> str | None:
 
 
 def build_selfies(strings: Iterable[str], *, min_count: int = MIN_COUNT) -> Tokenizer:
-    """Tokenizer whose vocabulary holds the symbols of the SELFIES `strings` and of the grammar itself."""
+    """Build a tokenizer with the symbols of the SELFIES `strings` and of the grammar as its vocabulary."""
     import selfies
 
     counts: Counter[str] = Counter()

@@ -1,9 +1,10 @@
-"""SMILES cut into atoms, bonds, branches and ring numbers by the regular expression of Schwaller et al.
+"""
+SMILES cut into atoms, bonds, branches and ring numbers by the regular expression of Schwaller et al.
 
 P. Schwaller et al., "Molecular Transformer", ACS Central Science 5, 1572 (2019); the expression as in the README of
 https://github.com/pschwllr/MolecularTransformer. Where the original drops what it does not know (`%(100)`, a bare `H`),
-such a character is a token of its own here; a bracket atom that is not in the vocabulary is spelled by its characters.
-Nothing in printable ASCII is unknown, and decoding gives the SMILES back.
+such a character is one token here; a bracket atom that is not in the vocabulary is split into characters.
+Nothing in printable ASCII is unknown, and decoding restores the SMILES.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 
-from hf_molrep.tokenization.fast import whole_or_characters
+from .fast import whole_or_characters
 
 SCHWALLER_REGEX = r"\[[^\]]+\]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>|\*|\$|%[0-9]{2}|[0-9]"
 MIN_COUNT = 5
-"""A bracket atom becomes a token if so many training molecules have it."""
+"""A bracket atom becomes a token if at least this many training molecules have it."""
 
 
 def build_smiles_atom(smiles: Iterable[str], *, min_count: int = MIN_COUNT) -> Tokenizer:
-    """Tokenizer whose vocabulary holds the bracket atoms of `smiles`; deterministic, whatever their order."""
+    """Build a tokenizer with the bracket atoms of `smiles` in its vocabulary; their order does not matter."""
     counts: Counter[str] = Counter()
     for string in smiles:
         counts.update(set(re.findall(r"\[[^\]]+\]", string)))

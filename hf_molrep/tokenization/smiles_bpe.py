@@ -1,14 +1,15 @@
-"""Byte-pair encoding of SMILES that never cuts a chemical symbol in two.
+"""
+Byte-pair encoding of SMILES that never splits a chemical symbol.
 
 A BPE over characters, without any pre-tokenizer (so it is fast), whose merges come in two groups:
 
 1. *symbols*: the merges that build `Cl`, `Br`, `%10` to `%29` and the bracket atoms of the training data, character by
-   character from the left (`[` `C` -> `[C` `@` -> `[C@` ...). They rank first, so every such symbol is whole before
-   anything else happens.
+   character from the left (`[` `C` -> `[C` `@` -> `[C@` ...). They rank first, so every such symbol is complete before
+   any other merge.
 2. *learned*: merges learned by BPE on SMILES whose symbols were each replaced by one private-use character. A learned
    merge therefore joins whole symbols and cannot begin or end inside one.
 
-A bracket atom that was not seen often enough is spelled with smaller pieces, none of which reaches beyond its brackets.
+A bracket atom that is too rare in training is split into smaller pieces, none of which extends beyond its brackets.
 Nothing in printable ASCII is unknown, and `decode(encode(s)) == s` for every such string.
 """
 
@@ -21,14 +22,14 @@ from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, trainers
 
-from hf_molrep.tokenization.fast import PRINTABLE_ASCII, SPECIAL_TOKENS, with_special_tokens
+from .fast import PRINTABLE_ASCII, SPECIAL_TOKENS, with_special_tokens
 
 VOCABULARY_SIZE = 1_000
 MIN_BRACKET_COUNT = 40
 MIN_MERGE_COUNT = 200
 MAX_SYMBOLS_PER_TOKEN = 8
 IUPAC_CORPUS_WEIGHT = 5
-"""The SMILES of the name corpus count five times: they alone carry salts, and most of the stereo marks."""
+"""Weight of the SMILES of the name corpus, the only ones with salts and those with most of the stereo marks."""
 
 RING_CLOSURES = tuple(f"%{number}" for number in range(10, 30))
 _SYMBOL = re.compile(r"\[[^\]]+\]|%[0-9]{2}|Br|Cl|.")
@@ -36,12 +37,13 @@ _PRIVATE_USE = 0xE000
 
 
 def symbols(smiles: str) -> list[str]:
-    """Bracket atoms, `%NN`, `Br`, `Cl`, and single characters; joined they are the SMILES again."""
+    """Split a SMILES into bracket atoms, `%NN`, `Br`, `Cl`, and single characters."""
     return _SYMBOL.findall(smiles)
 
 
 def known_symbols(corpus: Counter[str], min_count: int = MIN_BRACKET_COUNT) -> list[str]:
-    """The symbols of several characters that become one token: `Cl`, `Br`, `%10` to `%29`, frequent bracket atoms.
+    """
+    List the symbols of several characters that become one token: `Cl`, `Br`, `%10` to `%29`, frequent bracket atoms.
 
     Bracket atoms are sorted by falling count, then by name.
     """
@@ -53,7 +55,7 @@ def known_symbols(corpus: Counter[str], min_count: int = MIN_BRACKET_COUNT) -> l
 
 
 def symbol_merges(known: Iterable[str]) -> list[tuple[str, str]]:
-    """Merges that build each known symbol from the left; inside a bracket `Cl` and `Br` are already whole."""
+    """Make merges that build each known symbol from the left; inside a bracket `Cl` and `Br` are already complete."""
     merges: dict[tuple[str, str], None] = {}
     for symbol in known:
         parts = re.findall("Cl|Br|.", symbol) if symbol not in ("Cl", "Br") else list(symbol)
@@ -65,14 +67,14 @@ def symbol_merges(known: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def learned_merges(corpus: Counter[str], known: list[str], count: int, min_merge_count: int) -> list[tuple[str, str]]:
-    """At most `count` merges of whole symbols, learned by BPE from `corpus` (SMILES -> weight)."""
+    """Learn at most `count` merges of whole symbols by BPE from `corpus` (SMILES -> weight)."""
     to_private = {symbol: chr(_PRIVATE_USE + index) for index, symbol in enumerate(known)}
     from_private = {private: symbol for symbol, private in to_private.items()}
 
     def words() -> Iterable[str]:
         for smiles, weight in sorted(corpus.items()):
             mapped = "".join(to_private.get(part, part if len(part) == 1 else "\n") for part in symbols(smiles))
-            for word in mapped.split("\n"):  # an unknown symbol is a wall: no merge is learned across it
+            for word in mapped.split("\n"):  # no merge is learned across an unknown symbol
                 if word:
                     yield from [word] * weight
 
@@ -102,7 +104,8 @@ def build_smiles_bpe(
     min_bracket_count: int = MIN_BRACKET_COUNT,
     min_merge_count: int = MIN_MERGE_COUNT,
 ) -> Tokenizer:
-    """Train the tokenizer on `corpus`, which maps each SMILES to its weight. Deterministic, whatever the corpus' order.
+    """
+    Train the tokenizer on `corpus`, which maps each SMILES to its weight. The order of the corpus does not matter.
 
     The vocabulary is smaller than `vocabulary_size` when fewer merges reach `min_merge_count`.
     """

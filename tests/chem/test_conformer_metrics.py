@@ -11,7 +11,7 @@ from hf_molrep.chem.conformer_clustering import (
     rmsd_in_order,
     rotations_onto,
 )
-from hf_molrep.chem.conformer_metrics import best_rmsd, coverage_and_matching, in_the_order_of
+from hf_molrep.chem.conformer_metrics import best_rmsd, coverage_and_matching, permute_equivalent_atoms
 from hf_molrep.chem.conformers import Conformers, generate_conformers
 from hf_molrep.chem.smiles import MoleculeError, parse
 
@@ -55,7 +55,7 @@ def test_equivalent_atoms_are_exchanged():
     assert best_rmsd(first, second) == pytest.approx(np.zeros((1, 1)), abs=1e-6)
     assert np.array_equal(first.GetConformer().GetPositions(), before), "what is given does not move"
     assert rmsd_in_order(pos, other)[0, 0] > 0.1
-    again = in_the_order_of(first, other, np.concatenate([pos + 10.0, pos * 1.5]))
+    again = permute_equivalent_atoms(first, other, np.concatenate([pos + 10.0, pos * 1.5]))
     assert rmsd_in_order(pos, again)[0, 0] == pytest.approx(0.0, abs=1e-6)
 
 

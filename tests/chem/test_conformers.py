@@ -726,14 +726,16 @@ def test_another_database_is_refused(tmp_path):
         connection.execute("CREATE TABLE precious (data)")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="not a cache of conformers"):
+    with pytest.raises(ValueError, match="not a conformer cache"):
         ConformerCache(path).get("settings", ["C"])
     assert path.read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"no place for the cache of conformers, .*cache\.sqlite \(see HF_MOLREP_CACHE\)"):
+    with pytest.raises(
+        OSError, match=r"cannot create the folder of the conformer cache .*cache\.sqlite \(see HF_MOLREP_CACHE\)"
+    ):
         generate_conformers(["CCO"], cache=tmp_path / "file" / "cache.sqlite")
 
 
@@ -863,10 +865,10 @@ def test_impossible_coordinates_are_refused():
     far[0, 4] += 9
     for pos, reason in [
         (broken, "not numbers"),
-        (np.zeros_like(made.pos), "all atoms at one place"),
+        (np.zeros_like(made.pos), "all atoms at one point"),
         (near, "atoms 1 and 2 of the coordinates are 0.17 angstrom apart"),
         (far, "not this molecule's: no order of the atoms shows its bonds"),
-        (made.pos * [1, 1, -1], "not this molecule's: their stereo is another one"),
+        (made.pos * [1, 1, -1], "not this molecule's: their stereo is different"),
     ]:
         with pytest.raises(MoleculeError, match=reason):
             given_conformers(made.z, pos, smiles)

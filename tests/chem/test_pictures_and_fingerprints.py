@@ -9,7 +9,7 @@ from rdkit.Chem import AllChem
 
 from hf_molrep.chem.drawing import draw_grid
 from hf_molrep.chem.fingerprints import morgan_fingerprints, tanimoto
-from hf_molrep.chem.fragments import scaffold
+from hf_molrep.chem.scaffold import scaffold
 from hf_molrep.chem.smiles import MoleculeError
 
 SMILES = ["CCO", "CC(C)Cc1ccc(cc1)[C@@H](C)C(=O)O", "c1ccccc1", "*", "[Na+].[Cl-]"]

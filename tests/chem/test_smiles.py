@@ -55,9 +55,9 @@ BAD = {
     "CX": "unknown element X at position 2",
     "Na": "element Na at position 1 needs brackets: [Na]",
     "[CH33]": "[CH33] at position 1 is not an atom",
-    "C C": "white space at position 2: a SMILES and a name do not go into one string",
-    "Cé": "character 'é' at position 2 does not belong into a SMILES",
-    "C\0C": "character '\\x00' at position 2 does not belong into a SMILES",
+    "C C": "white space at position 2: pass the SMILES without a name",
+    "Cé": "character 'é' at position 2 is not allowed in a SMILES",
+    "C\0C": "character '\\x00' at position 2 is not allowed in a SMILES",
     "C(C)(C)(C)(C)C": "explicit valence for atom 0 C, 5, is greater than permitted",
     "c1cccc1": "can't kekulize the aromatic system of atoms 0 1 2 3 4",
     "c": "non-ring atom 0 marked aromatic",
@@ -137,7 +137,7 @@ import os, sys, threading
 from hf_molrep.chem import smiles
 inside, leave = threading.Event(), threading.Event()
 def work():
-    with smiles._quiet:
+    with smiles.rdkit_log_off:
         inside.set()
         leave.wait()
 smiles.parse("CCO")
@@ -147,7 +147,7 @@ inside.wait()
 child = os.fork()
 if child == 0:
     smiles.parse("CCO")
-    os._exit(smiles._quiet._inside)
+    os._exit(smiles.rdkit_log_off._depth)
 status = os.waitpid(child, 0)[1]
 leave.set()
 thread.join()

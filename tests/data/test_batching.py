@@ -136,7 +136,7 @@ def test_what_is_no_graph_of_one_molecule():
 
     form = SCHEMES["pretrain_gnns"]
     data = to_pyg(mol_to_graph(parse("CCO"), "pretrain_gnns"))
-    with pytest.raises(ValueError, match="2 molecules are no single graph"):
+    with pytest.raises(ValueError, match="2 molecules are not a single graph"):
         graph_from_pyg(Batch.from_data_list([data, data]), form)
     for change, complaint in (
         ({"z": torch.tensor([6, 6])}, "z .2,. is not one atomic number"),

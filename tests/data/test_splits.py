@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from hf_molrep.chem.fragments import scaffold
+from hf_molrep.chem.scaffold import scaffold
 from hf_molrep.chem.smiles import MoleculeError, canonical_smiles
 from hf_molrep.data.splits import (
     balanced_scaffold_split,

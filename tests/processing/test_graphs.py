@@ -242,7 +242,7 @@ def test_foreign_graphs_are_refused():
     from torch_geometric.utils import from_smiles
 
     form = SCHEMES["ogb"]
-    with pytest.raises(ValueError, match="these features were made in another way"):
+    with pytest.raises(ValueError, match="these features are of another scheme"):
         from_pyg(from_smiles("Oc1ccccc1"), form)  # PyG's featuriser has as many columns, with other meanings
     with pytest.raises(ValueError, match="has 2 columns"):
         from_pyg(from_smiles("CCO"), SCHEMES["pretrain_gnns"])

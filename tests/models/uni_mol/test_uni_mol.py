@@ -366,7 +366,7 @@ def test_extracted_features():
     ("z", "pos", "reason"),
     [
         ([], [], "no atoms"),
-        ([6, 8], np.zeros((2, 3)), "all atoms at one place"),
+        ([6, 8], np.zeros((2, 3)), "all atoms at one point"),
         ([6, 8, 8], np.eye(3)[[0, 1, 1]], "atoms 1 and 2 of the coordinates are 0.00 angstrom apart"),
         ([6, 8], [[0, 0, 0], [np.nan, 0, 0]], "not numbers"),
         ([6, 8], np.ones((3, 3)), "9 coordinates do not fit 2 atoms"),
