@@ -48,7 +48,7 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
         self.descriptors = descriptors
 
     def featurize(self, columns: Columns, on_error: OnError = "raise") -> list[dict | MoleculeError]:
-        """See [`~hf_molrep.processing.graphs.MolGraphFeatureExtractor.featurize`]; also `context_labels`, `descriptors`."""
+        """See [`~hf_molrep.processing.graphs.MolGraphFeatureExtractor.featurize`], `context_labels`, `descriptors`."""
         found, smiles = super().featurize(columns, on_error), columns["smiles"]
         valid = [place for place, feature in enumerate(found) if isinstance(feature, dict)]
         if self.context_labels:
