@@ -56,7 +56,7 @@ def test_fields_for_options(capsys):
     assert "dynamic_depth (truncnorm or none; truncnorm): " in page
     assert "ffn_dim (whole number or null; null): " in page
     assert "layer_norm_eps (number; 1e-05)" in page
-    names = re.findall(r"(\w+) \((?:number|text|true|whole|list|\w+ or)", page.partition("tells nothing:")[2])
+    names = re.findall(r"(\w+) \((?:number|text|true|whole|list|\w+ or)", page.partition("does not determine:")[2])
     config_class = METHODS["grover"].config
     assert len(names) == len(set(names))
     assert set(names) == set(config_class.__annotations__) | {"label_mean", "label_std", "label_units"}
