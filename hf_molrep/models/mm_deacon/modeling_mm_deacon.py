@@ -5,9 +5,9 @@ Paper: Guo, Sharma, Martinez, Du, Abraham, "Multilingual Molecular Representatio
 Pre-training", ACL 2022 (arXiv 2109.08830). The authors released neither code nor weights, so this is a
 re-implementation from the paper and from third-party notes; there is no reference to compare numbers with.
 From the paper: two Transformer encoders without shared weights, six layers each, mean pooling over the tokens, one
-projection per tower into a joint space, symmetric InfoNCE with the other molecules of the batch as negatives, the SMILES tower
-alone for property prediction, the frozen projected embedding as fingerprint, an MLP on two concatenated fingerprints
-for drug-drug interactions.
+projection per tower into a joint space, symmetric InfoNCE with the other molecules of the batch as negatives, the
+SMILES tower alone for property prediction, the frozen projected embedding as fingerprint, an MLP on two concatenated
+fingerprints for drug-drug interactions.
 Ours: the widths (RoBERTa-base), a learned temperature that starts at 0.07 (CLIP), the optional pre-norm and rotary
 positions.
 """
@@ -188,7 +188,7 @@ class MMDeaconPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """Initialise as BERT (normal of deviation `initializer_range`, zero biases, unit norms), temperature as CLIP."""
+        """Initialise as BERT (normal weights of `initializer_range`, zero biases, unit norms), temperature as CLIP."""
         std = self.config.initializer_range
         if isinstance(module, nn.Linear):
             init.normal_(module.weight, mean=0.0, std=std)
@@ -349,8 +349,8 @@ class MMDeaconModel(MMDeaconPreTrainedModel):
             iupac_input_ids, iupac_attention_mask: IUPAC names, `[molecules, iupac_length]`. One view or both.
         Returns:
             `pooler_output` `[molecules, projection_dim]`: the projected embedding of the given view, or the mean of
-            both L2-normalised ones. `embeddings`: the same by view. `last_hidden_state`, `hidden_states`, `attentions`: of
-            the SMILES, or of the name if only that is given.
+            both L2-normalised ones. `embeddings`: the same by view. `last_hidden_state`, `hidden_states`,
+            `attentions`: of the SMILES, or of the name if only that is given.
         Raises:
             ValueError: neither view is given.
         """
