@@ -74,8 +74,10 @@ def stereo_lost(
     starts: Sequence[Conformers | MoleculeError],
     moved: Sequence[Conformers | MoleculeError],
 ) -> tuple[int, int]:
-    """How many conformers have the stereo that is written before the model moves them, and how many of these no longer
-    after it. A stereo centre with a hydrogen that has no coordinates, of an ammonium, cannot be judged."""
+    """
+    Count the conformers with the specified stereo before the model moves them, and those of them without it afterwards.
+    A stereo centre with a hydrogen without coordinates (of an ammonium) is not judged.
+    """
     before = lost = 0
     for ensemble, start, end in zip(ensembles, starts, moved, strict=True):
         if isinstance(start, MoleculeError):

@@ -164,7 +164,7 @@ EDITS: dict[str, Callable[[str], str | None]] = {
 
 def make_pairs(smiles: Sequence[str], each: int, seed: int = 0) -> Iterator[tuple[str, str, str]]:
     """
-    Make (kind, SMILES, SMILES of its partner), `each` of every kind, from one-fragment molecules of 8 to 40 heavy atoms.
+    Make (kind, SMILES, partner's SMILES), `each` of every kind, from one-fragment molecules of 8 to 40 heavy atoms.
 
     Raises:
         ValueError: too few molecules that a kind of edit applies to.

@@ -1,4 +1,4 @@
-"""Embedding a file: molecules per second beside the bare forward pass, and peak memory at two sizes.
+"""Speed of `embed()` compared with the forward pass alone, and peak memory of `hf-molrep embed` at two sizes.
 
     python -m benchmarks.embedding [--rows 200000] [--small-rows 20000] [--model mm-deacon-mini] [--threads 1 2]
 

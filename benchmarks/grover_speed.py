@@ -1,6 +1,6 @@
 """
-Speed of GROVER at base size on one thread, compared with the same model of huggingmolecules and with its matrix products
-alone: forward passes and training steps of the same molecules, in float32 and under bf16 autocast.
+Speed of GROVER at base size on one thread, compared with the same model of huggingmolecules and with its matrix
+products alone: forward passes and training steps of the same molecules, in float32 and under bf16 autocast.
 
     python -m benchmarks.grover_speed --peer FOLDER
 

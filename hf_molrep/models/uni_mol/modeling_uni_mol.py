@@ -10,8 +10,9 @@ translation and reflection of the conformer; predicted coordinates are equivaria
 
 Differences from the original: pairs that contain padding get the most negative finite logit instead of minus infinity
 (attention to them is exactly zero either way); the pre-training heads are evaluated only for chosen atoms; a batch
-without padding works; a batch without any chosen atom has loss terms 0 instead of NaN; under `torch.distributed` means over atoms and pairs are those of the joined batch. For conformer generation
-(`unimol/models/conf_gen.py`, `unimol/losses/conf_gen.py`) see [`UniMolForConformerGeneration`].
+without padding works; a batch without any chosen atom has loss terms 0 instead of NaN; under `torch.distributed` means
+over atoms and pairs are those of the joined batch. For conformer generation (`unimol/models/conf_gen.py`,
+`unimol/losses/conf_gen.py`) see [`UniMolForConformerGeneration`].
 """
 
 from collections.abc import Callable, Sequence
