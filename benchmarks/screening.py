@@ -3,9 +3,9 @@
     python -m benchmarks.screening
 
 **Screening** on the RDKit benchmarking platform: 17 MUV targets (headline), 21 DUD, 80 ChEMBL. For each target
-`--draws` fixed draws of five actives are the queries; all other molecules are ranked by their largest similarity to a query
-(max-fusion), without molecules that have the canonical SMILES of a query. AUC, BEDROC (alpha 20) and enrichment factor
-at 1 %, averaged over draws, then over the targets of a source. The same with only those actives whose Tanimoto
+`--draws` fixed draws of five actives are the queries; all other molecules are ranked by their largest similarity to a
+query (max-fusion), without molecules that have the canonical SMILES of a query. AUC, BEDROC (alpha 20) and enrichment
+factor at 1 %, averaged over draws, then over the targets of a source. The same with only those actives whose Tanimoto
 similarity to every query is below 0.4 (without draws that leave none). Ties count half in AUC and against the method in
 the other two.
 

@@ -6,10 +6,10 @@ with all hydrogens, and training steps.
     python -m benchmarks.uni_mol_speed --peer FOLDER [--molecules 2039]
 
 Its code (MIT) is imported from FOLDER, not copied (`originals/uni_mol.py`). Both models have the same random weights,
-and their embeddings are compared, those of the first batch before anything is timed. Its batches are 16 molecules in order;
-ours are the same, and those of `hf-molrep embed`. Conformers are computed beforehand. CPU seconds are measured in one
-process, in turns, with medians of the ratios over the rounds; memory is that of a separate process, above its memory
-after the model was built.
+and their embeddings are compared, those of the first batch before anything is timed. Its batches are 16 molecules in
+order; ours are the same, and those of `hf-molrep embed`. Conformers are computed beforehand. CPU seconds are measured
+in one process, in turns, with medians of the ratios over the rounds; memory is that of a separate process, above its
+memory after the model was built.
 
 The time of our model is divided by torch's profile of its operators. Memory kept for the backward pass is counted when
 autograd saves it.
