@@ -1,1 +1,1 @@
-"""Measurements: one command each, run as `python -m benchmarks.<name>` from the repository root."""
+"""Benchmarks, each run as `python -m benchmarks.<name>` from the repository root."""

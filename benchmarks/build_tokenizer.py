@@ -71,7 +71,7 @@ RULES_ALONE = ("iupac", "inchi")
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.build_tokenizer", description=__doc__)
     parser.add_argument("name", choices=BUILDERS)
-    parser.add_argument("--data", type=Path, help="has iupac/, pretrain/, moleculenet/ (default: the data folder)")
+    parser.add_argument("--data", type=Path, help="with iupac/, pretrain/, moleculenet/ (default: the data folder)")
     parser.add_argument("--out", type=Path, required=True, help="folder for tokenizer.json and tokenizer_config.json")
     options = parser.parse_args(arguments)
     data = None if options.name in RULES_ALONE else options.data or data_folder()

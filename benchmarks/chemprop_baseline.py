@@ -1,8 +1,8 @@
 """chemprop's D-MPNN by its own recipe: a column of `benchmarks.moleculenet_recipes`.
 
 Each fit is one call of `chemprop train` with the defaults of its command line (chemprop 2: 50 epochs, batches of 64,
-the epoch with the least loss on validation); only the data, the split and the seed are given. chemprop pins RDKit, so
-it stays in an environment of its own (`pip install chemprop`) and is called as a command.
+the epoch with the lowest validation loss); only the data, the split and the seed are given. chemprop pins RDKit, so it
+needs an environment of its own (`pip install chemprop`) and is called as a command.
 """
 
 import csv
@@ -20,7 +20,7 @@ TASK_TYPE = {"multi_label_classification": "classification", "regression": "regr
 
 
 def write_inputs(folder: Path, smiles: Sequence[str], labels: np.ndarray, split: dict) -> tuple[Path, Path]:
-    """Write what `chemprop train` reads: the table (missing labels are empty cells) and the file of the split."""
+    """Write the input of `chemprop train`: the table (missing labels are empty cells) and the file of the split."""
     table, splits = folder / "data.csv", folder / "splits.json"
     with table.open("w", newline="") as file:
         rows = csv.writer(file)
@@ -34,10 +34,10 @@ def write_inputs(folder: Path, smiles: Sequence[str], labels: np.ndarray, split:
 
 def read_predictions(file: Path, smiles: Sequence[str], tasks: int) -> np.ndarray:
     """
-    Predictions of the test part, float64 `[molecules, tasks]`.
+    Read the predictions of the test part, float64 `[molecules, tasks]`.
 
     Raises:
-        ValueError: the file does not hold the molecules `smiles` in their order.
+        ValueError: the file does not hold the molecules `smiles` in this order.
     """
     with file.open(newline="") as lines:
         rows = list(csv.DictReader(lines))

@@ -4,8 +4,8 @@ Conformer generation on the test part of a scaffold split: RDKit's conformers, c
     python -m benchmarks.conformer_generation [--model FOLDER] [--molecules 20] [--pool_per_conformer 10]
 
 For each molecule twice as many conformers are generated as there are references (as in the original, with `--ratio`).
-Distances are those of heavy atoms, equivalent ones exchanged; nothing is minimised afterwards. The references here are
-up to ten conformers of a molecule and no ensemble: compare the rows with each other, not with numbers of papers.
+Distances are those of heavy atoms, with equivalent atoms exchanged; nothing is minimised afterwards. The references are
+at most ten conformers of a molecule, not an ensemble: compare the rows with each other, not with numbers of papers.
 """
 
 import json
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness.checkpoints import load_processor
 from benchmarks.harness.comparison import paired_bootstrap
 from benchmarks.harness.data import data_folder
 from benchmarks.harness.report import argument_parser, markdown_table, write_report
@@ -26,6 +25,7 @@ from hf_molrep.chem.conformers import Conformers
 from hf_molrep.chem.smiles import MoleculeError
 from hf_molrep.data.conformer_pairs import Ensemble, read_ensembles, read_molecules
 from hf_molrep.data.splits import PARTS, scaffold_split
+from hf_molrep.inference.checkpoints import load_checkpoint
 
 MINIMISED, CLUSTERED, MOVED = "RDKit, minimised", "RDKit + clustering", "RDKit + clustering + model"
 
@@ -34,13 +34,13 @@ def starting_conformers(
     ensembles: Sequence[Ensemble], ratio: int, pool_per_conformer: int, seed: int, **options
 ) -> dict[str, list[Conformers | MoleculeError]]:
     """
-    Of each molecule `ratio` conformers for each reference: minimised ones of its pool as they come, and those that
-    stand for its clusters. The pool has `pool_per_conformer` minimised conformers for each that is wanted, and a
-    quarter as many that are not minimised.
+    Compute `ratio` conformers for each reference of a molecule: the first minimised ones of its pool, and those that
+    represent its clusters. The pool has `pool_per_conformer` minimised conformers for each wanted one, and a quarter as
+    many that are not minimised.
     """
     found: dict[str, list] = {MINIMISED: [None] * len(ensembles), CLUSTERED: [None] * len(ensembles)}
     wanted = [ratio * len(ensemble.conformers.pos) for ensemble in ensembles]
-    for number in sorted(set(wanted)):  # one call of RDKit's processes for all that need as many
+    for number in sorted(set(wanted)):  # one call for all molecules that need the same number
         places = [place for place, each in enumerate(wanted) if each == number]
         smiles = [ensembles[place].smiles for place in places]
         pools = conformer_pools(smiles, number * pool_per_conformer, seed=seed, on_error="skip", **options)
@@ -49,7 +49,7 @@ def starting_conformers(
                 found[MINIMISED][place] = found[CLUSTERED][place] = pool
                 continue
             chosen = cluster_conformers(pool.pos, number, seed)
-            found[MINIMISED][place] = pool._replace(pos=pool.pos[-number:])  # minimised ones come last
+            found[MINIMISED][place] = pool._replace(pos=pool.pos[-number:])  # the minimised ones are the last
             found[CLUSTERED][place] = pool._replace(pos=pool.pos[chosen])
     return found
 
@@ -57,7 +57,7 @@ def starting_conformers(
 def scores_of(
     ensembles: Sequence[Ensemble], generated: Sequence[Conformers | MoleculeError], thresholds: Sequence[float]
 ) -> list[dict | None]:
-    """Metrics of each molecule; None where nothing was generated."""
+    """Compute the metrics of each molecule; None if nothing was generated."""
     scores: list[dict | None] = []
     for ensemble, conformers in zip(ensembles, generated, strict=True):
         if isinstance(conformers, MoleculeError):
@@ -74,8 +74,10 @@ def stereo_lost(
     starts: Sequence[Conformers | MoleculeError],
     moved: Sequence[Conformers | MoleculeError],
 ) -> tuple[int, int]:
-    """How many conformers have the stereo that is written before the model moves them, and how many of these no longer
-    after it. A stereo centre with a hydrogen that has no coordinates, of an ammonium, cannot be judged."""
+    """
+    Count the conformers with the specified stereo before the model moves them, and those of them without it afterwards.
+    A stereo centre with a hydrogen without coordinates (of an ammonium) is not judged.
+    """
     before = lost = 0
     for ensemble, start, end in zip(ensembles, starts, moved, strict=True):
         if isinstance(start, MoleculeError):
@@ -88,12 +90,12 @@ def stereo_lost(
 
 
 def mean_of(_: np.ndarray, values: np.ndarray) -> float:
-    """What a bootstrap resamples here: the mean over molecules of values that need no labels."""
+    """Metric for the bootstrap: the mean over molecules of values that need no labels."""
     return float(values.mean())
 
 
 def table_row(name: str, scores: Sequence[dict], kind: str) -> list:
-    """Mean and median MAT and mean COV at each threshold of one method."""
+    """Make the row of a method: mean and median MAT, and mean COV at each threshold."""
     matching = np.array([score[f"mat_{kind}"] for score in scores])
     coverage = np.array([score[f"cov_{kind}"] for score in scores]).mean(axis=0)
     return [name, float(matching.mean()), float(np.median(matching)), *(f"{100 * share:.1f}" for share in coverage)]
@@ -101,7 +103,7 @@ def table_row(name: str, scores: Sequence[dict], kind: str) -> list:
 
 def load_model(folder: str, names: Sequence[str]):
     """
-    Model and feature extractor of a folder, or a Hub repository.
+    Load the model and the feature extractor of a folder or a Hub repository.
 
     Raises:
         SystemExit: it was trained on one of `names`.
@@ -113,7 +115,7 @@ def load_model(folder: str, names: Sequence[str]):
         common = set(json.loads(record.read_text())["names"]) & set(names)
         if common:
             raise SystemExit(f"{folder} was trained on {len(common)} of the molecules to be measured on")
-    return AutoModelForConformerGeneration.from_pretrained(folder).eval(), load_processor(folder)
+    return load_checkpoint(AutoModelForConformerGeneration, folder, device="cpu")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,14 +123,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.set_defaults(model=None)
     parser.add_argument("--data", type=Path, help="Parquet (default: conformers/ of the data folder)")
     parser.add_argument("--part", choices=PARTS, default="test", help="of the scaffold split")
-    parser.add_argument("--molecules", type=int, help="only so many of the part, drawn with --seed; default all")
+    parser.add_argument("--molecules", type=int, help="draw so many of the part with --seed; default all")
     parser.add_argument("--ratio", type=int, default=2, help="generated conformers for each reference")
-    parser.add_argument("--pool_per_conformer", type=int, default=10, help="minimised ones for each that is wanted")
+    parser.add_argument("--pool_per_conformer", type=int, default=10, help="minimised conformers for each wanted one")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0, 1.25])
     parser.add_argument("--cache", default="default", help="SQLite file of computed conformers")
-    parser.add_argument("--processes", type=int, default=1, help="that compute conformers")
+    parser.add_argument("--processes", type=int, default=1, help="processes that compute conformers")
     parser.add_argument("--time_limit", type=float, default=120.0, help="CPU seconds of one molecule")
-    parser.add_argument("--seed", type=int, default=42, help="of conformers, clusters and the choice of molecules")
+    parser.add_argument("--seed", type=int, default=42, help="seed of conformers, clusters and the choice of molecules")
     args = parser.parse_args(argv)
     import torch
 

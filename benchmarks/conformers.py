@@ -3,8 +3,7 @@ Molecules per CPU second: embedding by RDKit, reading the cache, and what the pr
 
     python -m benchmarks.conformers [--files moleculenet/bbbp.parquet] [--molecules 200] [--conformers 1]
 
-Every row is the same sample. CPU seconds count this process and, where there are some, its worker processes, so that
-the rows can be compared on a busy machine; they say nothing about waiting.
+All rows use the same sample. CPU seconds include worker processes, so that rows can be compared on a busy machine.
 """
 
 import argparse
@@ -25,7 +24,7 @@ from hf_molrep.chem.smiles import MoleculeError, parse
 
 
 def bare_rdkit(smiles: list[str], settings: ConformerSettings) -> int:
-    """The floor: the two calls of RDKit, for the molecules that have them, nothing checked."""
+    """Run the lower bound: the two calls of RDKit without any checks."""
     from rdkit import Chem
     from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
     from rdkit.rdBase import BlockLogs
@@ -46,7 +45,7 @@ def bare_rdkit(smiles: list[str], settings: ConformerSettings) -> int:
 
 
 def canonical_fragments(smiles: list[str]) -> list[str]:
-    """What the generator embeds, so that the floor embeds the same molecules in the same order of atoms."""
+    """Return the molecules that the generator embeds, with the same order of atoms."""
     found = {}
     for text in smiles:
         try:
@@ -57,13 +56,13 @@ def canonical_fragments(smiles: list[str]) -> list[str]:
 
 
 def conformers(smiles: list[str], *options) -> list[Conformers | MoleculeError]:
-    """By a generator of its own: when this returns its worker processes have ended, and their seconds count."""
+    """Compute conformers by a new generator; its worker processes have ended at the end, so their seconds count."""
     with ConformerGenerator(*options) as generate:
         return generate(smiles, on_error="skip")
 
 
 def parse_all(smiles: list[str]) -> None:
-    """Parsing alone."""
+    """Parse the molecules."""
     for text in smiles:
         try:
             parse(text)
@@ -77,12 +76,12 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the .md and .json written")
     parser.add_argument("--files", nargs="+", default=["moleculenet/bbbp.parquet", "moleculenet/tox21.parquet"])
-    parser.add_argument("--molecules", type=int, default=200, help="of each file")
-    parser.add_argument("--conformers", type=int, default=1, help="of each molecule")
+    parser.add_argument("--molecules", type=int, default=200, help="molecules of each file")
+    parser.add_argument("--conformers", type=int, default=1, help="conformers of each molecule")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--time_limit", type=float, default=20.0, help="CPU seconds of one molecule")
-    parser.add_argument("--repeats", type=int, default=5, help="readings of the cache, of which the median counts")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--repeats", type=int, default=5, help="readings of the cache; the median counts")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -107,7 +106,7 @@ def main() -> None:
             for one, other in zip(results, again, strict=True)
         )
         parsing = timed(partial(parse_all, smiles))[1].cpu
-        # molecules that ran into the time limit would hold the floor up without end
+        # the lower bound has no time limit, so molecules that reached it are left out
         stopped = [isinstance(result, MoleculeError) and "time limit" in result.reason for result in results]
         fragments = canonical_fragments([text for text, slow in zip(smiles, stopped, strict=True) if not slow])
         floor = timed(partial(bare_rdkit, fragments, settings))[1].cpu

@@ -2,15 +2,15 @@
 
     python -m benchmarks.distinguish
 
-The pairs are fixed: they stand in `benchmarks/splits/distinguish_pairs.csv`, made once from real molecules of the
-IUPAC set (PubChem; `--rewrite-pairs` makes them again) by one edit each: all stereo centres inverted (enantiomers), all
-double bonds turned over (E/Z), a carboxylic acid written as sodium salt or an amine as hydrochloride (salts), the same
-acid or amine (de)protonated without counter-ion (charge states), one methyl group deuterated (isotopes), the best other
-tautomer of RDKit's enumeration (tautomers). For scale: the same molecule as a random SMILES (rewriting), one of equal
-formula and another connectivity (isomers), another molecule at random (other molecules).
+The pairs are fixed in `benchmarks/splits/distinguish_pairs.csv`. They were made from real molecules of the IUPAC set
+(PubChem; `--rewrite-pairs` makes them again) by one edit each: all stereo centres inverted (enantiomers), all double
+bonds inverted (E/Z), a carboxylic acid as sodium salt or an amine as hydrochloride (salts), the same acid or amine
+(de)protonated without counter-ion (charge states), one methyl group deuterated (isotopes), the best other tautomer of
+RDKit's enumeration (tautomers). For scale: the same molecule as a random SMILES (rewriting), one of the same formula
+with another connectivity (isomers), a random other molecule (other molecules).
 
-An edit is *seen* if the cosine distance exceeds 1e-4; a distance of 0 means that the processor or the model throws the
-difference away. Morgan fingerprints (1 - Tanimoto), with and without chirality, stand beside it.
+An edit is *seen* if the cosine distance exceeds 1e-4; a distance of 0 means that the processor or the model discards
+the difference. Morgan fingerprints (1 - Tanimoto), with and without chirality, are given for comparison.
 """
 
 import csv
@@ -32,7 +32,7 @@ ACID, AMINE = "[CX3](=O)[OX2H1]", "[NX3;!$(N-C=[O,S,N]);!$(N-[a]);!$(N-[!#6;!#1]
 
 
 def _edited(smiles: str, edit: Callable) -> str | None:
-    """Canonical SMILES after `edit(mol)`, None where nothing was to edit, or the result is no other molecule."""
+    """Return the canonical SMILES after `edit(mol)`; None if the edit does not apply or gives the same molecule."""
     from rdkit import Chem
 
     mol = Chem.RWMol(parse(smiles))
@@ -46,7 +46,7 @@ def _edited(smiles: str, edit: Callable) -> str | None:
 
 
 def enantiomer(smiles: str) -> str | None:
-    """All tetrahedral centres inverted; None without marked centres, and for meso compounds."""
+    """Invert all tetrahedral centres; None without specified centres, and for meso compounds."""
     from rdkit.Chem import ChiralType
 
     swapped = {
@@ -64,7 +64,7 @@ def enantiomer(smiles: str) -> str | None:
 
 
 def turned_over(smiles: str) -> str | None:
-    """All marked double bonds from E to Z and back; None without one."""
+    """Exchange E and Z of all specified double bonds; None without one."""
     from rdkit.Chem import BondStereo
 
     swapped = {
@@ -84,7 +84,7 @@ def turned_over(smiles: str) -> str | None:
 
 
 def charged(smiles: str) -> str | None:
-    """The first carboxylic acid as carboxylate, or else the first aliphatic amine as ammonium; None without either."""
+    """Make the first carboxylic acid a carboxylate, else the first aliphatic amine an ammonium; None without both."""
     from rdkit import Chem
 
     def edit(mol) -> bool:
@@ -104,7 +104,7 @@ def charged(smiles: str) -> str | None:
 
 
 def salt(smiles: str) -> str | None:
-    """[`charged`] with its counter-ion: sodium or chloride."""
+    """Apply [`charged`], and add the counter-ion: sodium or chloride."""
     ion = charged(smiles)
     if ion is None:
         return None
@@ -112,7 +112,7 @@ def salt(smiles: str) -> str | None:
 
 
 def deuterated(smiles: str) -> str | None:
-    """The first methyl group as CD3; None without one."""
+    """Deuterate the first methyl group; None without one."""
     from rdkit import Chem
 
     def edit(mol) -> bool:
@@ -133,7 +133,7 @@ def deuterated(smiles: str) -> str | None:
 
 
 def tautomer(smiles: str) -> str | None:
-    """The other tautomer of RDKit's enumeration that it scores highest; None if there is only one."""
+    """Return the other tautomer with the highest score of RDKit's enumeration; None if there is only one."""
     from rdkit import Chem
     from rdkit.Chem.MolStandardize.rdMolStandardize import TautomerEnumerator
     from rdkit.rdBase import BlockLogs
@@ -164,7 +164,7 @@ EDITS: dict[str, Callable[[str], str | None]] = {
 
 def make_pairs(smiles: Sequence[str], each: int, seed: int = 0) -> Iterator[tuple[str, str, str]]:
     """
-    (kind, SMILES, SMILES of its partner), `each` of every kind, from molecules of one fragment and 8 to 40 heavy atoms.
+    Make (kind, SMILES, partner's SMILES), `each` of every kind, from one-fragment molecules of 8 to 40 heavy atoms.
 
     Raises:
         ValueError: too few molecules that a kind of edit applies to.
@@ -197,7 +197,7 @@ def make_pairs(smiles: Sequence[str], each: int, seed: int = 0) -> Iterator[tupl
 
 
 def read_pairs(file: Path) -> dict[str, list[tuple[str, str]]]:
-    """Kind of difference to its pairs of SMILES."""
+    """Read the pairs of SMILES of each kind of difference."""
     pairs: dict[str, list[tuple[str, str]]] = defaultdict(list)
     with file.open(newline="") as lines:
         for row in csv.DictReader(lines):
@@ -222,13 +222,13 @@ def write_pairs(file: Path, each: int, seed: int) -> None:
 
 
 def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Cosine distance of corresponding rows, `[pairs]`; exactly 0 for equal rows."""
+    """Compute the cosine distance of corresponding rows, `[pairs]`; exactly 0 for equal rows."""
     first, second = checkpoints.normalised(first.astype(np.float64)), checkpoints.normalised(second.astype(np.float64))
     return ((first - second) ** 2).sum(axis=1) / 2  # = 1 - cosine, without its cancellation
 
 
 def tanimoto_distances(first: Sequence[str], second: Sequence[str], chirality: bool) -> np.ndarray:
-    """1 - Tanimoto of corresponding Morgan fingerprints (radius 2, 2,048 bits), `[pairs]`."""
+    """Compute 1 - Tanimoto of corresponding Morgan fingerprints (radius 2, 2,048 bits), `[pairs]`."""
     one, two = (morgan_fingerprints(part, include_chirality=chirality).astype(bool) for part in (first, second))
     return 1 - (one & two).sum(axis=1) / np.maximum((one | two).sum(axis=1), 1)
 

@@ -1,13 +1,13 @@
-"""Embedding a file: molecules per second beside the bare forward pass, and peak memory at two sizes.
+"""Speed of `embed()` compared with the forward pass alone, and peak memory of `hf-molrep embed` at two sizes.
 
     python -m benchmarks.embedding [--rows 200000] [--small-rows 20000] [--model mm-deacon-mini] [--threads 1 2]
 
-1. For each number of threads, in one process, in turns of twelve windows: the forward pass alone on batches prepared
-   beforehand, and `embed()` from the SMILES of the same molecules. The ratio of the two rates is the share of the
-   forward rate that remains. `embed()` uses one core more for RDKit where there is one: with as many threads as cores
-   the ratio cannot be above forward / (forward + RDKit) of the CPU seconds per molecule, which is shown beside it.
-2. In one fresh process per size: `hf-molrep embed` on a CSV file of that many rows; seconds without start and loading,
-   and the largest resident memory.
+1. For each number of threads, in one process, in turns of twelve windows: the forward pass alone on prepared batches,
+   and `embed()` from the SMILES of the same molecules. The table has the ratio of the two rates. `embed()` uses one
+   more core for RDKit if there is one; with as many threads as cores the ratio cannot exceed
+   forward / (forward + RDKit) of the CPU seconds per molecule, which is given for comparison.
+2. In one new process per size: `hf-molrep embed` on a CSV file of that many rows; seconds without start and loading,
+   and peak resident memory.
 
 The molecules are the first rows of `pretrain/zinc250k.parquet`.
 """
@@ -30,13 +30,13 @@ from benchmarks.harness.profiling import megabytes
 from benchmarks.harness.report import RESULTS, ROOT, markdown_table, write_report
 from benchmarks.harness.timing import timed
 
-TURN = 12  # windows: of the first one nothing overlaps
+TURN = 12  # windows; nothing overlaps with the first one
 
 
 def prepared_batches(
     processor, smiles: list[str], window: int, batch_tokens: int, device: str
 ) -> tuple[list, int, int]:
-    """The batches that `embed()` makes, on the device; their tokens without and with padding."""
+    """Make the batches of `embed()`, on the device. Returns them and their tokens without and with padding."""
     from hf_molrep.inference.engine import token_batches
 
     batches, tokens, padded = [], 0, 0
@@ -51,7 +51,7 @@ def prepared_batches(
 
 
 def rates(args: argparse.Namespace, smiles: list[str], threads: int) -> dict:
-    """Part 1."""
+    """Measure rates (part 1)."""
     from transformers import AutoModel
 
     from hf_molrep.inference.checkpoints import load_checkpoint
@@ -101,7 +101,7 @@ def rates(args: argparse.Namespace, smiles: list[str], threads: int) -> dict:
 
 
 def measured_run(source: str, output: str, model: str, device: str | None) -> None:
-    """In a fresh process: run the command, tell its seconds and the peak of its memory."""
+    """Run the command in a new process, and report its seconds and peak memory."""
     from hf_molrep.cli import embed as command
     from hf_molrep.cli import main
 
@@ -118,7 +118,7 @@ def measured_run(source: str, output: str, model: str, device: str | None) -> No
 
 
 def memory(args: argparse.Namespace, smiles: list[str]) -> list[dict]:
-    """Part 2."""
+    """Measure memory (part 2)."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for rows in (args.small_rows, args.rows):
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--device")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count()}), help="of torch")
+    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count()}), help="threads of torch")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the .md and .json written")
     args = parser.parse_args()
     from hf_molrep.inference.checkpoints import resolve_checkpoint

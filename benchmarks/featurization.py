@@ -1,17 +1,16 @@
-"""SMILES to batched graphs, against `Chem.MolFromSmiles` alone: CPU seconds of one thread, BBBP's molecules.
+"""Speed of SMILES to batched graphs, compared with `Chem.MolFromSmiles`: CPU seconds of one thread, molecules of BBBP.
 
     python -m benchmarks.featurization
 
-Every round measures the floor (RDKit's parsing, from strings, nothing kept), each feature scheme from SMILES to batches
-of 64 molecules, PyTorch Geometric's own `from_smiles` with `Batch`, and where it is installed (it pins another RDKit)
-chemprop's featurizer with its batches, one after the other; what counts is the median over the rounds of the ratio to
-the floor of the same round. `clean` standardises as every checkpoint here does by default, `none` takes the SMILES as
-drawn, as the originals, PyG and chemprop do.
+Every round measures RDKit's parsing, each feature scheme from SMILES to batches of 64 molecules, PyTorch Geometric's
+`from_smiles` with `Batch`, and, if it is installed (it pins another RDKit), chemprop's featurizer with its batches. The
+result is the median over the rounds of the ratio to RDKit's parsing in the same round. `clean` standardises as every
+checkpoint does by default, `none` keeps the SMILES, as the originals, PyG and chemprop do.
 
-cuik-molmaker (C++, `cuik_molmaker_pin` 2026.3.6 with its RDKit) was tried as an optional short way: its arrays are the
-same for the 83 to 98 % of molecules that it can describe; as a share of RDKit's parsing it gave 1.2 to 1.3 times the
-rate for indices and 0.8 times for `grover`. It is not offered because it crashes the process where a SMILES of the
-batch cannot be parsed. The trial is not a part of this benchmark.
+cuik-molmaker (C++, `cuik_molmaker_pin` 2026.3.6 with its RDKit) was tried as an optional fast path: its arrays are the
+same for the 83 to 98 % of molecules that it supports; as a share of RDKit's parsing it gave 1.2 to 1.3 times the rate
+for indices and 0.8 times for `grover`. It is not offered because it crashes the process if a SMILES of the batch cannot
+be parsed. The trial is not a part of this benchmark.
 """
 
 import argparse

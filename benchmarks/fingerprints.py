@@ -1,4 +1,4 @@
-"""What a learned embedding has to beat beside Morgan fingerprints: simple properties, RDKit descriptors."""
+"""Baselines of learned embeddings: Tanimoto similarity, simple properties, RDKit descriptors."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ def tanimoto(queries: np.ndarray, candidates: np.ndarray, block: int = 8192) -> 
 
 
 def properties(smiles: Sequence[str]) -> np.ndarray:
-    """Eight simple properties (`PROPERTIES`), float64 `[molecules, 8]`: size, lipophilicity, polarity, rings."""
+    """Compute eight simple properties (`PROPERTIES`), float64 `[molecules, 8]`."""
     from rdkit.Chem import Descriptors
 
     functions = [getattr(Descriptors, name) for name in PROPERTIES]
@@ -43,7 +43,7 @@ def properties(smiles: Sequence[str]) -> np.ndarray:
 
 
 def descriptors(smiles: Sequence[str]) -> np.ndarray:
-    """All of RDKit's 2D descriptors, float64 `[molecules, descriptors]`; what RDKit cannot compute is NaN."""
+    """Compute all 2D descriptors of RDKit, float64 `[molecules, descriptors]`; NaN if RDKit fails."""
     from rdkit.Chem import Descriptors
     from rdkit.rdBase import BlockLogs
 
@@ -53,6 +53,6 @@ def descriptors(smiles: Sequence[str]) -> np.ndarray:
         rows.append(list(Descriptors.CalcMolDescriptors(parse(text), missingVal=np.nan).values()))
     del block
     values = np.array(rows, dtype=np.float64)
-    # Ipc grows beyond float32 for large molecules; histogram boosting only needs the order.
+    # Ipc exceeds float32 for large molecules; histogram boosting only needs the order
     values[~np.isfinite(values)] = np.nan
     return np.clip(values, -1e30, 1e30)

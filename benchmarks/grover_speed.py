@@ -1,6 +1,6 @@
 """
-GROVER at base size on one thread, beside the same model of huggingmolecules in one process: forward passes and training
-steps of the same molecules, in float32 and under bf16 autocast, and what their matrix products alone would take.
+Speed of GROVER at base size on one thread, compared with the same model of huggingmolecules and with its matrix
+products alone: forward passes and training steps of the same molecules, in float32 and under bf16 autocast.
 
     python -m benchmarks.grover_speed --peer FOLDER
 
@@ -24,7 +24,7 @@ from hf_molrep.models.grover import GroverConfig, GroverFeatureExtractor, Grover
 
 
 def layers(config: GroverConfig, rows: dict[str, int]) -> list[tuple[int, ...]]:
-    """The linear layers of a forward pass, as `products` takes them."""
+    """Return the linear layers of a forward pass, as shapes for `products`."""
     width, heads, hops = config.embedding_dim, config.num_attention_heads, config.depth - 1
     shapes: list[tuple[int, ...]] = []
     for view, features in (("atoms", config.atom_features), ("edges", config.atom_features + config.bond_features)):
@@ -39,7 +39,7 @@ def layers(config: GroverConfig, rows: dict[str, int]) -> list[tuple[int, ...]]:
 
 
 def least(candidates: dict[str, Run], turns: int) -> dict[str, float]:
-    """The least CPU time of each over the turns."""
+    """Return the lowest CPU time of each over the turns."""
     return {name: min(seconds) for name, seconds in measure(candidates, turns).items()}
 
 

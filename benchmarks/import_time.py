@@ -1,13 +1,13 @@
-"""CPU seconds of starting up: what ``import hf_molrep`` adds to transformers, and the help of every command.
+"""CPU seconds of start-up: what ``import hf_molrep`` adds to transformers, and the help of every command.
 
-Every line is measured in fresh interpreters by the process's own CPU clock, and the median is compared with the bar.
+Every line is measured in new interpreters by the CPU clock of the process, and the median is compared with the limit.
 
-- ``import transformers`` alone loads next to nothing, not even torch: it loads its parts when a name is first used. So
-  does ``import hf_molrep``. What it adds to a statement that does load them is, where it comes before, the difference
-  between processes with it and without it; where it comes after, its own time.
-- the help of a command is the whole process, with the start of Python.
+- ``import transformers`` and ``import hf_molrep`` load their parts, torch included, when a name is first used. If
+  ``import hf_molrep`` comes before a statement that loads them, the result is the difference between processes with and
+  without it; if it comes after, its own time.
+- The help of a command is measured as a whole process, with the start of Python.
 
-Exits with 1 above the bar.
+The exit status is 1 above the limit.
 
     python benchmarks/import_time.py [--repeats 7] [--bar 0.5]
 """
@@ -31,7 +31,7 @@ AFTER = "{statement}\nimport time\nstart = time.process_time()\nimport hf_molrep
 
 
 def cpu_seconds(program: str) -> float:
-    """CPU seconds of one fresh process that runs `program`, from its start, or from the `start` that it sets."""
+    """Measure the CPU seconds of a new process that runs `program`, from its start or from the `start` that it sets."""
     output = subprocess.run(
         [sys.executable, "-c", f"{program}\n{CLOCK}"], check=True, stdout=subprocess.PIPE, text=True
     ).stdout
@@ -39,14 +39,14 @@ def cpu_seconds(program: str) -> float:
 
 
 def interleaved(programs: list[str], repeats: int) -> list[float]:
-    """Median of each program; one after the other in every round, so that a busy moment meets all of them."""
+    """Measure the median of each program; each runs once per round, so that a busy moment affects all."""
     rounds = [[cpu_seconds(program) for program in programs] for _ in range(repeats)]
     return [statistics.median(times) for times in zip(*rounds, strict=True)]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=7, help="fresh processes per line (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=7, help="processes per line (default: %(default)s)")
     parser.add_argument("--bar", type=float, default=0.5, help="largest allowed median, CPU seconds (%(default)s)")
     args = parser.parse_args()
 

@@ -1,19 +1,19 @@
-"""Drug-drug interactions with drugs never seen: DeepDDI's interaction types, frozen fingerprints against baselines.
+"""Drug-drug interactions of unseen drugs: DeepDDI's interaction types, frozen fingerprints compared with baselines.
 
     python -m benchmarks.interaction
 
 The protocol:
 
-- Unordered pairs, each (pair, interaction type) once. A pair of two drugs with several types stands in one fold, once
-  per type: no prediction can be right for more than one of them. Types with fewer than 50 pairs are one class, "rare".
+- Unordered pairs, each (pair, interaction type) once. A pair with several types is in one fold, once per type, and a
+  prediction can be right for only one of them. Types with fewer than 50 pairs are one class, "rare".
 - **Drugs** are divided 7:1:2 into training, validation and test, drugs that share an InChIKey first block together.
   Trained on pairs of two training drugs. *One drug unseen*: a test and a training drug. *Both unseen*: two test drugs.
   Validation: pairs of a validation drug with a training or another validation drug. Pairs of a validation and a test
   drug are not used. Each seed is another division and another initialisation.
 - Macro-F1 over the classes that occur in the test fold or are predicted there; accuracy beside it.
 - Every column is the same head (dropout, one hidden layer, symmetric in the two drugs) with the same number of updates;
-  the epoch is chosen by macro-F1 on validation. The identifier-only column knows a training drug's name and nothing
-  about its structure: what it scores comes from how often each drug stands in each class.
+  the epoch is chosen by macro-F1 on validation. The identifier-only column knows only which training drug it is, not
+  its structure: its scores come from the class frequencies of each drug.
 
 The head on the frozen fingerprint is the `ForInteractionPrediction` model of the checkpoint's method, which takes
 embeddings in place of SMILES: each drug is embedded once.
@@ -35,7 +35,7 @@ from benchmarks.harness.report import SPLITS, argument_parser, markdown_table, m
 from hf_molrep.chem import MoleculeError, inchikey_block
 from hf_molrep.chem.fingerprints import morgan_fingerprints
 from hf_molrep.data.splits import Split, read_split, write_split
-from hf_molrep.inference.checkpoints import resolve_checkpoint
+from hf_molrep.inference.checkpoints import resolve_checkpoint, silent_transformers
 from hf_molrep.metrics import macro_f1
 
 RARE_BELOW = 50
@@ -62,7 +62,7 @@ class Interactions(NamedTuple):
 
 
 def read_interactions(path: Path, rare_below: int = RARE_BELOW) -> Interactions:
-    """Interactions of a Parquet file with drugbank_id_1, drugbank_id_2, smiles_1, smiles_2, label."""
+    """Read interactions from a Parquet file with drugbank_id_1, drugbank_id_2, smiles_1, smiles_2, label."""
     import pyarrow.parquet as pq
 
     columns = pq.read_table(path).to_pydict()
@@ -91,7 +91,7 @@ def read_interactions(path: Path, rare_below: int = RARE_BELOW) -> Interactions:
 
 
 def divide_drugs(blocks: Sequence[str], seed: int, shares: Sequence[float] = SHARES) -> dict[str, list[int]]:
-    """Drugs of `train`, `valid`, `test` in these shares; drugs of one block stay together."""
+    """Divide the drugs into `train`, `valid`, `test` by these shares; drugs of one block stay together."""
     groups = defaultdict(list)
     for place, block in enumerate(blocks):
         groups[block].append(place)
@@ -108,7 +108,7 @@ def divide_drugs(blocks: Sequence[str], seed: int, shares: Sequence[float] = SHA
 
 
 def division_of(data: Interactions, seed: int, folder: Path) -> dict[str, np.ndarray]:
-    """The division of the drugs, from its file in `folder`; made and written there the first time."""
+    """Read the division of the drugs from its file in `folder`, or make and write it."""
     file = folder / f"deepddi.drugs-{seed}.json"
     if not file.is_file():
         parts = {part: np.sort(drugs) for part, drugs in divide_drugs(data.blocks, seed).items()}
@@ -118,7 +118,7 @@ def division_of(data: Interactions, seed: int, folder: Path) -> dict[str, np.nda
 
 
 def folds_of(pairs: np.ndarray, drugs: dict[str, Sequence[int]]) -> dict[str, np.ndarray]:
-    """Indices of the interactions of `train`, `valid` and the two `TESTS`, from a division of the drugs."""
+    """Return the indices of the interactions of `train`, `valid` and the two `TESTS` for a division of the drugs."""
     role = np.full(pairs.max() + 1, -1)
     for number, part in enumerate(("train", "valid", "test")):
         role[list(drugs[part])] = number
@@ -132,7 +132,7 @@ def folds_of(pairs: np.ndarray, drugs: dict[str, Sequence[int]]) -> dict[str, np
 
 
 def scores(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Macro-F1 over the classes that occur in `labels` or are predicted, and accuracy."""
+    """Compute macro-F1 over the classes that occur in `labels` or are predicted, and accuracy."""
     return {"macro_f1": macro_f1(labels, predicted), "accuracy": float((predicted == labels).mean())}
 
 
@@ -140,8 +140,8 @@ class FeatureInteraction(nn.Module):
     """
     The head of `MMDeaconForInteractionPrediction` (symmetric) on fixed features of the drugs.
 
-    The hidden layer of a concatenation is a sum, W [a; b] = W1 a + W2 b, and each half is computed once for every drug
-    of a batch instead of once per pair: with wide sparse features that is most of the work saved.
+    The hidden layer of a concatenation is a sum, W [a; b] = W1 a + W2 b, so each half is computed once per drug of a
+    batch instead of once per pair, which saves most of the work for wide sparse features.
     """
 
     def __init__(self, features: np.ndarray, classes: int, hidden: int, dropout: float):
@@ -167,7 +167,7 @@ class FeatureInteraction(nn.Module):
 
 
 def train_and_predict(model, collate, labels: np.ndarray, folds: dict, args, seed: int) -> dict[str, np.ndarray]:
-    """Train through `Trainer`, keep the epoch with the best macro-F1 on `valid`; predicted classes of the `TESTS`."""
+    """Train, keep the epoch with the best macro-F1 on `valid`, and return the predicted classes of the `TESTS`."""
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     with tempfile.TemporaryDirectory(prefix="hf_molrep_ddi_") as folder:
@@ -211,14 +211,12 @@ def train_and_predict(model, collate, labels: np.ndarray, folds: dict, args, see
 
 
 def head_of_checkpoint(folder: str, classes: int, args):
-    """The interaction model of the checkpoint's method: towers frozen, head new."""
+    """Load the interaction model of the checkpoint's method, with frozen towers and a new head."""
     from transformers.utils import logging
 
     import hf_molrep
 
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # that the head is new is the point
-    try:
+    with silent_transformers(logging.ERROR):  # transformers would report the new head
         return hf_molrep.AutoModelForMoleculeInteractionPrediction.from_pretrained(
             folder,
             num_labels=classes,
@@ -229,22 +227,21 @@ def head_of_checkpoint(folder: str, classes: int, args):
             classifier_dropout=args.dropout,
             dtype=torch.float32,
         )
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def standardised(features: np.ndarray, drugs: Sequence[int]) -> np.ndarray:
-    """Columns with mean 0 and deviation 1 over the given drugs (those of training)."""
+    """Scale columns to mean 0 and deviation 1 over the given (training) drugs."""
     part = features[list(drugs)]
     return ((features - part.mean(axis=0)) / np.maximum(part.std(axis=0), 1e-6)).astype(np.float32)
 
 
 def columns_of(folder: str, data: Interactions) -> dict[str, np.ndarray]:
     """
-    Features of every drug by column, `[drugs, features]`; the identifiers are made for each division.
+    Compute the features of every drug by column, `[drugs, features]`, except the identifiers, which depend on the
+    division.
 
     Raises:
-        ValueError: a drug that the checkpoint cannot embed.
+        ValueError: the checkpoint cannot embed a drug.
     """
     features = {"Morgan": morgan_fingerprints(data.smiles, size=1024)}
     for name, seed in (("frozen, random weights", 0), ("frozen, pre-trained", None)):
@@ -257,7 +254,7 @@ def columns_of(folder: str, data: Interactions) -> dict[str, np.ndarray]:
 
 
 def run_seed(seed: int, folder: str, data: Interactions, features: dict, args) -> dict[str, dict]:
-    """Scores by column and test for one division of the drugs."""
+    """Compute the scores by column and test for one division of the drugs."""
     from transformers import set_seed
 
     drugs = division_of(data, seed, args.splits)

@@ -1,16 +1,16 @@
-"""Speed of the graph models at the papers' sizes, beside their own matrix products and the original classes.
+"""Speed of the graph models at the papers' sizes, compared with their matrix products and the original classes.
 
     python -m benchmarks.models molclr --original ../MolCLR
 
-One thread, CPU seconds, the same molecules and weights for all, one process. In every round each contender runs once,
-one after the other; what counts is the median over the rounds of the ratio to another contender of the same round.
+One thread, CPU seconds, the same molecules and weights for all, one process. In every round each contender runs once;
+the result is the median over the rounds of the ratio between contenders of the same round.
 
-*Ceiling*: the matrix products that the model cannot do without, of the same shapes and type, with nothing between them
-(in training also those of the gradients). A model at 80 % of it spends a fifth of its time on all else: gathering over
-bonds, batch norm, activations, casts, the loss, the optimizer.
+*Ceiling*: the matrix products of the model alone, of the same shapes and type (in training also those of the
+gradients). A model at 80 % of it spends a fifth of its time on everything else: gathering over bonds, batch norm,
+activations, casts, the loss, the optimizer.
 
-`--original`: folder with the files of github.com/yuyangw/MolCLR (MIT); its classes are imported from there as they are.
-Without it that column is left out.
+`--original`: folder with the files of github.com/yuyangw/MolCLR (MIT), whose classes are imported unchanged. Without it
+that column is left out.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from benchmarks.originals.molclr import Original
 
 
 def molclr(args: argparse.Namespace) -> tuple[str, list[dict]]:
-    """GIN at the paper's size: embedding, and steps of contrastive pre-training (two views, Adam)."""
+    """Measure GIN at the paper's size: embedding, and steps of contrastive pre-training (two views, Adam)."""
     from hf_molrep import MolCLRConfig, MolCLRDataCollator, MolCLRFeatureExtractor
     from hf_molrep.models.molclr import MolCLRForPreTraining
     from hf_molrep.models.molclr.conversion_molclr import convert_model
@@ -45,7 +45,7 @@ def molclr(args: argparse.Namespace) -> tuple[str, list[dict]]:
     model = convert_model(original.network.state_dict()) if original else MolCLRForPreTraining(MolCLRConfig())
     header = ["what", "molecules", "atoms", "type", "ms", "of the ceiling", "times the original"]
     rows, raw = [], []
-    # all embedding first: training moves the weights of ours and of the original apart
+    # all embedding first: after training our weights differ from those of the original
     for training, wanted in itertools.product((False, True), args.batches):
         inputs = dict(extractor.pad(features[:wanted]))
         labelled = [{**feature, "row_id": place} for place, feature in enumerate(features[:wanted])]
@@ -88,7 +88,7 @@ def molclr(args: argparse.Namespace) -> tuple[str, list[dict]]:
 
 
 def embedding(model, inputs: dict, bf16: bool) -> Run:
-    """A run that gives our embeddings."""
+    """Make a run that computes our embeddings."""
 
     def run() -> torch.Tensor:
         model.eval()
@@ -99,7 +99,7 @@ def embedding(model, inputs: dict, bf16: bool) -> Run:
 
 
 def pretraining(model, views: dict, bf16: bool) -> Run:
-    """A run of one step of our contrastive pre-training."""
+    """Make a run of one step of our contrastive pre-training."""
 
     def loss() -> torch.Tensor:
         model.train()
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("methods", nargs="*", default=list(METHODS), help=f"of {', '.join(METHODS)}")
-    parser.add_argument("--batches", type=int, nargs="+", default=[32, 128], help="molecules at a time")
+    parser.add_argument("--batches", type=int, nargs="+", default=[32, 128], help="molecules in a batch")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--original", type=Path, help="folder with the original's files, see above")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the .md and .json written")

@@ -4,26 +4,25 @@
 
 The protocol:
 
-- **Splits** 8:1:1, written once to `benchmarks/splits/` and used by every column: the deterministic scaffold split and
-  two balanced scaffold splits (seeds 0 and 1), scaffolds without chirality. Every column is trained with each of
-  `--seeds` on each split.
-- **Columns**: `pre-trained` (the checkpoint, fine-tuned) and `random weights` (the same, from scratch); in a table of
-  their own `Morgan + RF` (radius 2, 2,048 bits) and `descriptors + GB` (RDKit's 2D descriptors, histogram gradient
-  boosting). Which method to use, each by its own recipe, is what `benchmarks.moleculenet_recipes` measures.
-- **Selection** on the validation part only. Every column has `--trials` settings to choose from, tried with the first
-  seed on each split; the best one is then used for all seeds. Both neural columns have the same epochs, hence the same
-  updates: `--epochs`, or more where a task is so small that these are not `--updates`. The epoch is chosen on
-  validation too.
+- **Splits** 8:1:1, saved in `benchmarks/splits/` and used by every column: the deterministic scaffold split and two
+  balanced scaffold splits (seeds 0 and 1), scaffolds without chirality. Every column is trained with each of `--seeds`
+  on each split.
+- **Columns**: `pre-trained` (the checkpoint, fine-tuned) and `random weights` (the same, from scratch); in a separate
+  table `Morgan + RF` (radius 2, 2,048 bits) and `descriptors + GB` (RDKit's 2D descriptors, histogram gradient
+  boosting). `benchmarks.moleculenet_recipes` compares methods by their own recipes.
+- **Selection** on the validation part only. Every column tries `--trials` settings with the first seed on each split;
+  the best one is used for all seeds. Both neural columns have the same number of epochs: `--epochs`, or more if these
+  are fewer than `--updates` updates. The epoch is chosen on validation too.
 - **Raw** as in the papers, and **cleaned**: parent molecules, neutralised, one row per InChIKey, contradicting labels
   dropped or averaged.
 - Mean ± standard deviation over splits and seeds, and win / tie / loss of the checkpoint against each column: paired
   bootstrap of the test molecules (95 % interval of the difference, 1,000 resamples) for each split and seed. ClinTox is
   shown and not counted.
 
-Each result is appended to `--cache` as soon as it is there (JSON lines); an interrupted run continues behind it.
-Results of the baselines do not depend on the checkpoint: with the cache of another one's run they are taken from there.
-`--join` puts what earlier reports of the checkpoint found, of other tasks or seeds, into the same table.
-`python -m benchmarks.moleculenet_table` puts the tables of several checkpoints into one.
+Each result is appended to `--cache` (JSON lines) as soon as it is computed; an interrupted run continues from there.
+Results of the baselines do not depend on the checkpoint, and are taken from the cache of another checkpoint's run.
+`--join` adds earlier reports of the checkpoint, of other tasks or seeds, to the table. `python -m
+benchmarks.moleculenet_table` joins the tables of several checkpoints.
 """
 
 import json
@@ -60,11 +59,11 @@ SPLIT_NAMES = {  # name of the split, seed
 }
 NOT_COUNTED = {"clintox": "one-atom rules predict it"}
 METRIC_OF = {"roc_auc": roc_auc, "pr_auc": pr_auc, "rmse": rmse, "mae": mae}
-COLUMNS = [column for column in SETTINGS if column != "descriptors + ridge"]  # that has nothing to choose
+COLUMNS = [column for column in SETTINGS if column != "descriptors + ridge"]  # it has no settings to choose
 
 
 class Data:
-    """One task: SMILES, labels `[molecules, tasks]`, splits, and features that are computed when first asked for."""
+    """Data of a task: SMILES, labels `[molecules, tasks]`, splits, and features, which are computed on demand."""
 
     def __init__(self, name: str, variant: str, splits: Sequence[str], folder: Path, root: Path | None = None):
         dataset = load_moleculenet(name, variant, root or data_folder() / "moleculenet")
@@ -82,7 +81,7 @@ class Data:
         self._features: dict = {}
 
     def features(self, column: str, checkpoint: str):
-        """Of all molecules: what the processor gives (neural columns), or a matrix."""
+        """Return the features of all molecules: those of the processor (neural columns), or a matrix."""
         key = ("neural", checkpoint) if column in NEURAL else column
         if key not in self._features:
             if column in NEURAL:
@@ -94,7 +93,7 @@ class Data:
 
 
 def train(column: str, setting: dict, data: Data, split: dict, seed: int, checkpoint: str, args):
-    """Predictions of validation and test part, `[molecules, tasks]` each."""
+    """Fit a column, and predict validation and test part, `[molecules, tasks]` each."""
     features, options = data.features(column, checkpoint), {}
     if column in NEURAL:
         options = {"epochs": epochs(split, args), "metric": data.task.metric, "bf16": False if args.float32 else None}
@@ -110,12 +109,12 @@ def train(column: str, setting: dict, data: Data, split: dict, seed: int, checkp
 
 
 def score(metric: str, labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Mean of the metric over the tasks where it is defined."""
+    """Average the metric over the tasks for which it is defined."""
     return float(METRIC_OF[metric](labels, predictions).mean)
 
 
 def evaluate(data: Data, split_name: str, column: str, checkpoint: str, cache: Cache, args) -> list[dict]:
-    """One record per seed: `valid`, `test` (scores), `predictions` of the test part, `setting` that was chosen."""
+    """Return a record per seed: `valid`, `test` (scores), `predictions` of the test part, the chosen `setting`."""
     split, metric = data.splits[split_name], data.task.metric
     settings = SETTINGS[column][: args.trials]
     identity = {"task": data.name, "variant": data.variant, "split": split_name, "column": column}
@@ -178,11 +177,10 @@ def compare(data: Data, found: dict, resamples: int) -> dict[str, dict]:
 
 def join(report: dict, args, checkpoint: str, raw: list[dict], judged: list[dict]) -> None:
     """
-    Adds what an earlier report found, of other tasks or seeds, to the results and verdicts of this run.
+    Add the results of an earlier report, of other tasks or seeds, to the results and verdicts of this run.
 
     Raises:
-        ValueError: it is of another checkpoint or protocol, there were settings to choose from, or it has a run that is
-            here already.
+        ValueError: the report is of another checkpoint or protocol, settings were chosen, or it repeats a run.
     """
     earlier = report["settings"]
     if earlier["checkpoint"] != fingerprint(checkpoint):
@@ -196,7 +194,7 @@ def join(report: dict, args, checkpoint: str, raw: list[dict], judged: list[dict
     fields = ("task", "variant", "column", "split", "seed")
     here = {tuple(entry[field] for field in fields) for entry in raw}
     for entry in report["results"]:
-        if entry["column"] not in SETTINGS:  # of a column that there is no longer
+        if entry["column"] not in SETTINGS:  # of a column that no longer exists
             continue
         run = tuple(entry[field] for field in fields)
         if run in here:
@@ -215,7 +213,7 @@ def join(report: dict, args, checkpoint: str, raw: list[dict], judged: list[dict
 
 
 def table(raw: list[dict], judged: list[dict], columns: Sequence[str], sizes: dict[tuple[str, str], int]) -> str:
-    """A row for each task and variant of `sizes` (numbers of molecules), from results and verdicts of single runs."""
+    """Make a row for each task and variant of `sizes` (numbers of molecules) from results and verdicts of runs."""
     rows = []
     for (name, variant), molecules in sizes.items():
         own = [entry for entry in raw if (entry["task"], entry["variant"]) == (name, variant)]
@@ -234,7 +232,7 @@ def table(raw: list[dict], judged: list[dict], columns: Sequence[str], sizes: di
 
 
 def tables(raw: list[dict], judged: list[dict], columns: Sequence[str], sizes: dict[tuple[str, str], int]) -> list[str]:
-    """Two questions, two tables: the neural columns alone, and the pre-trained one beside the others."""
+    """Make two tables: the neural columns, and the pre-trained one compared with the baselines."""
     neural = [column for column in columns if column in NEURAL]
     others = [column for column in columns if column not in NEURAL]
     text = ["## Does pre-training help?\n", table(raw, judged, neural, sizes)] if neural else []
@@ -259,11 +257,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="not run, and said so: a forest of 500 trees for each of Tox21's tasks takes hours",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument(
-        "--trials", type=int, default=2, choices=[1, 2, 3, 4], help="settings to choose from, per column"
-    )
+    parser.add_argument("--trials", type=int, default=2, choices=[1, 2, 3, 4], help="settings to try, per column")
     parser.add_argument("--epochs", type=int, default=10, help="of the neural columns")
-    parser.add_argument("--updates", type=int, default=400, help="that they have at least")
+    parser.add_argument("--updates", type=int, default=400, help="least number of updates")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--float32", action="store_true", help="neural columns without bf16: faster for narrow models")
     parser.add_argument("--trees", type=int, default=500, help="of the random forest")

@@ -1,16 +1,16 @@
-"""MoleculeNet by scaffold split: what should I use? Each method by its own usual recipe.
+"""MoleculeNet by scaffold split: which method to use? Each method is run by its own usual recipe.
 
     python -m benchmarks.moleculenet_recipes --chemprop ENVIRONMENT/bin/chemprop
 
 The molecules (cleaned), splits and scores are those of `benchmarks.moleculenet`, which asks whether pre-training helps;
-here nothing is made equal, and no setting is chosen: every column is run as its users run it.
+here nothing is made equal, and no setting is chosen: every column is run with its usual settings.
 
 - `chemprop`: `chemprop train` with the defaults of its command line (see `chemprop_baseline.py`);
 - `Morgan + RF`, `descriptors + GB`, `descriptors + ridge`: the first setting of `harness/columns.py`;
 - the checkpoints: `hf-molrep finetune` with its defaults.
 
-`--run` names the columns to run; of the others what `--cache` knows is shown. A cell that lacks a split or a seed says
-"not run". Each fit is appended to `--cache` (JSON lines) as soon as it is there; an interrupted run continues behind.
+`--run` names the columns to run; others are shown from `--cache`. A cell that lacks a split or a seed says "not run".
+Each fit is appended to `--cache` (JSON lines) as soon as it is done; an interrupted run continues from there.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ COLUMNS = ["chemprop", *BASELINES, *CHECKPOINTS]
 
 
 def finetuning_defaults() -> dict:
-    """Epochs, learning rate and batch size of `hf-molrep finetune`."""
+    """Return epochs, learning rate and batch size of `hf-molrep finetune`."""
     from hf_molrep.training.settings import FinetuningSettings
 
     defaults = FinetuningSettings()
@@ -46,7 +46,7 @@ def finetuning_defaults() -> dict:
 
 
 def recipe_of(column: str, args) -> str:
-    """The recipe in words; part of the cache's key."""
+    """Describe the recipe; part of the cache's key."""
     if column == "chemprop":
         return f"command-line defaults of {args.chemprop_version}"
     if column in BASELINES:
@@ -58,7 +58,7 @@ def recipe_of(column: str, args) -> str:
 
 
 def fit(column: str, data: Data, split: dict, seed: int, args) -> dict:
-    """Predictions of the test part and what else is known of the fit."""
+    """Fit a column; return the predictions of the test part and facts about the fit."""
     problem_type = data.task.problem_type
     if column == "chemprop":
         return fit_chemprop(args.chemprop, data.smiles, data.labels, problem_type, split, seed, args.threads)

@@ -1,10 +1,10 @@
-"""Does pre-training help? All checkpoints in one table: joins what `benchmarks.moleculenet` found for each of them.
+"""Does pre-training help? One table of all checkpoints, joined from the reports of `benchmarks.moleculenet`.
 
     python -m benchmarks.moleculenet_table moleculenet moleculenet_molclr moleculenet_grover moleculenet_uni_mol
 
 Nothing is measured here: the numbers are those of `benchmarks/results/<name>.json`, one or more files per checkpoint.
-Each checkpoint stands beside its own architecture from random weights, and beside nothing else: which method to use is
-what `benchmarks.moleculenet_recipes` measures.
+Each checkpoint is compared only with its own architecture from random weights; `benchmarks.moleculenet_recipes`
+compares methods.
 """
 
 import json

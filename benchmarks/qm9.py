@@ -1,13 +1,13 @@
-"""QM9 frontier orbitals from 3D: a checkpoint against its own architecture from random weights and baselines.
+"""QM9 frontier orbitals from 3D: a checkpoint compared with random weights of its architecture and with baselines.
 
     python -m benchmarks.qm9 --write-pretraining qm9_pretraining      # what a checkpoint may be pre-trained on
     python -m benchmarks.qm9 --model uni-mol-mini --sizes 1000 5000
 
 The protocol:
 
-- **Parts**, written once to `benchmarks/splits/qm9.parquet`: 50,000 molecules for pre-training (first those without
-  lumo and gap), 50,000 for fine-tuning, validation and test; by InChIKey first block, so that no two parts share one.
-  `--write-pretraining` hands out the first part alone. Training sets of `--sizes` are nested.
+- **Parts**, saved in `benchmarks/splits/qm9.parquet`: 50,000 molecules for pre-training (first those without lumo and
+  gap), 50,000 for fine-tuning, validation and test; no two parts share an InChIKey first block. `--write-pretraining`
+  writes only the first part. Training sets of `--sizes` are nested.
 - **Targets** homo, lumo and gap together, in eV (the data are in hartree); mean absolute errors in meV.
 - **Coordinates**: `rdkit` (ETKDGv3 + MMFF94 from the SMILES with the stereo that QM9's geometry shows: the headline)
   and `dft` (QM9's own), the same source in training and test.
@@ -17,7 +17,7 @@ The protocol:
 - **Improvement** of pre-training over random weights: relative difference of the mean absolute errors, means over the
   seeds, with the 95 % interval of a paired bootstrap of the test molecules.
 
-Each result is appended to `--cache` as soon as it is there; an interrupted run continues behind it.
+Each result is appended to `--cache` as soon as it is computed; an interrupted run continues from there.
 """
 
 import math
@@ -44,23 +44,24 @@ from hf_molrep.inference.checkpoints import resolve_checkpoint
 TARGETS = ["homo", "lumo", "gap"]
 EV_PER_HARTREE = 27.211386245988
 PRETRAINING, FINETUNING = 50_000, 50_000
-VALID, TEST = 0.03, 0.05  # shares of the molecules with labels
+VALID, TEST = 0.03, 0.05  # shares of the labelled molecules
 PARTS_FILE = "qm9.parquet"
 
 
 def divide(blocks: Sequence[str], labelled: np.ndarray) -> list[str]:
     """
-    The part of each molecule, "" for those of none: `test`, `valid`, `pretrain` (first those without labels), `train`.
+    Choose the part of each molecule: `test`, `valid`, `pretrain` (first those without labels), `train`, or "".
 
     Args:
-        blocks: first blocks of InChIKeys; one block is in one part. labelled: which molecules have all targets.
+        blocks: first blocks of InChIKeys; a block is in one part only.
+        labelled: which molecules have all targets.
     """
     fraction = np.array([block_fraction(f"qm9:{block}") for block in blocks])
     parts = np.full(len(blocks), "", dtype=object)
     held_out = fraction < VALID + TEST
     parts[(fraction < TEST) & labelled] = "test"
     parts[(fraction >= TEST) & held_out & labelled] = "valid"
-    # whole blocks: a molecule with labels may share its block with one that has none
+    # whole blocks: molecules with and without labels may share a block
     unlabelled = {block for block, known in zip(blocks, labelled, strict=True) if not known}
     without = np.array([block in unlabelled for block in blocks])
     order = np.lexsort((-fraction, ~without))
@@ -75,13 +76,13 @@ def divide(blocks: Sequence[str], labelled: np.ndarray) -> list[str]:
 
 
 def blocks_of(table: pd.DataFrame) -> list[str]:
-    """First blocks of the InChIKeys."""
+    """Compute the first blocks of the InChIKeys."""
     return [inchikey_block(text) for text in tqdm(table.smiles, desc="InChIKeys")]
 
 
 def load(splits: Path) -> pd.DataFrame:
     """
-    QM9's geometries with `part` and `fraction` (by which molecules are drawn); the parts are made where
+    Load QM9's geometries with `part` and `fraction` (by which molecules are drawn); the parts are made where
     `<splits>/qm9.parquet` is missing, which takes a minute.
     """
     table = pd.read_parquet(data_folder() / "qm9_3d" / "qm9_3d.parquet")
@@ -106,13 +107,13 @@ def load(splits: Path) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame, part: str, molecules: int | None) -> pd.DataFrame:
-    """The first molecules of a part by their own number: smaller draws lie within larger ones."""
+    """Draw molecules of a part by `fraction`; smaller draws are subsets of larger ones."""
     rows = table[table.part == part].sort_values(["fraction", "mol_id"], ascending=False)
     return rows if molecules is None else rows.iloc[:molecules]
 
 
 class Task:
-    """Molecules, targets in eV `[molecules, 3]`, the split, and features of every source, made when first asked for."""
+    """Molecules, targets in eV `[molecules, 3]`, the split, and features of every source, computed on demand."""
 
     def __init__(self, table: pd.DataFrame, size: int, args):
         parts = {"train": size, "valid": args.valid, "test": args.test}
@@ -150,7 +151,7 @@ class Task:
 
 
 def errors(column: str, setting: dict, task: Task, source: str, seed: int, checkpoint: str, args) -> dict:
-    """Mean absolute error on validation (standardised, mean over targets) and absolute errors of the test molecules."""
+    """Compute the mean absolute error on validation (standardised targets) and absolute errors of test molecules."""
     features = task.features(column, source, checkpoint)
     valid, test = fit(
         column, setting, features, task.smiles, task.labels, TARGETS, "regression", task.split, seed, checkpoint, args
@@ -166,7 +167,7 @@ def errors(column: str, setting: dict, task: Task, source: str, seed: int, check
 
 def improvement(own: np.ndarray, other: np.ndarray, resamples: int, seed: int = 0) -> tuple[float, float, float]:
     """
-    Relative reduction of the mean absolute error, in per cent, and its 95 % interval.
+    Compute the relative reduction of the mean absolute error, in per cent, and its 95 % interval.
 
     Args:
         own, other: absolute errors `[seeds, molecules]`.
@@ -191,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--trials", type=int, default=2, choices=[1, 2, 3, 4], help="settings per column")
     parser.add_argument("--epochs", type=int, default=10, help="of the neural columns")
-    parser.add_argument("--updates", type=int, default=1000, help="that they have at least")
+    parser.add_argument("--updates", type=int, default=1000, help="least number of updates")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--trees", type=int, default=500, help="of the random forest")
     parser.add_argument("--resamples", type=int, default=2000)

@@ -1,17 +1,17 @@
-"""Zero-shot cross-lingual retrieval: the IUPAC name of a SMILES and the SMILES of a name, for molecules never seen.
+"""Zero-shot cross-lingual retrieval: the IUPAC name of a SMILES and the SMILES of a name, for unseen molecules.
 
     python -m benchmarks.retrieval --test pairs/test.parquet --more pairs/train.parquet pairs/valid.parquet
 
 Three kinds of candidate pools:
 
-- **random**: `--pool-size` molecules of the test file; the positive is among them. Mean and standard deviation of
-  `--pools` pools, beside an oracle that knows the molecular formula and nothing else.
-- **hard** (headline): the query's positive and at least `--distractors` others of its molecular formula: all those of
-  the test file, then randomly drawn ones of the files under `--more` (molecules with names, but seen in training: they
-  serve only as distractors); where there are still too few, the nearest molecules by Tanimoto similarity (Morgan,
-  radius 2, 2,048 bits) among all candidates. The same with candidates of the test file alone stands beside it.
-- **stereo**: the stereoisomers of one molecule that stand in the whole set of pairs (`--all-pairs`); only molecules
-  whose InChIKey first block is in the test file. Chance and size are given.
+- **random**: `--pool-size` molecules of the test file, including the positive. Mean and standard deviation of `--pools`
+  pools, compared with an oracle that knows only the molecular formula.
+- **hard** (headline): the positive and at least `--distractors` others of the same molecular formula: all those of the
+  test file, then random ones of the files under `--more` (seen in training, so they are only distractors); if there are
+  still too few, the nearest molecules by Tanimoto similarity (Morgan, radius 2, 2,048 bits) among all candidates. Also
+  with candidates of the test file alone.
+- **stereo**: the stereoisomers of one molecule in the whole set of pairs (`--all-pairs`); only molecules whose InChIKey
+  first block is in the test file. Chance and size are given.
 
 A tie counts against the model (the positive comes last among equals). The oracle's ties are broken at random, in
 expectation: with m molecules of the right formula in the pool, recall@k is min(k, m) / m.
@@ -34,31 +34,31 @@ from hf_molrep.inference.checkpoints import resolve_checkpoint
 from hf_molrep.metrics import retrieval_ranks
 
 KS = (1, 5, 10)
-DIGITS = 6  # of a cosine: a matrix product rounds equal rows differently
+DIGITS = 6  # digits of a cosine: a matrix product rounds equal rows differently
 METRICS = (*(f"recall@{k}" for k in KS), "mrr")
 DIRECTIONS = {"smiles_to_iupac": "SMILES to name", "iupac_to_smiles": "name to SMILES"}
 
 
 def pessimistic_ranks(scores: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """[`~hf_molrep.metrics.retrieval_ranks`] of cosines; those that are equal but for rounding are equal."""
+    """Compute [`~hf_molrep.metrics.retrieval_ranks`] of cosines, which are rounded so that equal rows tie."""
     return retrieval_ranks(np.round(scores, DIGITS), positives)
 
 
 def metrics_of_ranks(ranks: np.ndarray) -> dict[str, float]:
-    """recall@1, @5, @10 and mean reciprocal rank of `[queries]` ranks."""
+    """Compute recall@1, @5, @10 and mean reciprocal rank of `[queries]` ranks."""
     ranks = np.asarray(ranks)
     return {f"recall@{k}": float((ranks <= k).mean()) for k in KS} | {"mrr": float((1 / ranks).mean())}
 
 
 def cells(ranks: np.ndarray) -> list[str]:
-    """Metrics of one pool per query for a table: mean ± its standard error over the queries."""
+    """Format metrics of one pool per query: mean ± standard error over the queries."""
     values = [*(ranks <= k for k in KS), 1 / ranks]
     return [f"{value.mean():.3f} ± {value.std() / max(len(ranks), 1) ** 0.5:.3f}" for value in values]
 
 
 def oracle_metrics(same: np.ndarray) -> dict[str, float]:
     """
-    What an oracle scores in expectation that cannot tell `same` candidates, the positive included, apart.
+    Compute the expected metrics of an oracle that cannot distinguish `same` candidates, including the positive.
 
     Args:
         same: `[queries]`, number of candidates with the query's formula, at least 1.
@@ -79,13 +79,13 @@ def hard_pools(
     seed: int,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """
-    Distractors of each query, see the top of this file.
+    Choose the distractors of each query, see the top of this file.
 
     Args:
         queries: candidates that are queries; formulas: `[candidates]`; fingerprints: 0/1 `[candidates, bits]`.
-        first_count: so many candidates, the first ones, are the test part, and are taken first.
+        first_count: number of candidates of the test part, which come first and are preferred.
     Returns:
-        candidates of each pool, the query first; `[queries]`, how many of them have the query's formula.
+        Candidates of each pool, the query first; `[queries]`, number of them with the query's formula.
     """
     by_formula = defaultdict(list)
     for candidate, formula in enumerate(formulas):
@@ -96,7 +96,7 @@ def hard_pools(
         isomers = np.array([other for other in by_formula[formulas[query]] if other != query], dtype=np.int64)
         own, rest = isomers[isomers < first_count], isomers[isomers >= first_count]
         wanted = max(0, distractors - len(own))
-        if len(rest) > wanted:  # which of them is a function of the query, not of the other queries
+        if len(rest) > wanted:  # the choice depends only on the query, not on other queries
             rest = np.random.default_rng([seed, query]).choice(rest, wanted, replace=False)
         pools.append(np.concatenate([[query], own, rest]).astype(np.int64))
         same[place] = len(pools[-1])
@@ -108,7 +108,7 @@ def hard_pools(
         for row, place in zip(similarity, places, strict=True):
             row[pools[place]] = -1.0
             wanted = min(distractors + 1 - len(pools[place]), len(row) - len(pools[place]))
-            # order by similarity, then by place, so that ties do not depend on the sorting
+            # order by similarity, then by index, so that ties do not depend on the sorting
             threshold = -np.partition(-row, max(wanted - 1, 0))[max(wanted - 1, 0)]
             above = np.flatnonzero(row >= threshold)
             nearest = above[np.lexsort((above, -row[above]))][:wanted]
@@ -117,7 +117,7 @@ def hard_pools(
 
 
 def pool_ranks(pools: Sequence[np.ndarray], queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Pessimistic rank of each pool's first candidate; `queries`, `candidates`: normalised `[molecules, hidden]`."""
+    """Compute the pessimistic rank of each pool's first candidate; embeddings are normalised `[molecules, hidden]`."""
     ranks = np.empty(len(pools), dtype=np.int64)
     for place, pool in enumerate(pools):
         scores = candidates[pool] @ queries[pool[0]]
@@ -127,8 +127,8 @@ def pool_ranks(pools: Sequence[np.ndarray], queries: np.ndarray, candidates: np.
 
 def stereo_pools(smiles: Sequence[str], blocks: Sequence[str]) -> list[np.ndarray]:
     """
-    For every molecule with stereoisomers among the others (same InChIKey first block, same SMILES once the stereo marks
-    are removed, another SMILES with them): the pool of all of them, itself first.
+    Make the pool of each molecule with stereoisomers among the others (same InChIKey first block, same SMILES without
+    stereo, other SMILES with stereo): all of them, itself first.
     """
     from rdkit import Chem
 
@@ -151,14 +151,14 @@ def stereo_pools(smiles: Sequence[str], blocks: Sequence[str]) -> list[np.ndarra
 
 
 def random_pools(count: int, size: int, pools: int, seed: int) -> list[np.ndarray]:
-    """`pools` independent draws of `size` of `count` molecules."""
+    """Make `pools` independent draws of `size` of `count` molecules."""
     if size > count:
         raise ValueError(f"a pool of {size} molecules cannot be drawn from {count}")
     return [np.random.default_rng([seed, pool]).choice(count, size, replace=False) for pool in range(pools)]
 
 
 def strata_of(table: dict, truncated: np.ndarray) -> dict[str, np.ndarray]:
-    """Stratum of each molecule, by the stratum's kind: source, heavy atoms, whether the name was truncated."""
+    """Return the stratum of each molecule by kind: source, heavy atoms, whether the name was truncated."""
     atoms = np.array([heavy_atoms(formula) for formula in table["formula"]])
     bins = np.array(["1-15", "16-25", "26-35", "36 and more"])[np.digitize(atoms, [16, 26, 36])]
     return {
@@ -169,14 +169,14 @@ def strata_of(table: dict, truncated: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def heavy_atoms(formula: str) -> int:
-    """Atoms other than hydrogen of a molecular formula in Hill order, such as `C2H3O2-`; also with dots."""
+    """Count the heavy atoms of a molecular formula in Hill order, such as `C2H3O2-`; also with dots."""
     import re
 
     return sum(int(count or 1) for element, count in re.findall(r"([A-Z][a-z]?)(\d*)", formula) if element != "H")
 
 
 def read_pairs(paths: Sequence[Path], keep: int | None = None, seed: int = 0) -> dict[str, list]:
-    """Columns smiles, iupac_name, source, inchikey_block, formula of Parquet files, joined; a random part if `keep`."""
+    """Read and join smiles, iupac_name, source, inchikey_block, formula of Parquet files; a random part if `keep`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -207,7 +207,7 @@ def evaluate_random(views, formulas, args) -> tuple[dict, dict]:
 
 
 def strata_rows(strata: dict, ranks: dict) -> list[list]:
-    """One row per stratum: n, recall@1 and MRR both ways; `ranks[direction]` is (molecule, rank) of each query."""
+    """Make a row per stratum: n, recall@1 and MRR both ways; `ranks[direction]` is (molecule, rank) of each query."""
     rows = []
     for kind, values in strata.items():
         for value in sorted(set(values.tolist())):
@@ -226,13 +226,13 @@ def strata_rows(strata: dict, ranks: dict) -> list[list]:
 
 def evaluate_hard(test: dict, more: dict, views: dict, embed_pairs, args) -> list[dict]:
     """
-    Hard pools over all named molecules, then over the test part alone.
+    Evaluate hard pools over all named molecules, then over the test part alone.
 
     Args:
         test, more: columns of the pairs, `more` without molecules of `test`; views: normalised embeddings of `test`.
         embed_pairs: columns to such embeddings.
     Returns:
-        for each kind of pool `name`, `queries`, `ranks` by direction, `same` (candidates of the query's formula) and
+        For each kind of pool `name`, `queries`, `ranks` by direction, `same` (candidates of the query's formula) and
         `sizes` of the pools, `test_share` of the candidates.
     """
     count = len(test["smiles"])
@@ -331,7 +331,7 @@ def stereo_table(path: Path | None, blocks: set[str]) -> dict[str, list]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test", type=Path, required=True, help="held-out pairs (Parquet)")
-    parser.add_argument("--more", type=Path, nargs="*", default=[], help="further pairs, for distractors of hard pools")
+    parser.add_argument("--more", type=Path, nargs="*", default=[], help="further pairs, as distractors of hard pools")
     parser.add_argument("--all-pairs", type=Path, help="all pairs, with stereoisomers (default: the data folder's)")
     parser.add_argument("--pool-size", type=int, default=1000)
     parser.add_argument("--pools", type=int, default=20)

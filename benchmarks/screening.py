@@ -1,20 +1,20 @@
-"""Virtual screening, neighbours and clusters with frozen embeddings against Morgan fingerprints.
+"""Virtual screening, neighbours and clusters: frozen embeddings compared with Morgan fingerprints.
 
     python -m benchmarks.screening
 
-**Screening** on the RDKit benchmarking platform: 17 MUV targets
-(headline), 21 DUD, 80 ChEMBL. For each target `--draws` fixed draws of five actives as queries; all other molecules are
-ranked by their largest similarity to a query (max-fusion); the queries, and whatever has the same canonical SMILES, are
-removed from the ranking. AUC, BEDROC (alpha 20) and enrichment factor at 1 %, mean over draws, then over the targets of
-a source. The same with only those actives kept whose Tanimoto similarity to every query is below 0.4 (draws that leave
-none are left out). Ties count half in AUC and against the method in the other two.
+**Screening** on the RDKit benchmarking platform: 17 MUV targets (headline), 21 DUD, 80 ChEMBL. For each target
+`--draws` fixed draws of five actives are the queries; all other molecules are ranked by their largest similarity to a
+query (max-fusion), without molecules that have the canonical SMILES of a query. AUC, BEDROC (alpha 20) and enrichment
+factor at 1 %, averaged over draws, then over the targets of a source. The same with only those actives whose Tanimoto
+similarity to every query is below 0.4 (without draws that leave none). Ties count half in AUC and against the method in
+the other two.
 
 Columns: cosine of the checkpoint's embeddings, of the same architecture with random weights, Tanimoto of Morgan
 fingerprints (radius 2, 2,048 bits), distance in eight simple properties (standardised), random scores.
 
-**Neighbours and clusters** on the actives of the ChEMBL targets: share of the five nearest molecules that bind the same
-target, and k-means (k = number of targets, five seeds) compared with the targets, and with Murcko scaffolds where a
-scaffold has at least ten molecules: adjusted mutual information (0 = chance, 1 = equal) and purity.
+**Neighbours and clusters** on the actives of the ChEMBL targets: share of the five nearest molecules with the same
+target, and k-means (k = number of targets, five seeds) compared with the targets and with Murcko scaffolds of at least
+ten molecules: adjusted mutual information (0 = chance, 1 = equal) and purity.
 """
 
 import tempfile
@@ -35,7 +35,7 @@ from hf_molrep.inference.checkpoints import resolve_checkpoint
 
 ALPHA, TOP, QUERIES, DISSIMILAR = 20.0, 0.01, 5, 0.4
 METRICS = ("auc", "bedroc", "ef1")
-SHARED_DECOYS = "zinc"  # target name of ChEMBL's decoys, which serve all of its targets
+SHARED_DECOYS = "zinc"  # target name of ChEMBL's decoys, which all of its targets share
 
 
 def screening_metrics(active_scores: np.ndarray, decoy_scores: np.ndarray, sorted_decoys: bool = False) -> dict:
@@ -45,9 +45,9 @@ def screening_metrics(active_scores: np.ndarray, decoy_scores: np.ndarray, sorte
 
     Args:
         active_scores, decoy_scores: `[actives]`, `[decoys]`, higher is better; neither empty.
-        sorted_decoys: whether the decoys are in ascending order already: then the cost is that of the actives alone.
+        sorted_decoys: the decoys are in ascending order already.
     Raises:
-        ValueError: no active, no decoy, or a score that is NaN.
+        ValueError: there is no active or no decoy, or a score is NaN.
     """
     actives, decoys = len(active_scores), len(decoy_scores)
     if not actives or not decoys or np.isnan(active_scores).any() or np.isnan(decoy_scores).any():
@@ -58,7 +58,7 @@ def screening_metrics(active_scores: np.ndarray, decoy_scores: np.ndarray, sorte
     not_better = np.searchsorted(decoy_scores, active_scores, side="right")
     auc = float((worse + not_better).mean() / (2 * decoys))
 
-    # rank of each active: decoys that are better or equal, actives that are better, itself
+    # rank of each active: better or equal decoys, better actives, itself
     ranks = np.sort(decoys - worse) + np.arange(1, actives + 1)
     ratio = actives / total
     sum_of_weights = np.exp(-ALPHA * ranks / total).sum()
@@ -71,7 +71,7 @@ def screening_metrics(active_scores: np.ndarray, decoy_scores: np.ndarray, sorte
 
 
 class Target:
-    """One target: places of its molecules among all embedded ones, actives first, and how many of them are active."""
+    """A target: indices of its molecules among all embedded ones, actives first, and the number of actives."""
 
     def __init__(self, source: str, name: str, actives: list[int], decoys: list[int]):
         self.source, self.name, self.count = source, name, len(actives)
@@ -79,7 +79,7 @@ class Target:
 
 
 def read_targets(path: Path, sources: Sequence[str], max_decoys: int | None, max_targets: int | None, seed: int):
-    """Distinct canonical SMILES and the `Target`s over them; molecules that cannot be read are left out and counted."""
+    """Read distinct canonical SMILES, the `Target`s over them, and the number of molecules that cannot be read."""
     import pyarrow.parquet as pq
 
     columns = pq.read_table(path, columns=["source", "target", "smiles", "active"]).to_pydict()
@@ -114,16 +114,17 @@ def read_targets(path: Path, sources: Sequence[str], max_decoys: int | None, max
 
 
 def draws_of(actives: int, count: int, seed: int) -> list[np.ndarray]:
-    """`count` fixed draws of five of `actives`; the same for every method."""
+    """Make `count` fixed draws of five of `actives`, the same for every method."""
     return [np.random.default_rng([seed, draw]).choice(actives, QUERIES, replace=False) for draw in range(count)]
 
 
 def screen(target: Target, similarity: np.ndarray, nearness: np.ndarray, draws: Sequence[np.ndarray]) -> dict:
     """
-    Mean metrics over the draws, `{"all": {metric: mean}, "dissimilar": {...}}` (NaN where no draw leaves an active).
+    Average metrics over the draws: `{"all": {metric: mean}, "dissimilar": {...}}` (NaN if no draw leaves an active).
 
     Args:
-        similarity: of a method, `[actives, molecules of the target]`, actives first; nearness: Tanimoto, same shape.
+        similarity: similarity of a method, `[actives, molecules of the target]`, actives first.
+        nearness: Tanimoto similarity, same shape.
     """
     values: dict = {"all": defaultdict(list), "dissimilar": defaultdict(list)}
     for queries in draws:
@@ -142,7 +143,7 @@ def screen(target: Target, similarity: np.ndarray, nearness: np.ndarray, draws: 
 
 
 def screen_all(targets: Sequence[Target], embeddings: dict, bits: np.ndarray, simple: np.ndarray, args) -> list[dict]:
-    """One record per target and column: source, target, column, actives, decoys, and what `screen` returns."""
+    """Make a record per target and column: source, target, column, actives, decoys, and the result of `screen`."""
     from tqdm.auto import tqdm
 
     records = []
@@ -166,14 +167,14 @@ def screen_all(targets: Sequence[Target], embeddings: dict, bits: np.ndarray, si
 
 
 def purity(clusters: np.ndarray, labels: np.ndarray) -> float:
-    """Share of molecules that belong to the commonest label of their cluster; both integers from 0."""
+    """Compute the share of molecules with the commonest label of their cluster; both are integers from 0."""
     table = np.zeros((clusters.max() + 1, labels.max() + 1), dtype=np.int64)
     np.add.at(table, (clusters, labels), 1)
     return float(table.max(axis=1).sum() / len(labels))
 
 
 def neighbour_agreement(vectors: np.ndarray, labels: np.ndarray, neighbours: int = 5) -> float:
-    """Share of each molecule's nearest others (cosine) that have its label, mean over molecules."""
+    """Compute the share of nearest molecules (cosine) with the same label, averaged over molecules."""
     similarity = vectors @ vectors.T
     np.fill_diagonal(similarity, -np.inf)
     nearest = np.argpartition(-similarity, neighbours, axis=1)[:, :neighbours]
@@ -181,7 +182,7 @@ def neighbour_agreement(vectors: np.ndarray, labels: np.ndarray, neighbours: int
 
 
 def cluster_scores(vectors: np.ndarray, labels: np.ndarray, seeds: Sequence[int]) -> dict[str, list[float]]:
-    """k-means with as many clusters as labels: adjusted mutual information and purity, one value per seed."""
+    """Run k-means with as many clusters as labels: adjusted mutual information and purity, one value per seed."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import adjusted_mutual_info_score
 
@@ -196,7 +197,7 @@ def cluster_scores(vectors: np.ndarray, labels: np.ndarray, seeds: Sequence[int]
 def cluster_table(
     smiles: Sequence[str], targets: Sequence[Target], vectors: dict, args
 ) -> tuple[list[list], dict, str]:
-    """Rows, raw numbers and a note on neighbours and clusters of the actives of the ChEMBL targets."""
+    """Make table rows, raw numbers and a note on neighbours and clusters of the actives of the ChEMBL targets."""
     target_of: dict[int, set] = defaultdict(set)
     for target in targets:
         if target.source == "ChEMBL":
@@ -231,7 +232,7 @@ def cluster_table(
 
 
 def summarise(records: Sequence[dict], part: str) -> list[list]:
-    """Rows source, column, targets, macro-averaged metrics with their standard error over the targets."""
+    """Make rows of source, column, targets, and macro-averaged metrics with standard errors over the targets."""
     rows = []
     for source in dict.fromkeys(record["source"] for record in records):
         for column in dict.fromkeys(record["column"] for record in records):

@@ -1,7 +1,7 @@
-"""The molecules that the tokenizers learn from, and the 2 % of them that are held out for the table.
+"""Training data of the tokenizers, and the 2 % of them that are held out for the table.
 
 Left out everywhere: molecules of the benchmarks (InChIKey first blocks in `moleculenet/benchmark_blocks.parquet`) and
-MassBank rows, whose licence does not allow redistribution of what is learned from them.
+MassBank rows, whose licence does not allow to redistribute what is learned from them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ HELD_OUT_SHARE = 50  # one in fifty: 2 %
 
 
 def is_held_out(inchikey_block: str) -> bool:
-    """Whether a molecule belongs to the fixed 2 % that no tokenizer has seen; decided by its InChIKey first block."""
+    """Return whether a molecule belongs to the fixed 2 % that are held out, by its InChIKey first block."""
     return int.from_bytes(hashlib.sha256(inchikey_block.encode()).digest()[:8]) % HELD_OUT_SHARE == 0
 
 
@@ -26,7 +26,7 @@ def _table(path: Path, columns: list[str]) -> dict[str, list[str]]:
 
 
 def benchmark_blocks(data: Path) -> frozenset[str]:
-    """InChIKey first blocks of every molecule of the benchmarks."""
+    """Read the InChIKey first blocks of all molecules of the benchmarks."""
     return frozenset(_table(data / "moleculenet" / "benchmark_blocks.parquet", ["inchikey_block"])["inchikey_block"])
 
 
@@ -35,7 +35,7 @@ def _keep(block: str, excluded: frozenset[str], held_out: bool) -> bool:
 
 
 def pairs(data: Path | str, *, held_out: bool = False) -> Iterator[tuple[str, str]]:
-    """(SMILES, IUPAC name) of the name corpus, in file order."""
+    """Read (SMILES, IUPAC name) of the name corpus, in file order."""
     data = Path(data)
     excluded = benchmark_blocks(data)
     table = _table(data / "iupac" / "smiles_iupac_pairs.parquet", ["smiles", "iupac_name", "source", "inchikey_block"])
@@ -45,7 +45,7 @@ def pairs(data: Path | str, *, held_out: bool = False) -> Iterator[tuple[str, st
 
 
 def unlabelled_smiles(data: Path | str, *, held_out: bool = False) -> Iterator[str]:
-    """SMILES of the pre-training files (ChEMBL, GEOM, ZINC), in file order."""
+    """Read the SMILES of the pre-training files (ChEMBL, GEOM, ZINC), in file order."""
     data = Path(data)
     excluded = benchmark_blocks(data)
     for name in PRETRAINING_FILES:

@@ -1,8 +1,8 @@
-"""The public table of the tokenizers, on the 2 % of the data that none of them has seen.
+"""Table of the tokenizers, measured on the 2 % of the data that are held out from all of them.
 
     python -m benchmarks.tokenizer_table
 
-prints it and writes it to `benchmarks/results/tokenizers.md`; the table's own notes say what is measured.
+prints the table and writes it to `benchmarks/results/tokenizers.md`, with notes on what is measured.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CAPTION = """\
 
 
 def inchi(smiles: str) -> str | None:
-    """Standard InChI, or None where RDKit can make none."""
+    """Return the standard InChI, or None if RDKit cannot make one."""
     from rdkit import Chem, RDLogger
 
     RDLogger.DisableLog("rdApp.*")
@@ -40,7 +40,7 @@ def inchi(smiles: str) -> str | None:
 
 
 def uses_fallback(name: str, tokenizer, string: str) -> bool:
-    """Whether a symbol of `string` has no token of its own."""
+    """Return whether a symbol of `string` has no token of its own."""
     from hf_molrep.tokenization.iupac import leftover
     from hf_molrep.tokenization.smiles_bpe import symbols
 
@@ -55,7 +55,7 @@ def uses_fallback(name: str, tokenizer, string: str) -> bool:
 
 
 def cpu_seconds(folder: Path, strings: list[str], repeats: int = 3) -> float:
-    """Least CPU time of `repeats` batched calls, each with a freshly loaded tokenizer (they keep caches)."""
+    """Return the lowest CPU time of `repeats` batched calls, each with a newly loaded tokenizer (they have caches)."""
     from transformers import AutoTokenizer
 
     tokenizers = (AutoTokenizer.from_pretrained(folder) for _ in range(repeats))
@@ -63,7 +63,7 @@ def cpu_seconds(folder: Path, strings: list[str], repeats: int = 3) -> float:
 
 
 def row(name: str, strings: list[str]) -> str:
-    """One line of the table."""
+    """Make a row of the table."""
     from transformers import AutoTokenizer
 
     folder = ROOT / "tokenizers" / name
@@ -93,7 +93,7 @@ def row(name: str, strings: list[str]) -> str:
 
 
 def table(title: str, notations: dict[str, list[str]]) -> str:
-    """A section: one line for each tokenizer and its strings."""
+    """Make a section: one row for each tokenizer and its strings."""
     head = (
         "| tokenizer | vocabulary | molecules | characters | tokens | > 512 | fallback | unknown | round trip "
         "| molecules/s |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
@@ -102,7 +102,7 @@ def table(title: str, notations: dict[str, list[str]]) -> str:
 
 
 def notations_of(smiles: list[str]) -> dict[str, list[str]]:
-    """The molecules as each tokenizer but `iupac` reads them."""
+    """Write the molecules in the notation of each tokenizer except `iupac`."""
     from hf_molrep.tokenization.selfies import encode
 
     return {

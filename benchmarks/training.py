@@ -1,11 +1,10 @@
-"""Speed of a pre-training step of the mini, beside the peak of the matrix products, and what the rest goes to.
+"""Speed of a pre-training step of the mini, compared with the peak rate of matrix products, and a profile.
 
     python -m benchmarks.training iupac_pairs/train.parquet
 
 In one process, under bf16 autocast: (1) the rate of a large bf16 matrix product; (2) steps (forward, backward,
-clipping, AdamW) on grouped batches of real pairs, as `hf-molrep pretrain mm_deacon` takes them; (3) a profile of such
-steps.
-Padding waste is the share of padded positions among those that the towers really compute.
+clipping, AdamW) on grouped batches of real pairs, as in `hf-molrep pretrain mm_deacon`; (3) a profile of such steps.
+Padding waste is the share of padded positions among those that the towers compute.
 """
 
 import argparse
@@ -37,7 +36,7 @@ KINDS = {  # of torch's operators
 
 
 def step_flops(model, lengths: dict[str, np.ndarray], pairs: int) -> float:
-    """Products of one training step (forward and twice as much backward), without padding: linear layers, attention."""
+    """Count the FLOP of a training step (forward, twice as much backward) without padding: linear layers, attention."""
     total = 0.0
     for view, tokens in lengths.items():
         tower = getattr(model.mm_deacon, f"{view}_model")
@@ -49,7 +48,7 @@ def step_flops(model, lengths: dict[str, np.ndarray], pairs: int) -> float:
 
 
 def padding_waste(lengths: np.ndarray, chunk: int) -> tuple[int, int]:
-    """Padded and real positions of one view of a batch that passes the tower `chunk` rows at a time, sorted."""
+    """Count padded and real positions of one view of a batch that passes the tower in sorted chunks of rows."""
     ordered = np.sort(lengths)[::-1]
     chunk = chunk or len(ordered)
     chunks = [ordered[start : start + chunk] for start in range(0, len(ordered), chunk)]

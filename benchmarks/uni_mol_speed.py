@@ -1,18 +1,18 @@
 """
-Uni-Mol at the paper's size on one thread, beside unimol_tools: embedding molecules of BBBP with all hydrogens, training
-steps, and the memory that both take.
+Speed and memory of Uni-Mol at the paper's size on one thread, compared with unimol_tools: embedding molecules of BBBP
+with all hydrogens, and training steps.
 
     pip download unimol_tools==0.1.4.post1 --no-deps && pip install --no-deps --target FOLDER unimol_tools-*.whl
     python -m benchmarks.uni_mol_speed --peer FOLDER [--molecules 2039]
 
-Its code (MIT) is imported from FOLDER, not copied (`originals/uni_mol.py`), with random weights that ours takes over:
-the embeddings of both are compared, those of the first batch before anything is timed. Its batches are 16 molecules as
-they come; ours are the same ones, and those that `hf-molrep embed` makes. Conformers are computed before, for both. CPU
-seconds in one process, one after the other, medians of the ratios over the rounds; memory is that of a process of its
-own, above what it held when the model was built.
+Its code (MIT) is imported from FOLDER, not copied (`originals/uni_mol.py`). Both models have the same random weights,
+and their embeddings are compared, those of the first batch before anything is timed. Its batches are 16 molecules in
+order; ours are the same, and those of `hf-molrep embed`. Conformers are computed beforehand. CPU seconds are measured
+in one process, in turns, with medians of the ratios over the rounds; memory is that of a separate process, above its
+memory after the model was built.
 
-Where our time goes is torch's profile of its operators, and what a training step keeps for the backward pass is counted
-as autograd saves it.
+The time of our model is divided by torch's profile of its operators. Memory kept for the backward pass is counted when
+autograd saves it.
 """
 
 import argparse
@@ -37,8 +37,8 @@ from hf_molrep.models.uni_mol import UniMolFeatureExtractor
 from hf_molrep.models.uni_mol.conversion_uni_mol import convert_model
 
 BATCH = 16
-IN_MEMORY = 8  # batches whose memory is measured
-TERMS = {  # of our time: torch's operators
+IN_MEMORY = 8  # number of batches for the memory
+TERMS = {  # torch's operators by kind
     "linear layers": ("addmm", "mm"),
     "products of queries, keys, weights and values": ("bmm", "baddbmm", "baddbmm_"),
     "softmax": ("_softmax", "_softmax_backward_data"),
@@ -49,7 +49,7 @@ TERMS = {  # of our time: torch's operators
 
 
 def build(which: str, folder: Path, features: list[dict]) -> tuple[torch.nn.Module, Callable[[list[dict]], dict]]:
-    """A contender: its model, and what makes a batch of features."""
+    """Build a contender: its model, and a function from features to a batch."""
     torch.manual_seed(0)
     peer, coords2unimol = original.load_peer(folder)
     if which == "peer":
@@ -60,14 +60,14 @@ def build(which: str, folder: Path, features: list[dict]) -> tuple[torch.nn.Modu
 
 
 def grouped(features: list[dict]) -> list[list[dict]]:
-    """The batches of `hf_molrep.inference` (one window): largest molecules first, a fixed number of padded tokens."""
+    """Make the batches of `hf_molrep.inference` (one window): largest molecules first, a fixed number of tokens."""
     lengths = np.array([len(feature["input_ids"]) for feature in features])
     parts = token_batches(lengths, BATCH_TOKENS)
     return [[features[index] for index in part] for part in parts]
 
 
 def embed(which: str, model, collate, batches: list[list[dict]], bf16: bool = False) -> torch.Tensor:
-    """Embeddings `[molecules, 512]`, in the order of the batches."""
+    """Compute embeddings `[molecules, 512]`, in the order of the batches."""
     rows = []
     with torch.no_grad(), autocast(bf16):
         for part in batches:
@@ -77,7 +77,7 @@ def embed(which: str, model, collate, batches: list[list[dict]], bf16: bool = Fa
 
 
 def step(which: str, model, collate, part: list[dict], optimizer, bf16: bool = False) -> None:
-    """One optimiser step on the squared predictions."""
+    """Run one optimiser step on the squared predictions."""
     batch = collate(part)
 
     def loss() -> torch.Tensor:
@@ -88,7 +88,7 @@ def step(which: str, model, collate, part: list[dict], optimizer, bf16: bool = F
 
 
 def kept_for_backward(model, batch: dict) -> dict[str, float]:
-    """MB that a forward pass in training leaves for the backward pass: of pairs of tokens, and of tokens."""
+    """Measure the MB that a forward pass keeps for the backward pass: of pairs of tokens, and of tokens."""
     weights = {parameter.data_ptr() for parameter in model.parameters()}
     seen: dict[int, tuple[bool, int]] = {}
 
@@ -113,7 +113,7 @@ def kept_for_backward(model, batch: dict) -> dict[str, float]:
 
 
 def megabytes(which: str, folder: Path, features: list[dict], training: bool) -> float:
-    """Peak of this process above what it held when the model was built, MB."""
+    """Measure the peak memory of this process above that after the model was built, in MB."""
     torch.set_num_threads(1)
     model, collate = build(which, folder, features)
     plain = [features[start : start + BATCH] for start in range(0, len(features), BATCH)]
@@ -164,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def run(name: str, which: str, batches: list[list[dict]], bf16: bool = False) -> None:
         made = embed(which, *contenders[which], batches, bf16)
-        embeddings.setdefault(name, made)  # later ones are of weights that training steps have changed
+        embeddings.setdefault(name, made)  # before training steps change the weights
 
     runs = {
         ("embedding", "unimol_tools", "16 as they come"): lambda: run("peer", "peer", plain),

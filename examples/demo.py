@@ -1,13 +1,12 @@
 """
-What `make demo` runs: embed the molecules of a file with the checkpoint that is shipped in the package, and find the
-nearest neighbours of a query.
+Embed the molecules of a file with the shipped checkpoint, and find the nearest neighbours of a query (`make demo`).
 
     python examples/demo.py
     python examples/demo.py --query "CC(=O)Oc1ccccc1C(=O)O"              # another molecule, as SMILES
     python examples/demo.py --query "2-(3-phenoxyphenyl)propanoic acid"  # or by its IUPAC name
 
-Writes `embeddings.parquet` (the file's columns and an `embedding` per row) and `neighbours.png` (the query and its
-nearest molecules, drawn) into `--out`.
+Writes `embeddings.parquet` (the columns of the file and an `embedding` per row) and `neighbours.png` (a drawing of the
+query and its nearest molecules) into `--out`.
 """
 
 import argparse
@@ -25,7 +24,7 @@ from hf_molrep.chem.drawing import draw_grid
 from hf_molrep.chem.smiles import MoleculeError, parse
 
 MOLECULES = Path(__file__).parent / "data" / "molecules.csv"
-FENOPROFEN = "CC(C(=O)O)c1cccc(Oc2ccccc2)c1"  # not in the file; four of its relatives are
+FENOPROFEN = "CC(C(=O)O)c1cccc(Oc2ccccc2)c1"  # not in the file, but four similar molecules are
 
 
 def is_smiles(text: str) -> bool:
@@ -48,7 +47,7 @@ def main() -> None:
     table = pyarrow.csv.read_csv(args.input)
     smiles = table["smiles"].to_pylist()
 
-    # 2. Embed it. A molecule that cannot be read is reported in its place; the others are not affected.
+    # 2. Embed the molecules. One that cannot be read gives an error; the others are not affected.
     embedder = pipeline("molecule-embedding", model=hf_molrep.checkpoint_path("mm-deacon-mini"))
     results = list(
         tqdm(embedder(iter(smiles), on_error="skip"), total=len(smiles), desc="Embedding", unit=" molecules")

@@ -1,5 +1,5 @@
 """
-Embeddings, from the five lines that are the same for every method to many molecules at once.
+Compute embeddings: of a few molecules with processor and model, the same for every method, and of many by a pipeline.
 
     python examples/embed.py [CHECKPOINT]        # a folder or a Hub repository; by default the shipped mm-deacon-mini
 """
@@ -25,12 +25,12 @@ def main() -> None:
         embedding = model(**processor(["CCO", "c1ccccc1O"], return_tensors="pt")).pooler_output
     print(f"two molecules: {tuple(embedding.shape)}, {embedding.dtype}")
 
-    # However it is written, a molecule is embedded as its canonical SMILES.
+    # Other SMILES of the same molecules: they are canonicalised first.
     with torch.no_grad():
         again = model(**processor(["OCC", "Oc1ccccc1"], return_tensors="pt")).pooler_output
     print(f"the same two, written otherwise: largest difference {(again - embedding).abs().max():.1e}")
 
-    # Many molecules: the pipeline reads any iterable, sorts by length, and keeps the place of what it cannot read.
+    # Many molecules: the pipeline takes any iterable, sorts by length, and reports molecules that it cannot read.
     embedder = pipeline("molecule-embedding", model=CHECKPOINT)
     with MOLECULES.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -1,5 +1,5 @@
 """
-Fine-tune a checkpoint of any method on one property with plain `Trainer`: what `hf-molrep finetune` does, in the open.
+Fine-tune a checkpoint of any method on one property with plain `Trainer`; `hf-molrep finetune` does the same and more.
 
     python examples/finetune_property.py                                  # solubility of examples/data/molecules.csv
     python examples/finetune_property.py --data my.csv --label logD --model <repo or folder> --output my_model
@@ -30,7 +30,7 @@ args = parser.parse_args()
 checkpoint = args.model or hf_molrep.checkpoint_path("mm-deacon-mini")
 set_seed(args.seed)
 
-# Molecules: features are computed once; what is no molecule, or has no label, is left out.
+# Molecules: features are computed once; invalid molecules and rows without a label are left out.
 processor = AutoProcessor.from_pretrained(checkpoint)
 table = load_molecules(args.data, label_columns=[args.label])
 labels = label_matrix(table, [args.label])  # [molecules, 1], NaN = missing
@@ -40,7 +40,7 @@ print(f"{len(usable)} of {len(table)} rows are used")
 split = scaffold_split([table[i]["smiles"] for i in usable]).parts
 rows = {part: [features[usable[i]] | {"labels": labels[usable[i]]} for i in split[part]] for part in split}
 
-# Model: names and scaling of the labels (of the training part) stand in its configuration.
+# Model: its configuration holds names and scaling of the labels (of the training part).
 train_labels = np.array([row["labels"] for row in rows["train"]])
 config = AutoConfig.from_pretrained(
     checkpoint,

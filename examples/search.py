@@ -1,5 +1,5 @@
 """
-Search across languages: molecules by molecule, molecules by name, names by molecule.
+Search across notations: molecules by SMILES, molecules by name, names by SMILES.
 
     python examples/search.py [CHECKPOINT]       # a folder or a Hub repository; by default the shipped mm-deacon-mini
 """
@@ -32,14 +32,14 @@ def main() -> None:
     (smiles,) = embed(model, processor, [SMILES])
     (name,) = embed(model, processor, [NAME], kind="iupac")
 
-    # The file's SMILES. Row `broken-1` cannot be read; it is no hit, and nothing else is lost.
+    # The SMILES of the file. Row `broken-1` cannot be read and is never a hit.
     molecules = MoleculeIndex.from_file(str(MOLECULES), column="smiles")
     molecules.embed(model, processor)
     show("SMILES to SMILES, Morgan fingerprints", molecules, molecules.search_fingerprints([SMILES], 5)[0])
     show("SMILES to SMILES, embeddings", molecules, molecules.search_embeddings(np.stack([smiles]), 5)[0])
     show("IUPAC name to SMILES", molecules, molecules.search_embeddings(np.stack([name]), 5)[0])
 
-    # The file's IUPAC names, where it has them.
+    # The IUPAC names of the file.
     names = MoleculeIndex.from_file(str(MOLECULES), column="iupac_name", kind="iupac")
     names.embed(model, processor)
     show("SMILES to IUPAC names", names, names.search_embeddings(np.stack([smiles]), 5)[0])

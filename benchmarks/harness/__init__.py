@@ -1,1 +1,1 @@
-"""What several benchmarks need, once: data, checkpoints, columns, selection, timers, ceilings, profiles, reports."""
+"""Shared code of the benchmarks: data, checkpoints, columns, selection, timers, ceilings, profiles, reports."""

@@ -1,4 +1,4 @@
-"""Ceilings: how fast a model's matrix products are, with nothing between them."""
+"""Ceilings: the speed of a model's matrix products alone."""
 
 import time
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from benchmarks.harness.timing import Run
 
 def products(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, training: bool = False) -> Run:
     """
-    A run of the products of linear layers, results written to memory that is there already.
+    Make a run of the matrix products of linear layers, with preallocated outputs.
 
     Args:
-        shapes: (rows, inputs, outputs) of each layer, `[rows, inputs] x [inputs, outputs]`; (layers, rows, inputs,
-            outputs) of several as one batched product.
-        training: with the two products of each layer's gradients, of the same number of operations.
+        shapes: (rows, inputs, outputs) of each layer, `[rows, inputs] x [inputs, outputs]`; or (layers, rows, inputs,
+            outputs) of several layers as one batched product.
+        training: include the two products for the gradients of each layer.
     """
     work = []
     for *batch, rows, inputs, outputs in shapes:
@@ -34,7 +34,7 @@ def products(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, training: bo
 
 
 def matrix_rate(size: int, seconds: float, dtype: torch.dtype = torch.bfloat16) -> float:
-    """FLOP/s of the product of two square matrices, repeated for so many seconds."""
+    """Measure the FLOP/s of the product of two square matrices, repeated for some seconds."""
     a, b = torch.randn(2, size, size).to(dtype)
     for _ in range(2):
         a @ b

@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.fingerprints import descriptors
 from hf_molrep.chem.fingerprints import morgan_fingerprints
 
-# Settings to choose from, most usual first; `--trials` takes so many of each.
+# settings to choose from, most usual first; `--trials` is the number that is tried
 SETTINGS: dict[str, list[dict]] = {
     "pre-trained": [{"learning_rate": rate} for rate in (3e-4, 1e-3, 1e-4, 3e-5)],
     "random weights": [{"learning_rate": rate} for rate in (3e-4, 1e-3, 1e-4, 3e-5)],
@@ -30,12 +30,12 @@ NEURAL = ("pre-trained", "random weights")
 
 
 def fixed_features(column: str, smiles: Sequence[str]) -> np.ndarray:
-    """What a column without a network is fitted on, `[molecules, features]`."""
+    """Compute the features of a column without a network, `[molecules, features]`."""
     return (morgan_fingerprints if column == "Morgan + RF" else descriptors)(smiles)
 
 
 def epochs(split: Mapping[str, Sequence[int]], args) -> int:
-    """Of a neural column: `args.epochs`, more where these are not `args.updates` updates of `args.batch_size`."""
+    """Epochs of a neural column: `args.epochs`, or more to make at least `args.updates` updates."""
     return max(args.epochs, math.ceil(args.updates / math.ceil(len(split["train"]) / args.batch_size)))
 
 
@@ -54,12 +54,12 @@ def fit(
     **options,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Predictions of validation and test part, `[molecules, tasks]` each.
+    Fit a column, and predict validation and test part, `[molecules, tasks]` each.
 
     Args:
-        features: what the processor gives (neural columns), or a matrix.
-        names: of the tasks.
-        args: `epochs`, `updates`, `batch_size`; `trees` of the forest.
+        features: features of the processor (neural columns), or a matrix.
+        names: names of the tasks.
+        args: has `epochs`, `updates`, `batch_size`, and `trees` of the forest.
         options: fields of `FinetuningSettings`, for the neural columns.
     """
     if column not in NEURAL:
@@ -88,8 +88,8 @@ def fit_baseline(
     trees: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Predictions of validation and test part, `[molecules, tasks]` each: one estimator per task, on the molecules that
-    have its label. A task with one class in training predicts that class.
+    Fit one estimator per task, on the molecules that have its label, and predict validation and test part,
+    `[molecules, tasks]` each. A task with one class in training predicts that class.
     """
     from sklearn.ensemble import (
         HistGradientBoostingClassifier,
@@ -117,7 +117,7 @@ def fit_baseline(
             estimator = forest(n_estimators=trees, n_jobs=-1, random_state=seed, **setting)
         else:
             boosting = HistGradientBoostingClassifier if classify else HistGradientBoostingRegressor
-            # stops by a part of the training molecules, drawn with the seed: the validation part is for selection
+            # stops early by a random part of the training molecules; the validation part is for selection
             estimator = boosting(max_iter=500, early_stopping=True, random_state=seed, **setting)
         estimator.fit(features[train], truth)
         for part, values in predictions.items():
@@ -128,11 +128,11 @@ def fit_baseline(
 
 def ridge(features: np.ndarray, labels: np.ndarray, classify: bool) -> Callable[[np.ndarray], np.ndarray]:
     """
-    Ridge regression on standardised features, clipped at five deviations, missing ones as their mean; the penalty is
-    chosen among the training molecules by leaving each out. Classes are fitted as -1 and +1.
+    Fit a ridge regression on standardised features, clipped at five deviations, with missing ones as the mean. The
+    penalty is chosen by leave-one-out on the training molecules. Classes are fitted as -1 and +1.
 
     Returns:
-        what predicts from features; for classes a score that ranks, not a probability.
+        A function from features to predictions; for classes these are scores, not probabilities.
     """
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import RidgeCV

@@ -1,4 +1,4 @@
-"""Two models compared on the same molecules."""
+"""Compare two models on the same molecules."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,11 +9,12 @@ from hf_molrep.metrics import TaskScores
 
 
 class Comparison(NamedTuple):
-    """Paired bootstrap of metric(a) - metric(b).
+    """
+    Result of a paired bootstrap of metric(a) - metric(b).
 
     Attributes:
-        difference: on the data as they are.
-        low, high: the interval that holds `confidence` of the resampled differences.
+        difference: difference on the original data.
+        low, high: interval that holds `confidence` of the resampled differences.
         verdict: "win" or "loss" of `a` if the interval excludes zero, else "tie".
     """
 
@@ -34,14 +35,14 @@ def paired_bootstrap(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """Compare two models on the same molecules: both are measured on each resample (with replacement) of the molecules.
+    """
+    Compare two models on the same molecules, by resampling the molecules with replacement.
 
     Args:
-        metric: of (labels, predictions), for example `roc_auc` or `rmse`.
-        labels, a, b: first dimension molecules.
-
+        metric: function of (labels, predictions), for example `roc_auc` or `rmse`.
+        labels, a, b: labels and predictions; the first dimension is molecules.
     Raises:
-        ValueError: different numbers of molecules, or a metric that is defined on fewer than half of the resamples.
+        ValueError: numbers of molecules differ, or the metric is undefined on more than half of the resamples.
     """
     labels, a, b = np.asarray(labels), np.asarray(a), np.asarray(b)
     if not len(labels) == len(a) == len(b) > 0:

@@ -1,4 +1,4 @@
-"""The real data sets of the benchmarks: where they are, and molecules of their files."""
+"""Find the data sets of the benchmarks, and read molecules of their files."""
 
 import os
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from benchmarks.harness.report import ROOT
 
 def data_folder() -> Path:
     """
-    Folder of the real data sets: `HF_MOLREP_DATA`, else `../shared/data` beside the repository.
+    Return the folder of the data sets: `HF_MOLREP_DATA`, else `../shared/data` beside the repository.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it does not exist.
     """
     folder = Path(os.environ.get("HF_MOLREP_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
@@ -24,12 +24,11 @@ def data_folder() -> Path:
 
 def smiles_of(file: str | Path, count: int | None = None) -> list[str]:
     """
-    The column `smiles` of a Parquet file.
+    Read the column `smiles` of a Parquet file.
 
     Args:
         file: a path, or a name within the data folder.
-        count: only the first rows.
-
+        count: read only so many rows.
     Raises:
         ValueError: the file has fewer than `count` rows.
     """
@@ -43,6 +42,6 @@ def smiles_of(file: str | Path, count: int | None = None) -> list[str]:
 
 
 def sample(smiles: Sequence[str], molecules: int, seed: int) -> list[str]:
-    """At most `molecules` of the SMILES, drawn without replacement, in their order."""
+    """Draw at most `molecules` of the SMILES without replacement, in their order."""
     rows = np.random.default_rng(seed).choice(len(smiles), min(molecules, len(smiles)), replace=False)
     return [smiles[row] for row in np.sort(rows)]

@@ -1,4 +1,4 @@
-"""Where the time of a run goes, by torch's own profile, and what memory a process takes."""
+"""Profile the time of a run by operator, and the memory of a process."""
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -11,11 +11,11 @@ from benchmarks.harness.timing import Run
 
 def shares(run: Run, kinds: Mapping[str, Sequence[str]], rest: str = "everything else") -> dict[str, float]:
     """
-    Share of each kind of operator in the CPU time of a run; together 1.
+    Measure the share of each kind of operator in the CPU time of a run; the sum is 1.
 
     Args:
-        kinds: names of torch's operators by kind, without `aten::`, as patterns (`*softmax*`). An operator counts for
-            the first kind that it fits, else for `rest`, which comes last.
+        kinds: names of torch's operators by kind, without `aten::`, as patterns (`*softmax*`). An operator belongs to
+            the first kind that fits, else to `rest`, which comes last.
     """
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         run()
@@ -30,13 +30,13 @@ def shares(run: Run, kinds: Mapping[str, Sequence[str]], rest: str = "everything
 
 def megabytes(field: str) -> float:
     """
-    Memory of this process as Linux counts it: "VmRSS" (now) or "VmHWM" (peak). Unlike the peak of `resource.getrusage`
-    this one is not inherited from the process that started it.
+    Return the memory of this process as counted by Linux: "VmRSS" (now) or "VmHWM" (peak). Unlike the peak of
+    `resource.getrusage` it is not inherited from the parent process.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
 def forget_peak() -> None:
-    """Count the peak of this process from here."""
+    """Reset the peak memory of this process."""
     Path("/proc/self/clear_refs").write_text("5")

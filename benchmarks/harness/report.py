@@ -1,4 +1,4 @@
-"""How a benchmark says what it found: a Markdown table with every setting, and the raw numbers beside it as JSON."""
+"""Reports of the benchmarks: a Markdown table with all settings, and the raw numbers as JSON."""
 
 import argparse
 import hashlib
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from hf_molrep.inference import DEFAULT_CHECKPOINT
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -27,18 +29,18 @@ def argument_parser(description: str, name: str | None = None, model: bool = Tru
         description=description.strip().splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     if model:
-        parser.add_argument("--model", default="mm-deacon-mini", help="shipped checkpoint, folder or Hub repository")
+        parser.add_argument("--model", default=DEFAULT_CHECKPOINT, help="shipped checkpoint, folder or Hub repository")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the .md and .json written")
     if name is not None:
-        parser.add_argument("--name", default=name, help="of the files written")
+        parser.add_argument("--name", default=name, help="name of the written files")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch")
     return parser
 
 
 def fingerprint(model: str, weights: bool = True) -> str:
     """
-    First 12 hexadecimal digits of the SHA-256 over weights and configuration of a folder (or the configuration alone,
-    for models that start from random weights); a Hub name as it is.
+    Return the first 12 hexadecimal digits of the SHA-256 over weights and configuration of a folder (over the
+    configuration alone for models with random weights); a Hub name is returned unchanged.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -50,7 +52,7 @@ def fingerprint(model: str, weights: bool = True) -> str:
 
 
 def public_path(path: str | os.PathLike) -> str:
-    """A path without the name of this machine's folders: relative to the repository, or the last part alone."""
+    """Shorten a path to one without folders of this machine: relative to the repository, or its last part."""
     path = Path(path)
     if not path.is_absolute():
         return str(path)
@@ -61,7 +63,7 @@ def public_path(path: str | os.PathLike) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence]) -> str:
-    """A Markdown table; the columns of cells are padded to equal width, floats are shown with three digits."""
+    """Format a Markdown table with padded columns; floats have three digits."""
     cells = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     lines = [
@@ -71,7 +73,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence]) -> str:
 
 
 def mean_sd(values: Sequence[float]) -> str:
-    """Mean and sample standard deviation of repeated measurements, as `0.912 ± 0.004`; without spread where n is 1."""
+    """Format mean and sample standard deviation of values, as `0.912 ± 0.004`; one value has no deviation."""
     values = [value for value in values if not math.isnan(value)]
     if not values:
         return "n/a"
@@ -88,7 +90,7 @@ def _public(key: str, value):
 
 
 def settings_of(args: argparse.Namespace, model: str | None) -> dict:
-    """Every argument, the checkpoint's fingerprint, versions, processor and time: what it takes to repeat the run."""
+    """Collect what is needed to repeat a run: arguments, fingerprint of the checkpoint, versions, processor, time."""
     versions = {}
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Results that are kept as soon as they are there, and the choice of a setting on the validation part."""
+"""Cache results as they are computed, and choose settings on the validation part."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Cache:
-    """Results as JSON lines; a line that an interruption cut off is dropped."""
+    """Results in a file of JSON lines; a line that was cut off by an interruption is ignored."""
 
     def __init__(self, file: Path):
         self.file, self.records = file, {}
@@ -15,7 +15,7 @@ class Cache:
             text = file.read_text()
             if text and not text.endswith("\n"):
                 with file.open("a") as lines:
-                    lines.write("\n")  # what comes next must not continue the broken line
+                    lines.write("\n")  # do not append to the broken line
             for line in text.splitlines():
                 try:
                     record = json.loads(line)
@@ -24,11 +24,11 @@ class Cache:
                 self.records[json.dumps(record["key"])] = record["value"]
 
     def known(self, key: dict) -> dict | None:
-        """The value of `key`; None where there is none."""
+        """Return the value of `key`, or None."""
         return self.records.get(json.dumps(key))
 
     def get(self, key: dict, compute: Callable[[], dict]) -> dict:
-        """The value of `key`; `compute()`d and written if it is not known."""
+        """Return the value of `key`; compute and save it if it is not known."""
         name = json.dumps(key)
         if name not in self.records:
             self.records[name] = compute()
@@ -39,7 +39,7 @@ class Cache:
 
 
 def better(value: float, than: float, greater_is_better: bool) -> bool:
-    """Whether a validation score is better than the best so far; one that is not defined (NaN) never is."""
+    """Return whether a validation score is better than the best so far; NaN never is."""
     if math.isnan(value) or math.isnan(than):
         return not math.isnan(value)
     return value > than if greater_is_better else value < than
@@ -52,11 +52,10 @@ def choose_then_seed(
     Try each setting with the first seed, then run the best one with all seeds.
 
     Args:
-        settings: to choose from, most usual first; of equals the first is taken.
-        run: result of a setting and a seed; its `valid` is the score on the validation part.
-
+        settings: settings to choose from, most usual first; of equals the first is taken.
+        run: computes the result of a setting and a seed; its `valid` is the score on the validation part.
     Returns:
-        one record per seed: `seed`, `setting` (the same in all) and what `run` gave.
+        One record per seed: `seed`, `setting` (the same in all) and the result of `run`.
     """
     chosen, best = settings[0], math.nan
     if len(settings) > 1:

@@ -1,4 +1,4 @@
-"""A training step as a contender of `timing.measure`."""
+"""A training step as a run for `timing.measure`."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from benchmarks.harness.timing import Run
 
 
 def autocast(bf16: bool) -> torch.autocast:
-    """bf16 autocast on the CPU, or, without `bf16`, nothing."""
+    """Return bf16 autocast on the CPU, disabled without `bf16`."""
     return torch.autocast("cpu", torch.bfloat16, enabled=bf16)
 
 
@@ -19,9 +19,10 @@ def stepping(
     clip: float | None = None,
 ) -> Run:
     """
-    A run of one optimiser step: `loss_of()` (under autocast with `bf16`), backward, update.
+    Make a run of one optimiser step: `loss_of()`, backward, update.
 
     Args:
+        bf16: compute the loss under autocast.
         clip: largest norm of the gradients.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -1,4 +1,4 @@
-"""Timers: one run, and contenders that take turns."""
+"""Time single runs, or several contenders in turns."""
 
 import resource
 import statistics
@@ -11,7 +11,7 @@ Run = Callable[[], object]
 
 
 class Spent(NamedTuple):
-    """Seconds of a run: on the clock, and of the CPU (this process and those of its children that ended in the run)."""
+    """Seconds of a run: wall time, and CPU time (this process and its children that ended during the run)."""
 
     wall: float
     cpu: float
@@ -24,10 +24,10 @@ def _now() -> Spent:
 
 def timed(run: Callable[[], Result], device: str = "cpu") -> tuple[Result, Spent]:
     """
-    Run once: the result, and what it took.
+    Run once. Returns the result and the time.
 
     Args:
-        device: with "cuda" the clock stops when the GPU has finished.
+        device: with "cuda" the time includes the work of the GPU.
     """
     start = _now()
     result = run()
@@ -40,7 +40,7 @@ def timed(run: Callable[[], Result], device: str = "cpu") -> tuple[Result, Spent
 
 
 def measure(contenders: Mapping[Hashable, Run], rounds: int) -> dict[Hashable, list[float]]:
-    """CPU seconds of each contender in each round, after one run that does not count. In a round each runs once."""
+    """Measure CPU seconds of each contender in each round, after a warm-up run. In a round each runs once."""
     for run in contenders.values():
         run()
     seconds: dict[Hashable, list[float]] = {name: [] for name in contenders}
@@ -51,5 +51,5 @@ def measure(contenders: Mapping[Hashable, Run], rounds: int) -> dict[Hashable, l
 
 
 def ratio(seconds: Mapping[Hashable, Sequence[float]], one: Hashable, other: Hashable) -> float:
-    """How many times as fast as `one` is `other`: the median over the rounds, each within itself."""
+    """Return how many times as fast as `one` is `other`: the median of the ratios of each round."""
     return statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))

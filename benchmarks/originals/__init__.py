@@ -1,1 +1,1 @@
-"""How the authors' code of a method is loaded and run beside ours. It is imported from a folder, never copied here."""
+"""Load and run the authors' code of a method, for comparison. It is imported from a folder, never copied here."""

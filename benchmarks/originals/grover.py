@@ -1,4 +1,4 @@
-"""GROVER as huggingmolecules has it: a checkout of github.com/gmum/huggingmolecules (Apache-2.0)."""
+"""GROVER of huggingmolecules: a checkout of github.com/gmum/huggingmolecules (Apache-2.0)."""
 
 import sys
 import types
@@ -13,8 +13,8 @@ from benchmarks.harness.timing import Run
 
 class Peer:
     """
-    Its model of base size, or of another width, with random weights, in evaluation mode, on a batch of its own
-    featuriser. What its import needs besides (downloads, gin) is left out.
+    The model of base size, or of another width, with random weights, in evaluation mode, on a batch of its own
+    featuriser. Further packages that it imports (downloads, gin) are replaced by empty modules.
     """
 
     def __init__(self, folder: Path, width: int, smiles: Sequence[str]):
@@ -31,17 +31,17 @@ class Peer:
         from huggingmolecules.models import GroverModel
         from rdkit import RDLogger
 
-        RDLogger.DisableLog("rdApp.*")  # its featuriser calls what RDKit warns of, once per atom
+        RDLogger.DisableLog("rdApp.*")  # its featuriser causes a warning of RDKit for each atom
         config = GroverConfig(d_model=width)
         self.model, self.batch = GroverModel(config).eval(), GroverFeaturizer(config)(list(smiles))
 
     def forward(self) -> None:
-        """One forward pass without gradients, all four outputs."""
+        """Run one forward pass without gradients, with all four outputs."""
         with torch.no_grad():
             self.model.grover(self.batch)
 
     def stepping(self) -> Run:
-        """A run of one training step in evaluation mode: in training mode it raises with NumPy 2.4 and newer."""
+        """Make a run of one training step, in evaluation mode: in training mode it raises with NumPy 2.4 and newer."""
 
         def loss() -> torch.Tensor:
             return sum(value.square().mean() for value in self.model.grover(self.batch).values())

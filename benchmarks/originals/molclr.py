@@ -1,4 +1,4 @@
-"""MolCLR's own code: github.com/yuyangw/MolCLR (MIT), whose classes are imported from its files as they are."""
+"""The original MolCLR: github.com/yuyangw/MolCLR (MIT); its classes are imported from its files unchanged."""
 
 import importlib.util
 import sys
@@ -13,7 +13,7 @@ from benchmarks.harness.timing import Run
 
 
 class Original:
-    """The original's network and loss, with random weights, on batches of ours."""
+    """The original network and loss, with random weights, on our batches."""
 
     def __init__(self, folder: Path):
         self.modules = {}
@@ -26,7 +26,7 @@ class Original:
         self.network = self.modules["ginet_molclr"].GINet(feat_dim=512)
 
     def embedding(self, inputs: Mapping, bf16: bool) -> Run:
-        """A run that gives the embeddings `[molecules, 512]`."""
+        """Make a run that computes the embeddings `[molecules, 512]`."""
         data = SimpleNamespace(**inputs)
 
         def run() -> torch.Tensor:
@@ -37,7 +37,7 @@ class Original:
         return run
 
     def stepping(self, views: Mapping, size: int, bf16: bool) -> Run:
-        """A run of one step of contrastive pre-training on two views of `size` molecules."""
+        """Make a run of one step of contrastive pre-training on two views of `size` molecules."""
         names = ("x", "edge_index", "edge_attr", "batch")
         pair = [SimpleNamespace(**{name: views[kind + name] for name in names}) for kind in ("", "second_")]
         loss_of = self.modules["nt_xent"].NTXentLoss("cpu", size, 0.1, True)

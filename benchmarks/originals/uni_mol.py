@@ -22,14 +22,14 @@ class _Attributes(dict):
 
 
 def load_peer(folder: Path):
-    """The model of unimol_tools with random weights, and its function from atoms to inputs."""
+    """Load the model of unimol_tools with random weights, and its function from atoms to inputs."""
     folder = folder.absolute()
-    with tempfile.TemporaryDirectory() as weights, chdir(weights):  # it writes a log where it is imported
-        # without it: the dictionary that it would download, and empty files where it looks for weights
+    with tempfile.TemporaryDirectory() as weights, chdir(weights):  # its import writes a log file
+        # the dictionary that it would download, and empty files in place of weights
         Path(weights, "mol.dict.txt").write_text("\n".join(TOKENS[:-1]) + "\n")
         for kind in ("all", "no"):
             Path(weights, f"mol_pre_{kind}_h_220816.pt").touch()
-        # imported by it, of no use here
+        # packages that it imports but that are not needed here
         for name, attributes in {"addict": {"Dict": _Attributes}, "numba": {"njit": lambda function: function}}.items():
             module = types.ModuleType(name)
             module.__dict__.update(attributes)
@@ -53,7 +53,7 @@ def load_peer(folder: Path):
 
 
 def collating(peer, coords2unimol, features: list[dict]) -> Callable[[list[dict]], dict]:
-    """What makes the peer's batch of some of our features; its inputs of each molecule are made here."""
+    """Return a function from some of our features to the peer's batch; its inputs per molecule are made here."""
     inputs = {
         id(feature): coords2unimol(
             [SYMBOLS[z] for z in feature["z"]], feature["pos"].reshape(-1, 3), peer.dictionary, remove_hs=False
@@ -64,10 +64,10 @@ def collating(peer, coords2unimol, features: list[dict]) -> Callable[[list[dict]
 
 
 def embeddings(peer, batch: dict) -> torch.Tensor:
-    """`[molecules, 512]`."""
+    """Compute embeddings `[molecules, 512]`."""
     return peer(**batch, return_repr=True)["cls_repr"]
 
 
 def outputs(peer, batch: dict) -> torch.Tensor:
-    """Predictions `[molecules, 1]`."""
+    """Compute predictions `[molecules, 1]`."""
     return peer(**batch)

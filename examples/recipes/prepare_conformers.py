@@ -1,5 +1,5 @@
 """
-Conformers for pre-training a 3D method: those of a file, or computed from SMILES; benchmark molecules left out.
+Prepare conformers for pre-training a 3D method, given or computed from SMILES, without benchmark molecules.
 
     python -m benchmarks.qm9 --write-pretraining qm9_pretraining
     python examples/recipes/prepare_conformers.py --geometries qm9_pretraining/molecules.parquet \
@@ -7,9 +7,8 @@ Conformers for pre-training a 3D method: those of a file, or computed from SMILE
         --exclude ../shared/data/moleculenet/benchmark_blocks.parquet qm9_pretraining/held_out.parquet --out conformers
 
 `--geometries` are Parquet files with smiles, inchikey_block, atomic_numbers (a list per molecule) and coordinates
-(angstrom, a flat list); `--smiles` files have smiles and inchikey_block, and `--molecules` of each, drawn by
-`--seed`, get `--conformers` computed conformers (ETKDGv3, MMFF94; kept in the cache on disk: a stopped run goes
-on).
+(angstrom, a flat list). `--smiles` files have smiles and inchikey_block; `--molecules` of each, drawn by `--seed`, get
+`--conformers` computed conformers (ETKDGv3, MMFF94), which are cached on disk, so that a stopped run continues.
 Writes `train.parquet` and `validation.parquet` (smiles, inchikey_block, atomic_numbers, coordinates of all conformers,
 source, row_id) and `exclusions.json` with the counts of what was left out and why. Which part a molecule belongs to
 depends on its InChIKey first block alone.
@@ -35,8 +34,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--smiles", type=Path, nargs="+", default=[], help="Parquet files whose conformers are computed"
     )
-    parser.add_argument("--molecules", type=int, help="of each of these files (default: all)")
-    parser.add_argument("--conformers", type=int, default=1, help="of each of these molecules")
+    parser.add_argument("--molecules", type=int, help="molecules of each of these files (default: all)")
+    parser.add_argument("--conformers", type=int, default=1, help="conformers of each of these molecules")
     parser.add_argument("--exclude", type=Path, nargs="+", default=[], help="Parquet with inchikey_block to leave out")
     parser.add_argument("--out", type=Path, default=Path("conformers"))
     parser.add_argument("--validation-fraction", type=float, default=0.02)
@@ -65,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     for file in arguments.smiles:
         table = read(file, COLUMNS[:2])
         if arguments.molecules is not None and arguments.molecules < len(table):
-            # by a number of each molecule's own: what else is in the file, or left out of it, changes no other draw
+            # by a hash of each molecule, so that a draw does not depend on the other molecules of the file
             drawn = table.inchikey_block.map(lambda block: block_fraction(f"{arguments.seed}:{block}"))
             table = table.loc[drawn.sort_values(kind="stable").index[: arguments.molecules]]
         smiles = canonical_smiles_batch(table.smiles.tolist(), "clean", on_error="skip")

@@ -1,5 +1,5 @@
 """
-SMILES-IUPAC pairs for MM-Deacon: clean, leave out benchmark molecules, split by molecule, write Parquet.
+Prepare SMILES-IUPAC pairs for MM-Deacon: clean, leave out benchmark molecules, split by molecule.
 
     python examples/recipes/prepare_iupac_pairs.py ../shared/data/iupac/smiles_iupac_pairs.parquet \
         --exclude ../shared/data/moleculenet/benchmark_blocks.parquet --out iupac_pairs
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path, help="Parquet with smiles, iupac_name, source, opsin_check, primary")
     parser.add_argument("--exclude", type=Path, help="Parquet with inchikey_block: molecules to leave out")
-    parser.add_argument("--exclude-source", nargs="*", default=["massbank"], help="whose licence forbids shipping")
+    parser.add_argument("--exclude-source", nargs="*", default=["massbank"], help="licence forbids shipping")
     parser.add_argument("--out", type=Path, default=Path("iupac_pairs"))
     parser.add_argument("--test-fraction", type=float, default=0.06)
     parser.add_argument("--validation-fraction", type=float, default=0.02)

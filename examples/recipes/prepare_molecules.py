@@ -1,5 +1,5 @@
 """
-Molecules for pre-training a graph method: clean, leave out benchmark molecules, hold some out, write Parquet.
+Prepare molecules for pre-training a graph method: clean, leave out benchmark molecules, hold some out.
 
     python examples/recipes/prepare_molecules.py ../shared/data/pretrain/zinc250k.parquet \
         ../shared/data/pretrain/chembl_validation.parquet \
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--exclude", type=Path, help="Parquet with inchikey_block: molecules to leave out")
     parser.add_argument("--out", type=Path, default=Path("molecules"))
     parser.add_argument("--validation-fraction", type=float, default=0.02)
-    parser.add_argument("--train-molecules", type=int, help="so many of the training part, drawn at random with seed 0")
+    parser.add_argument("--train-molecules", type=int, help="draw so many of the training part, with seed 0")
     arguments = parser.parse_args(argv)
 
     tables = []

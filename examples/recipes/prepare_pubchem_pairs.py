@@ -1,5 +1,5 @@
 """
-SMILES-IUPAC pairs for MM-Deacon from all of PubChem, as the paper had them (it took 10 million).
+Prepare SMILES-IUPAC pairs for MM-Deacon from all of PubChem, as in the paper (which used 10 million).
 
     wget https://ftp.ncbi.nlm.nih.gov/pubchem/Compound/Extras/CID-SMILES.gz
     wget https://ftp.ncbi.nlm.nih.gov/pubchem/Compound/Extras/CID-IUPAC.gz
@@ -8,9 +8,9 @@ SMILES-IUPAC pairs for MM-Deacon from all of PubChem, as the paper had them (it 
 
 Both files have one line `CID<tab>text` per compound in ascending order of CID, so they are read side by side and
 memory stays constant. Writes `pairs-00000.parquet`, ... (columns smiles, iupac_name, cid, inchikey_block, formula) into
-a folder that `hf-molrep pretrain mm_deacon` takes as `--train_data`, and `progress.json` with the counts of what was
-left out and why. A run that was stopped continues behind its last complete shard and gives the same files. Every CID
-is one pair: the few that become equal by standardising are not looked for.
+a folder for `--train_data` of `hf-molrep pretrain mm_deacon`, `settings.json`, and `progress.json` with the counts of
+what was left out and why. A stopped run continues after its last complete shard and gives the same files. Every CID is
+one pair: pairs that become equal by standardising are kept.
 """
 
 import argparse
@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from hf_molrep.chem import MoleculeError, canonical_smiles, inchikey_block, molecular_formula
+from hf_molrep.data.runs import check_continues
 
 CHUNK = 2_000  # pairs that one worker standardises at a time
 SCHEMA = pa.schema(
@@ -46,10 +47,10 @@ SCHEMA = pa.schema(
 
 def read_sorted(path: Path, report: Callable[[int], None] = lambda position: None) -> Iterator[tuple[int, str]]:
     """
-    (CID, text) of each line of a file, gzipped or not; `report` hears how many bytes of it have been read.
+    Yield (CID, text) of each line of a file, gzipped or not; `report` is called with the number of bytes read.
 
     Raises:
-        ValueError: a line that is not `CID<tab>text`, CIDs that do not ascend, or a gzip file that breaks off.
+        ValueError: a line is not `CID<tab>text`, CIDs do not ascend, or a gzip file breaks off.
     """
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
@@ -79,7 +80,7 @@ def read_sorted(path: Path, report: Callable[[int], None] = lambda position: Non
 def merge(
     left: Iterable[tuple[int, str]], right: Iterable[tuple[int, str]], counts: Counter
 ) -> Iterator[tuple[int, str, str]]:
-    """(CID, SMILES, name) of the CIDs that stand in both; counts the others."""
+    """Yield (CID, SMILES, name) of the CIDs that are in both; count the others."""
     left, right = iter(left), iter(right)
     a, b = next(left, None), next(right, None)
     while a is not None and b is not None:
@@ -98,12 +99,12 @@ def merge(
 
 
 def chosen(cid: int, share: float) -> bool:
-    """Whether a compound belongs to the random part of this share; depends on its CID alone."""
+    """Return whether a compound belongs to the random part of this share; depends only on its CID."""
     return int(hashlib.sha256(str(cid).encode()).hexdigest()[:12], 16) < share * 16**12
 
 
 class Standardised(NamedTuple):
-    """What became of one chunk of pairs: rows of `SCHEMA`, why others were left out, how many went in, the last CID."""
+    """Result of a chunk of pairs: rows of `SCHEMA`, counts of those left out, number of pairs, last CID."""
 
     rows: list[tuple]
     left_out: Counter
@@ -112,7 +113,7 @@ class Standardised(NamedTuple):
 
 
 def standardise(pairs: list[tuple[int, str, str]], max_length: int) -> Standardised:
-    """Canonical SMILES, InChIKey first block and formula of each pair; runs in a worker."""
+    """Compute canonical SMILES, InChIKey first block and formula of each pair; runs in a worker."""
     rows, left_out = [], Counter()
     for cid, smiles, name in pairs:
         name = name.strip()
@@ -128,7 +129,7 @@ def standardise(pairs: list[tuple[int, str, str]], max_length: int) -> Standardi
 
 
 def ordered_map(function: Callable, chunks: Iterator, workers: int, *arguments) -> Iterator:
-    """`function(chunk, *arguments)` of each chunk in order, in processes that are never far ahead."""
+    """Yield `function(chunk, *arguments)` of each chunk in order, computed in processes a few chunks ahead."""
     if workers < 2:
         yield from (function(chunk, *arguments) for chunk in chunks)
         return
@@ -146,7 +147,7 @@ def ordered_map(function: Callable, chunks: Iterator, workers: int, *arguments) 
 
 
 def excluded_blocks(files: Iterable[Path]) -> frozenset[str]:
-    """Values of the column `inchikey_block` of Parquet files."""
+    """Read the column `inchikey_block` of Parquet files."""
     return frozenset(
         block
         for file in files
@@ -155,7 +156,7 @@ def excluded_blocks(files: Iterable[Path]) -> frozenset[str]:
 
 
 def replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     partial = path.with_name(path.name + ".partial")
     write(partial)
     os.replace(partial, path)
@@ -163,10 +164,10 @@ def replace(path: Path, write: Callable[[Path], None]) -> None:
 
 def prepare(arguments: argparse.Namespace) -> Counter:
     """
-    Everything that the top of this file says; returns the counts.
+    Prepare the pairs, see the top of this file. Returns the counts.
 
     Raises:
-        ValueError: see `read_sorted`; the folder holds a run with other settings; the files have no CID in common.
+        ValueError: see `read_sorted`; the folder holds a run with other settings; or the files have no CID in common.
     """
     excluded = excluded_blocks(arguments.exclude)
     settings = {
@@ -175,25 +176,21 @@ def prepare(arguments: argparse.Namespace) -> Counter:
         "excluded": hashlib.sha256("".join(sorted(excluded)).encode()).hexdigest(),
         **{key: getattr(arguments, key) for key in ("share", "limit", "max_length", "shard_pairs")},
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    check_continues(arguments.out / "settings.json", settings, resume=True)
     progress = arguments.out / "progress.json"
-    state = {"settings": settings, "finished": False, "shards": 0, "last_cid": 0, "read": 0, "counts": {}}
+    state = {"finished": False, "shards": 0, "last_cid": 0, "read": 0, "counts": {}}
     if progress.is_file():
         state = json.loads(progress.read_text())
-        if state["settings"] != settings:
-            raise ValueError(
-                f"{arguments.out} holds a run with other settings or files: empty it, or name another folder"
-            )
     if state["finished"]:
         return Counter(state["counts"])
-    behind, passed = state["last_cid"], Counter()  # `passed` counts all lines of the files, also those read before
+    done, passed = state["last_cid"], Counter()  # `passed` counts all lines, also those of earlier runs
 
     def wanted(bar) -> Iterator[tuple[int, str, str]]:
         smiles = read_sorted(arguments.smiles, lambda position: bar.update(position - bar.n))
         for pair in merge(smiles, read_sorted(arguments.names), passed):
             if not chosen(pair[0], arguments.share):
                 passed["left out: not in the share"] += 1
-            elif pair[0] > behind:
+            elif pair[0] > done:
                 yield pair
 
     def save(parts: list[Standardised]) -> None:
@@ -235,7 +232,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("names", type=Path, help="CID-IUPAC, gzipped or not")
     parser.add_argument("--out", type=Path, default=Path("pubchem_pairs"))
     parser.add_argument("--exclude", type=Path, nargs="*", default=[], help="Parquet files with inchikey_block")
-    parser.add_argument("--share", type=float, default=1.0, help="random part of the compounds, a function of the CID")
+    parser.add_argument("--share", type=float, default=1.0, help="random part of the compounds, chosen by CID")
     parser.add_argument("--limit", type=int, help="stop after so many compounds with both texts")
     parser.add_argument("--max-length", type=int, default=2000, help="characters of a SMILES or name")
     parser.add_argument("--shard-pairs", type=int, default=200_000, help="compounds per file, before filtering")

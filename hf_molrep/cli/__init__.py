@@ -1,4 +1,4 @@
-"""The command `hf-molrep`. Each command is a module beside this one, imported when it is the one that was asked for."""
+"""The command `hf-molrep`. Each subcommand is a module of this folder, which is imported only if it is used."""
 
 import argparse
 import os
@@ -20,8 +20,11 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """
-    Run a command. Exit status: 0 done (with failures of single molecules reported in the output); 1 nothing could be
-    done, or a molecule failed under `--on-error raise`; 2 the arguments or a file are wrong; 130 interrupted.
+    Run a command.
+
+    Returns:
+        Exit status. 0: done (failures of single molecules are reported in the output); 1: every molecule failed, or one
+        failed under `--on-error raise`; 2: the arguments or a file are wrong; 130: interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(prog="hf-molrep", description="Molecule representation learning.")
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         return module.run(args)
-    except BrokenPipeError:  # the reader of our output, `head` for example, has seen enough
+    except BrokenPipeError:  # the reader of the output, for example `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""`hf-molrep convert`: released weights of a method to a checkpoint of this package."""
+"""`hf-molrep convert`: convert released weights of a method to a checkpoint of this package."""
 
 import argparse
 import inspect
@@ -22,14 +22,14 @@ WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text
 
 
 def convertible() -> list[str]:
-    """The methods of which weights were released: those with a file `conversion_<m>.py`, which is not imported."""
+    """Return the methods with a file `conversion_<m>.py`, without importing it."""
     return [method for method in METHODS if find_spec(_module(method))]
 
 
 def conversion(method: str) -> Callable[..., Any]:
     """
-    The function `convert(source, out, ...)` of a method of [`convertible`]; it returns what it chose where the file
-    leaves something open, a sentence each.
+    Return the function `convert(source, out, ...)` of a method of [`convertible`]. It returns a sentence for each
+    choice that it made because the file does not determine it.
     """
     return import_module(_module(method)).convert
 
@@ -39,22 +39,22 @@ def _module(method: str) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `convert`; those after METHOD are the method's own and need its code."""
+    """Add the arguments of `convert`; those after METHOD are parsed with the code of the method."""
     parser.usage = "hf-molrep convert METHOD SOURCE OUT [options of the method]"
-    parser.epilog = "hf-molrep convert METHOD --help says which options a method has and what they take."
-    parser.add_argument("method", choices=convertible(), help="whose weights")
+    parser.epilog = "hf-molrep convert METHOD --help lists the options of a method."
+    parser.add_argument("method", choices=convertible(), help="method of the weights")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="file or folder, folder to write, options")
 
 
 def _parser(method: str) -> argparse.ArgumentParser:
-    """What `hf-molrep convert METHOD` takes: the parameters of the method's `convert`."""
+    """Make the parser of `hf-molrep convert METHOD` from the parameters of the method's `convert`."""
     convert = conversion(method)
     texts = {name: text for names, text in _arguments(convert).items() for name in names}
     about = _plain(inspect.getdoc(convert).partition("\nArgs:\n")[0])
-    wide = {"width": shutil.get_terminal_size().columns - 2}  # as argparse
+    width = {"width": shutil.get_terminal_size().columns - 2}  # as argparse
     parser = argparse.ArgumentParser(
         prog=f"hf-molrep convert {method}",
-        description="\n\n".join(textwrap.fill(paragraph, **wide) for paragraph in about.split("\n\n")),
+        description="\n\n".join(textwrap.fill(paragraph, **width) for paragraph in about.split("\n\n")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", type=Path, help=_help(texts["source"]))
@@ -69,11 +69,11 @@ def _parser(method: str) -> argparse.ArgumentParser:
                 help="one of the fields below; can be given several times",
             )
             parser.epilog = (
-                "fields for --option (text needs no quotes, the rest is JSON), with their defaults where the file "
-                "tells nothing:\n"
+                "fields for --option (text needs no quotes, other values are JSON), with the defaults for what the "
+                "file does not determine:\n"
             )
             parser.epilog += "\n".join(
-                textwrap.fill(line, initial_indent="  ", subsequent_indent="      ", **wide)
+                textwrap.fill(line, initial_indent="  ", subsequent_indent="      ", **width)
                 for line in _fields(METHODS[method].config)
             )
         else:
@@ -89,12 +89,12 @@ def _parser(method: str) -> argparse.ArgumentParser:
 
 
 def _choices(option: Parameter) -> tuple | None:
-    """The values of a `Literal` in an annotation `Literal[...] | None`."""
+    """Return the values of a `Literal` in an annotation `Literal[...] | None`."""
     return next((get_args(kind) for kind in get_args(option.annotation) if get_origin(kind) is Literal), None)
 
 
 def _arguments(documented) -> dict[tuple[str, ...], str]:
-    """What the docstring of a function or class says under `Args:`, by the names that share an entry."""
+    """Read the section `Args:` of a docstring: the names that share an entry -> its text."""
     section = re.search(r"^Args:\n((?: .*\n?|\n)+)", inspect.getdoc(documented), re.MULTILINE)
     entries = re.split(r"\n {4}(?=\S)", "\n" + section[1].rstrip())[1:] if section else []
     pairs = (re.sub(r"\s+", " ", entry).partition(": ") for entry in entries)
@@ -102,7 +102,7 @@ def _arguments(documented) -> dict[tuple[str, ...], str]:
 
 
 def _plain(text: str) -> str:
-    """Without the marks of code and links; True, False and None as JSON has them."""
+    """Remove the marks of code and links, and write True, False and None as in JSON."""
     text = re.sub(r"\[?`~?([^`]*)`\]?", r"\1", text)
     return re.sub(r"\b(True|False|None)\b", lambda match: JSON[match[0]], text)
 
@@ -112,7 +112,7 @@ def _help(text: str) -> str:
 
 
 def _fields(config_class: type) -> list[str]:
-    """The fields that a configuration adds to those of transformers: what they take, defaults, and what they are."""
+    """Describe the fields that a configuration adds to those of transformers: types, defaults and help texts."""
     from transformers import PreTrainedConfig
 
     from ..configuration import MoleculeConfig
@@ -136,7 +136,7 @@ def _text(value: Any) -> str:
 
 
 def _allowed(kind: Any) -> str:
-    """A type annotation in words."""
+    """Describe a type annotation in words."""
     if get_origin(kind) is Literal:
         return " or ".join(map(_text, get_args(kind)))
     if get_origin(kind) is list:
@@ -146,7 +146,7 @@ def _allowed(kind: Any) -> str:
 
 
 def _value(text: str) -> Any:
-    """JSON (a number, a list, true), or else the text itself."""
+    """Parse JSON (a number, a list, true); other text is returned as it is."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:

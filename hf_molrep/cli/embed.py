@@ -1,4 +1,4 @@
-"""`hf-molrep embed`: the molecules of a file to embeddings, in constant memory, resumable."""
+"""`hf-molrep embed`: embed the molecules of a file, in constant memory and resumable."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -8,21 +8,27 @@ from .file_arguments import add_file_arguments, file_options, report, report_int
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ..inference.files import FileTask
+    from ..processing.contract import MoleculeProcessor
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `embed`."""
+    """Add the arguments of `embed`."""
     from ..data.files import COORDINATES_HELP
+    from ..inference import DEFAULT_CHECKPOINT
 
     parser.epilog = (
         "OUT has all columns of IN, then smiles_used (the SMILES that the model saw), error (why a molecule failed, "
-        f"else empty) and embedding (Parquet: list of float32; CSV: JSON). {COORDINATES_HELP} A killed run is taken up "
-        "again with --resume and gives the same rows. The status is 0 unless every molecule failed."
+        f"else empty) and embedding (Parquet: list of float32; CSV: JSON). {COORDINATES_HELP} A killed run "
+        "continues with --resume and gives the same rows. The status is 0 unless every molecule failed."
     )
     add_file_arguments(parser)
     parser.add_argument(
-        "--model", default="mm-deacon-mini", help="folder, Hub repository or shipped name (%(default)s)"
+        "--model", default=DEFAULT_CHECKPOINT, help="folder, Hub repository or shipped name (%(default)s)"
     )
-    parser.add_argument("--kind", choices=("smiles", "iupac"), default="smiles", help="what it holds (%(default)s)")
+    parser.add_argument(
+        "--kind", choices=("smiles", "iupac"), default="smiles", help="what the column holds (%(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,22 +51,17 @@ def run(args: argparse.Namespace) -> int:
     return report(summary, args.output, "embedded")
 
 
-def embedding_task(model: Any, processor: Any, name: str, kind: str) -> Any:
-    """The task that adds the column `embedding`; `search` reads what its metadata say."""
-    import numpy as np
+def embedding_task(model: Any, processor: "MoleculeProcessor", name: str, kind: str) -> "FileTask":
+    """Make the task that adds the column `embedding`; `search` reads its metadata."""
     import pyarrow as pa
 
     from ..inference.embedding import embedding_step
-    from ..inference.files import FileTask
+    from ..inference.files import FileTask, stack_results
 
     type_ = pa.list_(pa.float32(), model.config.hidden_size)
 
     def arrays(results: list[Any]) -> "list[pa.Array]":
-        values = np.zeros((len(results), type_.list_size), dtype=np.float32)
-        failed = np.array([result is None for result in results])
-        for row, result in enumerate(results):
-            if result is not None:
-                values[row] = result
+        values, failed = stack_results(results, type_.list_size)
         return [pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=type_, mask=pa.array(failed))]
 
     return FileTask(

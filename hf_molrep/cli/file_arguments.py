@@ -1,4 +1,4 @@
-"""The arguments of all commands that read a file of molecules and write one, and what they say at the end."""
+"""Arguments and messages of the commands that read a file of molecules and write one."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
-    """IN, OUT and how the rows between them are worked through."""
+    """Add the arguments for input, output and processing."""
     from ..data.files import FORMATS
     from ..inference import BATCH_TOKENS, WINDOW
 
@@ -18,22 +18,24 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "output", metavar="OUT", help=".parquet, .csv or .tsv (the last two also .gz); - is standard output"
     )
-    parser.add_argument("--column", help="with the molecules (default: found by its name)")
+    parser.add_argument("--column", help="column with the molecules (default: found by its name)")
     parser.add_argument("--input-format", help="csv, tsv, smi, sdf or parquet (default: from the ending; csv for -)")
     parser.add_argument("--batch-tokens", type=int, default=BATCH_TOKENS, help="padded tokens per batch (%(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="(%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
-    parser.add_argument("--workers", type=int, help="processes that prepare molecules (default: 0, with a GPU up to 8)")
+    parser.add_argument("--workers", type=int, help="processes that prepare molecules (default: 0; up to 8 with a GPU)")
     parser.add_argument("--window", type=int, default=WINDOW, help="rows prepared and saved together (%(default)s)")
-    parser.add_argument("--on-error", choices=("skip", "raise"), default="skip", help="of one molecule (%(default)s)")
+    parser.add_argument(
+        "--on-error", choices=("skip", "raise"), default="skip", help="if a molecule fails (%(default)s)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    again = parser.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="continue a run that was stopped")
-    again.add_argument("--overwrite", action="store_true", help="replace OUT, forget a run that was stopped")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="continue a stopped run")
+    existing.add_argument("--overwrite", action="store_true", help="replace OUT, and delete a stopped run")
 
 
 def file_options(args: argparse.Namespace, kind: str = "smiles") -> "FileOptions":
-    """The options that the arguments ask for; `kind` is what the column holds, `"smiles"` or `"iupac"`."""
+    """Make the options from the arguments; `kind` is what the column holds, `"smiles"` or `"iupac"`."""
     from ..data.files import molecule_column
     from ..inference.files import FileOptions
 
@@ -53,7 +55,7 @@ def file_options(args: argparse.Namespace, kind: str = "smiles") -> "FileOptions
 
 
 def report(summary: "FileSummary", output: str, what: str) -> int:
-    """Print what became of the molecules (`what`: "embedded"); the exit status: 1 where all failed."""
+    """Print how many molecules were done (`what`: "embedded") and failed. Returns the exit status: 1 if all failed."""
     for line in summary.failures:
         print(f"  {line}", file=sys.stderr)
     if summary.failed > len(summary.failures):
@@ -68,6 +70,6 @@ def report(summary: "FileSummary", output: str, what: str) -> int:
 
 
 def report_interruption(parts: object) -> int:
-    """Say where the finished parts of an interrupted run stand; the exit status."""
-    print(f"Stopped; what is done stands in {parts}. Run it again with --resume to continue.", file=sys.stderr)
+    """Print where the finished parts of an interrupted run are. Returns the exit status."""
+    print(f"Stopped; finished parts are in {parts}. Run it again with --resume to continue.", file=sys.stderr)
     return 130

@@ -1,4 +1,4 @@
-"""`hf-molrep finetune`: anyone's molecules and labels to a model that predicts them, with a report."""
+"""`hf-molrep finetune`: fine-tune a checkpoint on a file of molecules and labels, and write a report."""
 
 import argparse
 import dataclasses
@@ -10,6 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
 
+from ..inference import DEFAULT_CHECKPOINT
 from ..training.finetuning_files import (
     CONFORMERS,
     KINDS,
@@ -27,29 +28,29 @@ KEY_VALUE = "KEY=VALUE"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `finetune`."""
+    """Add the arguments of `finetune`."""
     parser.epilog = (
         "DIR then holds the model and its processor, ready for from_pretrained and (properties) `hf-molrep predict "
         "--model DIR`, and DIR/report: metrics.json, learning_curve.png, roc.png or parity.png, split.json, "
         "predictions.csv (of the test part), skipped.csv. Molecules that cannot be read are skipped and reported; a "
-        "label that is no number, or no class, is an error. Two SMILES columns make an interaction of two molecules, "
-        "of a method that has it (MM-Deacon). 3D methods take the coordinates in columns atomic_numbers and "
-        "coordinates of Parquet data, instead of computing conformers; with --task conformer-generation (Uni-Mol) "
-        "these are what is learned: one conformer in each row, the molecules told apart by the column name."
+        "label that is neither a number nor a class is an error. Two SMILES columns: interaction of two molecules, "
+        "for methods that have this task (MM-Deacon). 3D methods use the columns atomic_numbers and coordinates of "
+        "Parquet data, if present, instead of computing conformers. With --task conformer-generation (Uni-Mol) these "
+        "are the targets: one conformer per row, and the column name identifies the molecule."
     )
     add_molecule_arguments(parser)
-    parser.add_argument("--labels", nargs="+", default=[], metavar="COLUMN", help="to be predicted; empty = missing")
-    parser.add_argument("--output", required=True, metavar="DIR", help="where model and report go")
+    parser.add_argument("--labels", nargs="+", default=[], metavar="COLUMN", help="to predict; empty = missing")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for model and report")
     parser.add_argument(
-        "--model", default="mm-deacon-mini", help="folder, Hub repository or shipped name (%(default)s)"
+        "--model", default=DEFAULT_CHECKPOINT, help="folder, Hub repository or shipped name (%(default)s)"
     )
     parser.add_argument(
         "--task",
         choices=("auto", *PROBLEM_TYPES, CONFORMERS),
         default="auto",
-        help="auto: by the labels; multiclass: one class of several (pairs)",
+        help="auto: chosen by the labels; multiclass: one of several classes (pairs)",
     )
-    parser.add_argument("--units", nargs="+", metavar="UNIT", help="of a regression, one per label column")
+    parser.add_argument("--units", nargs="+", metavar="UNIT", help="units of a regression, one per label column")
     split = parser.add_argument_group("split")
     split.add_argument(
         "--split",
@@ -57,21 +58,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SPLIT",
         help=f"{', '.join(KINDS)}, column:NAME (with train, valid, test) or a file of `hf-molrep split` (%(default)s)",
     )
-    split.add_argument("--split-seed", type=int, default=0, help="of balanced_scaffold and random (%(default)s)")
+    split.add_argument("--split-seed", type=int, default=0, help="seed of balanced_scaffold and random (%(default)s)")
     split.add_argument("--chirality", action="store_true", help="stereoisomers of a scaffold are different scaffolds")
     add_settings(parser.add_argument_group("training"))
     conformers = parser.add_argument_group("computing conformers (conformer-generation)")
     conformers.add_argument("--cache", default="default", metavar="FILE", help="SQLite file of computed conformers")
-    conformers.add_argument("--processes", type=int, default=1, help="that compute conformers (%(default)s)")
+    conformers.add_argument("--processes", type=int, default=1, help="processes that compute conformers (%(default)s)")
     parser.add_argument("--keep-checkpoints", action="store_true", help="keep DIR/training when done")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    again = parser.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="continue a run that was stopped")
-    again.add_argument("--overwrite", action="store_true", help="forget the run that is in DIR")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="continue a stopped run")
+    existing.add_argument("--overwrite", action="store_true", help="delete the run in DIR")
 
 
 def add_settings(group: Any) -> None:
-    """One option for each field of [`FinetuningSettings`] and [`ConformerSettings`]; what is not given is left out."""
+    """Add an option for each field of [`ConformerSettings`]; options that are not given are absent from the result."""
     general = {field.name: field for field in dataclasses.fields(FinetuningSettings)}
     for field in dataclasses.fields(ConformerSettings):
         kind, optional = field.type, False
@@ -100,19 +101,21 @@ def _help_of(field: dataclasses.Field, general: dict[str, dataclasses.Field]) ->
 
 def settings_of(args: argparse.Namespace) -> FinetuningSettings:
     """
-    The settings that were asked for, with the defaults of the task.
+    Make the settings from the arguments, with the defaults of the task.
 
     Raises:
-        ValueError: an option of another task, or one that is not KEY=VALUE.
+        ValueError: an option belongs to another task, or is not KEY=VALUE.
     """
-    made = ConformerSettings if args.task == CONFORMERS else FinetuningSettings
+    settings_class = ConformerSettings if args.task == CONFORMERS else FinetuningSettings
     given = {
         field.name: getattr(args, field.name) for field in dataclasses.fields(ConformerSettings) if field.name in args
     }
-    foreign = given.keys() - {field.name for field in dataclasses.fields(made)}
+    foreign = given.keys() - {field.name for field in dataclasses.fields(settings_class)}
     if foreign:
         raise ValueError(f"--{min(foreign)} is an option of --task {CONFORMERS}")
-    return made(**{name: _nested(value) if isinstance(value, list) else value for name, value in given.items()})
+    return settings_class(
+        **{name: _nested(value) if isinstance(value, list) else value for name, value in given.items()}
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -159,17 +162,18 @@ def run(args: argparse.Namespace) -> int:
     seconds = time.monotonic() - started
     if result.failures:
         more = {table.rows[index]: error for index, error in result.failures.items()}
-        print(f"skipped too, because this model cannot use them: {len(more)}", file=sys.stderr)
+        print(f"also skipped, because this model cannot use them: {len(more)}", file=sys.stderr)
         report_failures(more)
         table.failures.update(more)
     content = write_run(output, table, split, result, args.units, seconds=seconds, version=__version__)
     if not args.keep_checkpoints:
         shutil.rmtree(output / "training")
-    return _tell(content, output)
+    _print_summary(content, output)
+    return 0
 
 
 def _may_start(args: argparse.Namespace, output: Path) -> bool:
-    """Whether there is anything to do; ValueError where it would have to be said what."""
+    """Return whether there is anything to do. Raises ValueError for an existing run without an option for it."""
     finished, training = (output / "report" / "metrics.json").is_file(), output / "training"
     if args.overwrite:
         shutil.rmtree(training, ignore_errors=True)
@@ -184,7 +188,7 @@ def _may_start(args: argparse.Namespace, output: Path) -> bool:
 
 
 def _nested(settings: list[str]) -> dict[str, Any]:
-    """`["a.b=1", "c=x"]` to `{"a": {"b": 1}, "c": "x"}`; values are JSON where they can be read as such."""
+    """Parse `["a.b=1", "c=x"]` to `{"a": {"b": 1}, "c": "x"}`; values are JSON if they can be parsed as such."""
     result: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -202,7 +206,7 @@ def _nested(settings: list[str]) -> dict[str, Any]:
     return result
 
 
-def _tell(content: dict[str, Any], output: Path) -> int:
+def _print_summary(content: dict[str, Any], output: Path) -> None:
     leaked = content["rows"]["test_also_in_train"]
     if leaked:
         print(f"warning: {leaked} test molecules are in the training part too", file=sys.stderr)
@@ -215,4 +219,3 @@ def _tell(content: dict[str, Any], output: Path) -> int:
     kept = f"epoch {content['best_epoch']} of {content['epochs']}, chosen by {content['selected_by']}"
     use = f"; use it: hf-molrep predict IN OUT --model {output}" if content["task"] == "property-prediction" else ""
     print(f"Model ({kept}): {output}; report: {output / 'report'}{use}")
-    return 0

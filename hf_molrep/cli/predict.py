@@ -1,4 +1,4 @@
-"""`hf-molrep predict`: properties of the molecules of a file, in constant memory, resumable."""
+"""`hf-molrep predict`: predict properties of the molecules of a file, in constant memory and resumable."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -8,20 +8,22 @@ from .file_arguments import add_file_arguments, file_options, report, report_int
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ..inference.files import FileTask
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `predict`."""
+    """Add the arguments of `predict`."""
     from ..data.files import COORDINATES_HELP
 
     parser.epilog = (
         "OUT has all columns of IN, then smiles_used (the SMILES that the model saw), error (why a molecule failed, "
         "else empty) and one column per task (values in the units of the labels, or probabilities; empty where a "
-        f"molecule failed). {COORDINATES_HELP} A killed run is taken up again with --resume and gives the same rows. "
+        f"molecule failed). {COORDINATES_HELP} A killed run continues with --resume and gives the same rows. "
         "The status is 0 unless every molecule failed."
     )
     add_file_arguments(parser)
     parser.add_argument("--model", required=True, help="folder or Hub repository of a fine-tuned checkpoint")
-    parser.add_argument("--prefix", default="predicted_", help="of the names of the new columns (%(default)s)")
+    parser.add_argument("--prefix", default="predicted_", help="prefix of the new columns (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,20 +47,15 @@ def run(args: argparse.Namespace) -> int:
     return report(summary, args.output, f"predicted: {what}")
 
 
-def prediction_task(units: dict[str, str | None], name: str, prefix: str) -> Any:
-    """The task that adds one column per property; the unit stands in the metadata of its field."""
-    import numpy as np
+def prediction_task(units: dict[str, str | None], name: str, prefix: str) -> "FileTask":
+    """Make the task that adds one column per property, with its unit in the metadata of the field."""
     import pyarrow as pa
 
-    from ..inference.files import FileTask
+    from ..inference.files import FileTask, stack_results
     from ..inference.prediction import prediction_step
 
     def arrays(results: list[Any]) -> "list[pa.Array]":
-        failed = np.array([result is None for result in results])
-        values = np.zeros((len(results), len(units)), dtype=np.float32)
-        for row, result in enumerate(results):
-            if result is not None:
-                values[row] = result
+        values, failed = stack_results(results, len(units))
         return [pa.array(column, pa.float32(), mask=failed) for column in values.T]
 
     return FileTask(

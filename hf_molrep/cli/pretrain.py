@@ -1,15 +1,15 @@
-"""`hf-molrep pretrain METHOD ...`: pre-train any method; the work is done in `hf_molrep.training.pretraining`."""
+"""`hf-molrep pretrain METHOD ...`: pre-train any method, see `hf_molrep.training.pretraining`."""
 
 import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `pretrain`; those after METHOD are the method's own (`hf-molrep pretrain METHOD --help`)."""
+    """Add the arguments of `pretrain`; for those after METHOD see `hf-molrep pretrain METHOD --help`."""
     from ..models.auto import METHODS
 
     methods = sorted(METHODS)
     parser.add_argument("method", metavar="METHOD", choices=methods, help=f"one of {', '.join(methods)}")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the method: hf-molrep pretrain METHOD --help")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="options, see hf-molrep pretrain METHOD --help")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -22,6 +22,6 @@ def run(args: argparse.Namespace) -> int:
     except MoleculeError:
         raise
     except (ValueError, OSError) as error:
-        # messages of transformers and huggingface_hub have several lines; a command says what is wrong in one
+        # messages of transformers and huggingface_hub have several lines; commands print one
         raise ValueError(" ".join(str(error).split())) from error
     return 0

@@ -1,4 +1,4 @@
-"""hf-molrep push: card, processor and weights of a folder to a Hub repository."""
+"""`hf-molrep push`: upload card, processor and weights of a folder to a Hub repository."""
 
 import argparse
 import json
@@ -6,23 +6,24 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `push`."""
     parser.add_argument("folder", type=Path, help="folder with README.md, config.json, weights and processor")
-    parser.add_argument("repo_id", help="<user or organisation>/<name>; created where there is none")
-    parser.add_argument("--private", action="store_true", help="a new repository is private; a public one is refused")
-    parser.add_argument("--revision", help="branch, created where there is none (default: main)")
-    parser.add_argument("--license", help="of a card written here, for instance apache-2.0 (default: none is named)")
-    parser.add_argument("--message", default="Upload model", help="of the commit")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be uploaded and what would not")
+    parser.add_argument("repo_id", help="<user or organisation>/<name>; created if it does not exist")
+    parser.add_argument("--private", action="store_true", help="create it private; refuse an existing public one")
+    parser.add_argument("--revision", help="branch, created if it does not exist (default: main)")
+    parser.add_argument("--license", help="license for a new card, for instance apache-2.0 (default: none)")
+    parser.add_argument("--message", default="Upload model", help="message of the commit")
+    parser.add_argument("--dry-run", action="store_true", help="only list what would be uploaded")
 
 
 def run(args: argparse.Namespace) -> int:
     """
-    Upload the files of a model repository; the token is that of `hf auth login`, or `HF_TOKEN`. The folder of a
-    fine-tuning run that has no card yet gets one, written from its report.
+    Upload the files of a model repository, with the token of `hf auth login` or `HF_TOKEN`. For the folder of a
+    fine-tuning run without a card, write one from its report first.
 
     Raises:
-        ValueError: see [`~hf_molrep.hub.push`]; `--license` and the folder has its card; or there is no card and the
-            report is of another task than properties.
+        ValueError: see [`~hf_molrep.hub.push`]; `--license` is given although there is a card; or there is no card and
+            the report is of another task than property prediction.
     """
     from ..hub import push, repository_files
 
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     for name, size in sizes.items():
         print(f"{size / 1e6:10.3f} MB  {name}")
     if left_out:
-        print(f"stays here: {', '.join(left_out)}")
+        print(f"not uploaded: {', '.join(left_out)}")
     total = f"{len(files)} files, {sum(sizes.values()) / 1e6:.1f} MB"
     if args.dry_run:
         print(f"{total} would go to {args.repo_id}; nothing was uploaded")

@@ -1,31 +1,35 @@
-"""`hf-molrep search`: the molecules of a file that are nearest to a query."""
+"""`hf-molrep search`: find the molecules of a file that are nearest to a query."""
 
 import argparse
 import sys
 from typing import Any
 
-LONGEST_CELL = 48  # characters shown in the terminal
+MAX_CELL = 48  # characters shown in the terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `search`."""
+    """Add the arguments of `search`."""
+    from ..inference import DEFAULT_CHECKPOINT
+
     parser.epilog = (
-        "From SMILES to SMILES the metric is Morgan/Tanimoto unless --metric embedding. A name finds SMILES with "
-        "--query-kind iupac, a SMILES finds names in a file of names with --kind iupac: both by embedding. All columns "
-        "of the file are shown with each hit."
+        "Between SMILES the metric is Morgan/Tanimoto unless --metric embedding. With --query-kind iupac a name finds "
+        "SMILES, with --kind iupac a SMILES finds names: both by embedding. All columns of the file are shown with "
+        "each hit."
     )
     parser.add_argument(
         "index", metavar="INDEX", help="an output of `hf-molrep embed` (Parquet), or any file of molecules"
     )
     parser.add_argument("queries", metavar="QUERY", nargs="+", help="SMILES, or names with --query-kind iupac")
     parser.add_argument("--query-kind", choices=("smiles", "iupac"), default="smiles", help="(%(default)s)")
-    parser.add_argument("--kind", choices=("smiles", "iupac"), help="what INDEX is searched by (default: as embedded)")
-    parser.add_argument("--column", help="of INDEX, with the molecules (default: found by its name)")
+    parser.add_argument("--kind", choices=("smiles", "iupac"), help="what INDEX holds (default: as embedded)")
+    parser.add_argument("--column", help="column of INDEX with the molecules (default: found by its name)")
     parser.add_argument("--input-format", help="csv, tsv, smi, sdf or parquet (default: from the ending)")
     parser.add_argument("--metric", choices=("morgan", "embedding"), help="default: see below")
     parser.add_argument("--top", "-k", type=int, default=10, help="hits per query (%(default)s)")
     parser.add_argument("--out", help="write the hits, with all columns, to a .csv, .tsv or .parquet file")
-    parser.add_argument("--model", help="checkpoint (default: the one that made the embeddings, else mm-deacon-mini)")
+    parser.add_argument(
+        "--model", help=f"checkpoint (default: the one that made the embeddings, else {DEFAULT_CHECKPOINT})"
+    )
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
 
 
@@ -62,12 +66,12 @@ def _by_embedding(args: argparse.Namespace, index: Any) -> list:
     import numpy as np
     from transformers import AutoModel
 
-    from ..inference.checkpoints import load_checkpoint
+    from ..inference.checkpoints import DEFAULT_CHECKPOINT, load_checkpoint
     from ..inference.embedding import embed
 
     if args.model and index.embeddings is not None and args.model != index.model:
-        raise ValueError(f"{args.index} was embedded by {index.model!r}, not by {args.model!r}; embed it anew")
-    model, processor = load_checkpoint(AutoModel, args.model or index.model or "mm-deacon-mini", args.device)
+        raise ValueError(f"{args.index} was embedded by {index.model!r}, not by {args.model!r}; embed it again")
+    model, processor = load_checkpoint(AutoModel, args.model or index.model or DEFAULT_CHECKPOINT, args.device)
     queries = np.stack(list(embed(model, processor, args.queries, kind=args.query_kind)))
     if index.embeddings is None:
         print(f"embedding {len(index.molecules)} rows of {args.index} ...", file=sys.stderr)
@@ -76,7 +80,7 @@ def _by_embedding(args: argparse.Namespace, index: Any) -> list:
 
 
 def _hits(queries: list[str], hits: list, score: str, own: Any) -> Any:
-    """Hits as a `pyarrow.Table`: query, rank, the score, then the columns of the index."""
+    """Make a `pyarrow.Table` of the hits: query, rank, score, then the columns of the index."""
     import pyarrow as pa
 
     rows = [(query, rank, hit) for query, found in zip(queries, hits, strict=True) for rank, hit in enumerate(found, 1)]
@@ -104,4 +108,4 @@ def _print(table: Any) -> None:
 
 def _shown(value: Any) -> str:
     text = "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value).replace("\n", " ")
-    return text if len(text) <= LONGEST_CELL else f"{text[: LONGEST_CELL - 3]}..."
+    return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 3]}..."

@@ -1,4 +1,4 @@
-"""`hf-molrep split`: the rows of a data set to training, validation and test part, as a file that `finetune` reads."""
+"""`hf-molrep split`: split a data set into training, validation and test parts, as a file for `finetune`."""
 
 import argparse
 import sys
@@ -13,30 +13,34 @@ SHOWN_FAILURES = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `split`."""
+    """Add the arguments of `split`."""
     parser.epilog = (
-        "Molecules that cannot be read are left out, and reported; the numbers in OUT count the others from 0. OUT "
-        "holds a checksum of the molecules and fits no other data. Rows with the same molecule share a part, and so do "
-        "rows with the same two molecules, in either order."
+        "Molecules that cannot be read are left out and reported; the numbers in OUT count the others from 0. OUT "
+        "holds a checksum of the molecules and is only valid for these data. Rows with the same molecule, or the same "
+        "two molecules in either order, are in the same part."
     )
     add_molecule_arguments(parser)
     parser.add_argument("output", metavar="OUT", help="JSON file to write")
     parser.add_argument("--kind", choices=KINDS, default="scaffold", help="(%(default)s)")
     parser.add_argument("--fractions", nargs=3, type=float, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VALID", "TEST"))
-    parser.add_argument("--seed", type=int, default=0, help="of balanced_scaffold and random (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of balanced_scaffold and random (%(default)s)")
     parser.add_argument("--chirality", action="store_true", help="stereoisomers of a scaffold are different scaffolds")
 
 
 def add_molecule_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say where the molecules are."""
+    """Add the arguments for the source of the molecules."""
     parser.add_argument("data", metavar="DATA", help=".csv, .tsv (also .gz) or .parquet, a folder, or a Hub dataset")
     parser.add_argument(
-        "--smiles-column", nargs="+", default=["smiles"], metavar="COLUMN", help="(smiles) two of them: pairs"
+        "--smiles-column",
+        nargs="+",
+        default=["smiles"],
+        metavar="COLUMN",
+        help="(smiles) two columns: pairs",
     )
 
 
 def report_failures(failures: Mapping[int, MoleculeError]) -> None:
-    """The first few on standard error; rows are counted from 1."""
+    """Print the first few failures to standard error; rows are counted from 1."""
     for row in sorted(failures)[:SHOWN_FAILURES]:
         print(f"  row {row + 1}, {failures[row]}", file=sys.stderr)
     if len(failures) > SHOWN_FAILURES:
@@ -44,7 +48,7 @@ def report_failures(failures: Mapping[int, MoleculeError]) -> None:
 
 
 def sizes(parts: Mapping[str, np.ndarray]) -> str:
-    """`train 80, valid 10, test 10`."""
+    """Format the sizes of the parts, as `train 80, valid 10, test 10`."""
     return ", ".join(f"{part} {len(rows):,}" for part, rows in parts.items())
 
 

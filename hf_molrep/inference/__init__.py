@@ -1,5 +1,6 @@
-"""A trained model over many molecules."""
+"""Run trained models over many molecules."""
 
-# Defaults of the engine. They stand here so that the help of a command, which shows them, need not import torch.
+# Defaults, kept here so that the help of a command, which shows them, need not import torch.
+DEFAULT_CHECKPOINT = "mm-deacon-mini"
 WINDOW = 8192  # molecules sorted together
 BATCH_TOKENS = 4096  # with this window 2 % of the tokens of ZINC molecules are padding, with 8,192 they are 6 %

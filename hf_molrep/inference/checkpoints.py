@@ -1,4 +1,4 @@
-"""Checkpoints: from a name to a model and its processor, or one sentence about what is wrong with them."""
+"""Load the model and the processor of a checkpoint, and check that they are complete and fit each other."""
 
 import contextlib
 from collections.abc import Collection, Iterator
@@ -13,13 +13,12 @@ from transformers.utils import logging
 from ..models.auto import class_name, method_of
 from ..models.auto_classes import AutoModelForMoleculePropertyPrediction
 from ..processing.contract import MoleculeProcessor
-
-DEFAULT_CHECKPOINT = "mm-deacon-mini"
+from . import DEFAULT_CHECKPOINT
 
 
 @contextlib.contextmanager
 def silent_transformers(verbosity: int | None = None) -> Iterator[None]:
-    """Silence the progress bars of loading and saving, and with `verbosity` all messages below it."""
+    """Hide the progress bars of loading and saving; with `verbosity` also log messages below that level."""
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     if verbosity is not None:
@@ -33,7 +32,7 @@ def silent_transformers(verbosity: int | None = None) -> Iterator[None]:
 
 
 def resolve_checkpoint(name: str) -> str:
-    """Resolve the name of a shipped checkpoint to its folder; folders and Hub repositories stay as they are."""
+    """Resolve the name of a shipped checkpoint to its folder; any other name is returned unchanged."""
     shipped = resources.files("hf_molrep") / "checkpoints" / name
     if "/" not in name and not Path(name).exists() and (shipped / "config.json").is_file():
         return str(shipped)
@@ -42,20 +41,20 @@ def resolve_checkpoint(name: str) -> str:
 
 def load_model(auto_class: type, name: str, **options: Any) -> PreTrainedModel:
     """
-    Load a model, in evaluation mode, and make sure that the checkpoint holds what its answers need.
+    Load a model in evaluation mode, and check that the checkpoint holds all weights.
 
-    A checkpoint may leave out a whole input (`input_modules` of the model; a fine-tuned MM-Deacon holds no encoder of
-    names): the columns of such inputs are then `model.left_out`, see [`without_columns`]. Every other missing tensor is
-    an error, since transformers would put random numbers in its place.
+    A checkpoint may lack all modules of an input (see `input_modules` of the model; a fine-tuned MM-Deacon has no name
+    encoder). `model.left_out` then holds the columns of that input, see [`without_columns`]. Any other missing tensor
+    is an error, since transformers would initialise it at random.
 
     Args:
         auto_class: `transformers.AutoModel`, `AutoModelForMoleculePropertyPrediction`, ...
         name: a folder, a Hub repository, or the name of a shipped checkpoint.
-        options: those of `from_pretrained`.
+        options: options of `from_pretrained`.
     Raises:
-        ValueError: weights are missing; names them.
+        ValueError: weights are missing.
     """
-    with silent_transformers(logging.ERROR):  # what transformers would report is said here, or is of no consequence
+    with silent_transformers(logging.ERROR):  # missing weights are reported below
         model, info = auto_class.from_pretrained(resolve_checkpoint(name), output_loading_info=True, **options)
     missing, left_out = set(info["missing_keys"]), set()
     for column, modules in getattr(model, "input_modules", {}).items():
@@ -71,7 +70,7 @@ def load_model(auto_class: type, name: str, **options: Any) -> PreTrainedModel:
 
 
 def without_columns(processor: MoleculeProcessor, columns: Collection[str]) -> MoleculeProcessor:
-    """Make a processor refuse these columns, for which the checkpoint holds no weights."""
+    """Make a processor refuse columns for which the checkpoint has no weights."""
     if columns:
         processor.inputs = tuple(names for names in processor.inputs if not names & set(columns))
     return processor
@@ -81,10 +80,11 @@ def load_checkpoint(
     auto_class: type, name: str, device: str | torch.device | None = None
 ) -> tuple[PreTrainedModel, MoleculeProcessor]:
     """
-    Model (fp32, in evaluation mode, on `device`: by default a GPU if there is one) and processor of a checkpoint.
+    Load the model (float32, in evaluation mode) and the processor of a checkpoint.
 
     Args:
         auto_class, name: see [`load_model`].
+        device: by default a GPU if there is one.
     Raises:
         ValueError: see [`load_model`] and [`check_processor`].
     """
@@ -97,10 +97,10 @@ def load_checkpoint(
 
 def load_finetuned(name: str, device: str | torch.device | None = None) -> tuple[PreTrainedModel, MoleculeProcessor]:
     """
-    Property model and processor of a fine-tuned checkpoint, see [`load_checkpoint`].
+    Load the property model and the processor of a fine-tuned checkpoint, see [`load_checkpoint`].
 
     Raises:
-        ValueError: its head was never trained: the checkpoint is of another kind.
+        ValueError: the checkpoint has no trained property head.
     """
     config = AutoConfig.from_pretrained(resolve_checkpoint(name))
     if class_name(method_of(config).tasks["property-prediction"], "model") not in (config.architectures or ()):
@@ -111,11 +111,11 @@ def load_finetuned(name: str, device: str | torch.device | None = None) -> tuple
 
 def check_processor(processor: MoleculeProcessor, config: Any) -> None:
     """
-    Refuse a processor that makes something else than the model was made for (its `config_fields`: hydrogens, the
-    number of labels of pre-training, ...). What a configuration leaves open (None) is not compared.
+    Check that the `config_fields` of a processor (hydrogens, sizes of vocabularies, ...) fit a model's configuration.
+    Fields that are None in the configuration are not compared.
 
     Raises:
-        ValueError: names what differs.
+        ValueError: fields differ.
     """
     wrong = [
         f"{name} {value!r}, not {getattr(config, name)!r}"

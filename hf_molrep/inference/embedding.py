@@ -13,10 +13,10 @@ from .engine import infer, rows_of
 
 def embedding_step(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
     """
-    `pooler_output` `[molecules, hidden]` of a batch.
+    Compute the `pooler_output` `[molecules, hidden]` of a batch.
 
     Raises:
-        ValueError: the model gives none, as those with a head.
+        ValueError: the model has none, as models with a head.
     """
     output = model(**batch)
     embedding = getattr(output, "pooler_output", None)
@@ -33,16 +33,16 @@ def embed(
     **options: Any,
 ) -> Iterator[np.ndarray | MoleculeError]:
     """
-    The embedding of each molecule, float32 `[hidden]`, in the order of the input; with `on_error="skip"` a
-    [`~hf_molrep.chem.MoleculeError`] in the place of one that failed.
-
-    The same for a molecule whatever else is embedded with it, and in memory that does not grow with the number of
-    molecules.
+    Embed molecules, in the order of the input and in constant memory. The embedding of a molecule does not depend on
+    the others.
 
     Args:
         molecules: SMILES, or with `kind="iupac"` names; or dicts of the columns that `processor` reads.
-        options: those of [`~hf_molrep.inference.engine.infer`]: `batch_tokens`, `batch_size`, `on_error`, `device`,
+        options: options of [`~hf_molrep.inference.engine.infer`]: `batch_tokens`, `batch_size`, `on_error`, `device`,
             `dtype`, `window`, `num_workers`.
+    Returns:
+        For each molecule its embedding, float32 `[hidden]`; with `on_error="skip"` a [`~hf_molrep.chem.MoleculeError`]
+        if it failed.
     """
     # called here, not in the generator below, so that bad arguments raise at once
     results = infer(model, processor, rows_of(molecules, kind), embedding_step, **options)

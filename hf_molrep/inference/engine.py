@@ -1,4 +1,4 @@
-"""Many molecules through a model: windows, batches sorted by length, results in the order of the input."""
+"""Run a model over many molecules: batches of similar length, results in the order of the input."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,17 +19,17 @@ from ..processing.contract import MoleculeProcessor, by_column
 from . import BATCH_TOKENS, WINDOW
 
 Step = Callable[[torch.nn.Module, dict[str, Any]], torch.Tensor | Sequence[Any]]
-"""A model and a batch to one result per molecule: a tensor `[molecules, ...]`, or a sequence of anything."""
+"""Maps a model and a batch to one result per molecule: a tensor `[molecules, ...]`, or any sequence."""
 
 
 class Inferred(NamedTuple):
     """
-    What a model says of one molecule.
+    Result of one molecule.
 
     Attributes:
         output: the result of the step, tensors as NumPy arrays.
-        report: what the processor says of the molecule, by name: `smiles_used`, the SMILES that the model saw, where it
-            saw one; and its `reports` (3D methods: how the coordinates came about).
+        report: what the processor reports of the molecule, by name: `smiles_used`, the SMILES that the model saw, if
+            any; and its `reports` (3D methods: how the coordinates were made).
     """
 
     output: Any
@@ -38,10 +38,10 @@ class Inferred(NamedTuple):
 
 def rows_of(molecules: Iterable[Any], kind: str = "smiles") -> Iterator[Mapping[str, Any] | MoleculeError]:
     """
-    Molecules as rows of columns: texts under the column that `kind` means; dicts and errors stay as they are.
+    Turn molecules into rows: a text becomes a dict with the column of `kind`; dicts and errors are kept.
 
     Raises:
-        ValueError: one string; see also [`~hf_molrep.data.files.molecule_column`].
+        ValueError: a single string; or `kind` is unknown, see [`~hf_molrep.data.files.molecule_column`].
     """
     column = molecule_column(kind)
     if isinstance(molecules, str):
@@ -50,7 +50,7 @@ def rows_of(molecules: Iterable[Any], kind: str = "smiles") -> Iterator[Mapping[
 
 
 def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """`torch.bfloat16` for `"bfloat16"`, and so on. Raises ValueError for what is no floating-point type."""
+    """Return the torch type of a name such as `"bfloat16"`. Raises ValueError unless it is a floating-point type."""
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype, dtype)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
@@ -60,8 +60,8 @@ def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 def token_batches(lengths: np.ndarray, batch_tokens: int, batch_size: int | None = None) -> list[np.ndarray]:
     """
-    Molecules, the longest first, in batches of at most `batch_tokens` padded tokens (or of one longer molecule) and at
-    most `batch_size` molecules.
+    Divide molecules, the longest first, into batches of at most `batch_tokens` padded tokens and `batch_size`
+    molecules. A molecule longer than `batch_tokens` is a batch of its own. Returns their indices, batch by batch.
     """
     order = np.argsort(-lengths, kind="stable")
     batches, start = [], 0
@@ -88,28 +88,30 @@ def infer(
     num_workers: int = 0,
 ) -> Iterator[Inferred | MoleculeError]:
     """
-    Results of a model for any number of molecules, in their order, in memory that does not grow with their number.
+    Run a model over any number of molecules, in the order of the input and in constant memory.
 
-    `window` molecules at a time are featurised, sorted by length, cut into batches of at most `batch_tokens` padded
-    tokens (or atoms) and run. What a window gives depends on nothing outside it.
+    `window` molecules at a time are featurised, sorted by length, divided into batches of at most `batch_tokens` padded
+    tokens (or atoms) and run. The results of a window do not depend on other windows.
 
     Args:
-        model: used in evaluation mode and left in the mode it was in.
-        processor: makes its features.
-        rows: molecules, each a dict of the columns that `processor` reads, `{"smiles": "CCO"}`, all with the same
-            columns. A `MoleculeError` passes for a molecule that has already failed.
+        model: the model; it is used in evaluation mode and then set back to its previous mode.
+        processor: the processor of the model.
+        rows: molecules, each a dict of the columns that `processor` reads, such as `{"smiles": "CCO"}`, all with the
+            same columns. A `MoleculeError` stands for a molecule that has already failed.
         step: calls the model on a batch, see [`Step`]. It runs without gradients, on a CPU in several threads at once.
-        batch_tokens: padded tokens of a batch; a longer molecule is a batch of its own.
-        batch_size: molecules of a batch, at most; None: `batch_tokens` alone decides.
-        on_error: `"raise"`, or `"skip"`: a `MoleculeError` stands in the place of a molecule that failed. One whose
-            result is not finite has failed too.
-        device: moves the model there; by default it stays where it is.
-        dtype: `"bfloat16"` or `"float16"` computes in that type where autocast deems it safe; weights stay in float32.
-        window: molecules featurised and sorted together.
-        num_workers: processes that make features; with 0 a thread does, while the model works on the molecules before.
+        batch_tokens: largest number of padded tokens in a batch; a longer molecule is a batch of its own.
+        batch_size: largest number of molecules in a batch; None: no limit.
+        on_error: `"raise"`, or `"skip"`: a molecule that fails gives a `MoleculeError`. A result that is not finite is
+            a failure.
+        device: device to move the model to; by default it is not moved.
+        dtype: `"bfloat16"` or `"float16"` runs under autocast; weights stay in float32.
+        window: number of molecules that are featurised and sorted together.
+        num_workers: number of processes that make features; 0: a thread does, while the model runs.
+    Returns:
+        An iterator over the results, one per row.
     Raises:
-        MoleculeError: a molecule that cannot be used (`on_error="raise"`), with its place in the input.
-        ValueError: arguments that are none; before anything is read.
+        MoleculeError: a molecule cannot be used (`on_error="raise"`); its index is in the message.
+        ValueError: arguments are wrong; before anything is read.
     """
     check_on_error(on_error)
     for name, value, least in (
@@ -134,7 +136,7 @@ def infer(
 
 def _infer(device, processor, featurizing, launch, on_error):
     on_cpu = device.type == "cpu"
-    # On a GPU a window runs while the next one is featurised: nothing waits for its results before _collect.
+    # On a GPU a window runs while the next one is featurised: only _collect waits for its results.
     waiting, first = None, 0
     with (
         _Threads(torch.get_num_threads() if on_cpu else 1) as threads,
@@ -181,7 +183,7 @@ def _featurized_windows(processor, rows: Iterator, window: int, num_workers: int
         pool: Executor = ProcessPoolExecutor(num_workers, context, _set_up_worker, (processor,))
         work = _in_worker
     else:
-        # RDKit holds the interpreter's lock while it works, torch does not: the two overlap in part, and need no set-up
+        # RDKit holds the interpreter's lock, torch does not: the two overlap in part, without the cost of a process
         pool, work = threads, partial(_featurize, processor)
     submitted = deque()
     try:
@@ -201,14 +203,16 @@ def _featurized_windows(processor, rows: Iterator, window: int, num_workers: int
 
 
 def _finished(submitted: deque) -> tuple[list, list[dict | MoleculeError]]:
-    """The rows of the first window, and the feature or the error of each."""
+    """Wait for the first window; return its rows, and the feature or the error of each."""
     rows, future = submitted.popleft()
     return rows, future.result()
 
 
 class _Threads(ThreadPoolExecutor):
-    """`count` threads for the model and one for RDKit; tensor operations use one core each. Cores that share each
-    operation would wait for one another, above all while RDKit works on one of them."""
+    """
+    `count` threads for the model and one for RDKit; each tensor operation uses one core. Cores that share an operation
+    would wait for one another, above all while RDKit uses one of them.
+    """
 
     def __init__(self, count: int):
         super().__init__(count + 1)
@@ -226,7 +230,7 @@ class _Threads(ThreadPoolExecutor):
 
 
 def _launch(model, processor, step, sizes, autocast_to, features, threads: _Threads):
-    """Run a window; the places in the order in which they ran, and the results of each batch, still on the device."""
+    """Run a window; return row indices in the order of the batches, and the results of each batch, on the device."""
     places = [place for place, feature in enumerate(features) if not isinstance(feature, MoleculeError)]
     if not places:
         return np.empty(0, dtype=np.int64), []
@@ -239,7 +243,7 @@ def _launch(model, processor, step, sizes, autocast_to, features, threads: _Thre
     todo = deque(enumerate(batches))
 
     def run() -> None:
-        """Batches, until none is left. The weights are cast once: in `inference_mode` autocast would forget them."""
+        """Run batches until none is left. Not in `inference_mode`, where autocast would cast the weights every time."""
         with torch.no_grad(), torch.autocast(device.type, dtype=autocast_to, enabled=autocast_to is not None):
             while True:
                 try:
@@ -294,7 +298,7 @@ def _collect(rows, features, places, outputs, reports, on_error, first):
 
 
 def _on_host(output: torch.Tensor | Sequence[Any]) -> list[Any]:
-    """One result per molecule, tensors as NumPy arrays of their own, floating-point numbers as float32."""
+    """Convert to one result per molecule: tensors to separate NumPy arrays, floating-point numbers to float32."""
     if isinstance(output, torch.Tensor):
         output = (output.float() if output.is_floating_point() else output).cpu().numpy()
         return [row.copy() for row in output]  # a view would keep the whole window in memory

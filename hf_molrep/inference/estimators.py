@@ -1,4 +1,4 @@
-"""scikit-learn estimators over the checkpoints of this package."""
+"""scikit-learn estimators that use a checkpoint."""
 
 from typing import Any
 
@@ -6,26 +6,28 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ..chem.smiles import MoleculeError
+from ..chem.smiles import MoleculeError, OnError
+from ..processing.contract import MoleculeProcessor
+from . import BATCH_TOKENS, DEFAULT_CHECKPOINT
 from .checkpoints import load_checkpoint
 from .embedding import embed
-from .engine import BATCH_TOKENS
 
 
 class MoleculeEmbedder(TransformerMixin, BaseEstimator):
     """
-    SMILES to embeddings: `[molecules]` strings to float32 `[molecules, hidden]`, with frozen weights.
+    Turns SMILES (`[molecules]` strings) into embeddings (float32 `[molecules, hidden]`), with frozen weights.
 
     ```python
     make_pipeline(MoleculeEmbedder(), Ridge()).fit(smiles, solubility)
     ```
 
-    Input is a list, array, Series or column of strings, or a table with one column. The model is loaded at the first
-    use, and is not pickled along when it was given by name.
+    Input is a list, array, Series or column of strings, or a table with one column. A model that is given by name is
+    loaded at the first use and not pickled.
 
     Args:
         model: folder, Hub repository or name of a shipped checkpoint; or a model object, with its `processor`.
-        kind: `"smiles"`, or `"iupac"` names.
+        processor: the processor of a model object.
+        kind: `"smiles"`, or `"iupac"` for names.
         on_error: `"raise"`, or `"skip"`: a row of NaN for a molecule that fails.
         batch_tokens, dtype, device: see [`~hf_molrep.inference.engine.infer`].
 
@@ -35,11 +37,11 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        model: Any = "mm-deacon-mini",
-        processor: Any = None,
+        model: Any = DEFAULT_CHECKPOINT,
+        processor: MoleculeProcessor | None = None,
         *,
         kind: str = "smiles",
-        on_error: str = "raise",
+        on_error: OnError = "raise",
         batch_tokens: int = BATCH_TOKENS,
         dtype: Any = None,
         device: Any = None,
@@ -53,7 +55,7 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         self.device = device
 
     def fit(self, X: Any, y: Any = None) -> "MoleculeEmbedder":
-        """Look at the checkpoint; there is nothing to learn. Raises ValueError for input that is not one column."""
+        """Load the checkpoint; nothing is trained. Raises ValueError for input that is not one column."""
         _column(X)
         model, _ = self._load()
         self.n_features_out_ = model.config.hidden_size
@@ -61,11 +63,11 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
 
     def transform(self, X: Any) -> np.ndarray:
         """
-        Embeddings, float32 `[molecules, hidden]`.
+        Compute embeddings, float32 `[molecules, hidden]`.
 
         Raises:
-            MoleculeError: a molecule that cannot be used (`on_error="raise"`).
-            ValueError: input that is not one column.
+            MoleculeError: a molecule cannot be used (`on_error="raise"`).
+            ValueError: the input is not one column.
         """
         check_is_fitted(self)
         molecules = _column(X)
@@ -79,11 +81,11 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         return result
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """`embedding0`, `embedding1`, ..."""
+        """Return `embedding0`, `embedding1`, ..."""
         check_is_fitted(self)
         return np.array([f"embedding{channel}" for channel in range(self.n_features_out_)], dtype=object)
 
-    def _load(self) -> tuple[Any, Any]:
+    def _load(self) -> tuple[Any, MoleculeProcessor]:
         from transformers import AutoModel
 
         if not isinstance(self.model, str):

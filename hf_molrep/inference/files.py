@@ -1,4 +1,4 @@
-"""A file of molecules through a model to a file of results: in constant memory, in parts, resumable."""
+"""Run a model over a file of molecules and write a file of results, in constant memory and resumable."""
 
 import hashlib
 import json
@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ..chem.smiles import MoleculeError, OnError, check_on_error
@@ -32,14 +33,14 @@ _CELL = 60  # characters of a molecule that a message shows
 @dataclass
 class FileTask:
     """
-    What is made of the molecules of a file.
+    What is computed for the molecules of a file.
 
     Attributes:
         step: see [`~hf_molrep.inference.engine.Step`].
-        fields: the columns that it adds, after those of the processor's reports and `error`.
-        arrays: the results of some molecules (None for one that failed) to one `pyarrow.Array` per field.
-        metadata: kept in the schema of a Parquet file under `hf_molrep`.
-        settings: what else decides what the rows hold; a run that continues must have the same.
+        fields: the columns that it adds, after the processor's reports and `error`.
+        arrays: makes one `pyarrow.Array` per field from the results of some molecules (None for one that failed).
+        metadata: written to the schema of a Parquet file under `hf_molrep`.
+        settings: further settings that results depend on; a continued run must have the same.
     """
 
     step: Step
@@ -52,18 +53,18 @@ class FileTask:
 @dataclass
 class FileOptions:
     """
-    How a file is read and worked through.
+    How a file is read and processed.
 
     Attributes:
-        column: with the molecules; found by its name if None.
+        column: column with the molecules; None: found by its name.
         given_as: what it holds, `"smiles"` or `"iupac_name"`.
-        format: of the input, by default from its ending.
-        batch_tokens, batch_size, dtype, window: see [`~hf_molrep.inference.engine.infer`]; `window` rows are a part.
-        num_workers: processes that prepare molecules; None: 0, and with a GPU up to 8.
+        format: format of the input, by default from its ending.
+        batch_tokens, batch_size, dtype, window: see [`~hf_molrep.inference.engine.infer`]; a part has `window` rows.
+        num_workers: number of processes that prepare molecules; None: 0, or up to 8 with a GPU.
         on_error: "skip" writes the reason into the column `error`, "raise" stops.
-        resume: go on with a run that was stopped; nothing is done where the output is complete.
-        overwrite: replace the output, and forget a run that was stopped.
-        progress: show a bar.
+        resume: continue a stopped run; a complete output is left as it is.
+        overwrite: replace the output, and delete a stopped run.
+        progress: show a progress bar.
     """
 
     column: str | None = None
@@ -83,11 +84,11 @@ class FileOptions:
 @dataclass
 class FileSummary:
     """
-    What became of a file.
+    Counts of the rows of a file.
 
     Attributes:
-        rows, failed: how many rows it has, and how many have no result.
-        failures: the first few failures in words, with their rows (counted from 1).
+        rows, failed: number of rows, and of those without a result.
+        failures: messages of the first few failures, with their rows (counted from 1).
     """
 
     rows: int = 0
@@ -95,7 +96,7 @@ class FileSummary:
     failures: list[str] = field(default_factory=list)
 
     def add(self, table: "pa.RecordBatch", column: str | None) -> None:
-        """Count the rows of a part, with the molecules in `column` (None: in the first one)."""
+        """Count the rows of a part; `column` holds the molecules (None: the first column)."""
         errors = table.column("error")
         failed = len(errors) - errors.null_count
         if failed and len(self.failures) < SHOWN_FAILURES:
@@ -110,8 +111,8 @@ class FileSummary:
 
 class FileRun:
     """
-    One file through a model. Use it in a `with`: it opens and checks the files, so that what is wrong with them is
-    said before a model is loaded.
+    A run of a model over one file. Use it in a `with`: it opens and checks the files, so that problems show before a
+    model is loaded.
 
     ```python
     with FileRun("in.csv", "out.parquet", FileOptions()) as run:
@@ -122,15 +123,16 @@ class FileRun:
     ```
 
     The output has all columns of the input, then `smiles_used` and the reports of the processor, `error` (why a
-    molecule failed, else empty) and those of the task. Finished windows stand as Parquet files in `<output>.parts`
-    until all are done. A run that is killed and resumed gives the same rows, numbers equal to float rounding.
+    molecule failed, else empty) and the columns of the task. Finished windows are kept as Parquet files in
+    `<output>.parts` until all are done. A run that is killed and resumed gives the same rows, with numbers equal up to
+    float rounding.
 
     Args:
         source: see [`~hf_molrep.data.files.MoleculeReader`]; "-" is standard input.
         output: .parquet, .csv or .tsv (the last two also .gz), or "-" for standard output.
+        options: see [`FileOptions`].
     Raises:
-        ValueError: the output exists, an unfinished run stands beside it, a column that would be written exists
-            already; everything that `MoleculeReader` refuses.
+        ValueError: the output or an unfinished run exists already; or see `MoleculeReader`.
     """
 
     def __init__(self, source: str, output: str, options: FileOptions):
@@ -160,7 +162,7 @@ class FileRun:
             self.reader.close()
 
     def _may_start(self) -> bool:
-        """Whether there is anything to do. Raises ValueError where that is for the user to decide."""
+        """Return whether there is anything to do. Raises ValueError for an existing output without an option for it."""
         if self.options.overwrite:
             shutil.rmtree(self.parts, ignore_errors=True)
         elif self.options.resume:
@@ -176,9 +178,9 @@ class FileRun:
         Run the model on all rows and write the output.
 
         Raises:
-            MoleculeError: a molecule that failed (`on_error="raise"`).
-            ValueError: columns of the input that the task would write; a resumed run with other settings or rows.
-            KeyboardInterrupt: what is done stands in `parts`, for `resume`.
+            MoleculeError: a molecule failed (`on_error="raise"`).
+            ValueError: the input has a column that the task would write; or a resumed run has other settings or rows.
+            KeyboardInterrupt: finished parts are kept in `parts`, for `resume`.
         """
         self._inputs = choose_input(processor, self.reader.columns, self.options.given_as)
         schema = self._schema(processor, task)
@@ -220,7 +222,7 @@ class FileRun:
     def _settings(
         self, model: torch.nn.Module, processor: MoleculeProcessor, task: FileTask, schema: "pa.Schema"
     ) -> dict[str, Any]:
-        """All that decides what the rows of the output hold, but for the rows of the input, which have digests."""
+        """Return all settings that results depend on; the rows of the input have digests of their own."""
         digest = hashlib.blake2b(digest_size=16)
         for name, tensor in model.state_dict().items():
             digest.update(name.encode())
@@ -249,7 +251,7 @@ class FileRun:
     def _results(
         self, model: torch.nn.Module, processor: MoleculeProcessor, task: FileTask, schema: "pa.Schema"
     ) -> "Iterator[tuple[int, str, pa.RecordBatch]]":
-        """Each piece of the input that has no part yet: its number, its digest, and its rows with results."""
+        """Yield each piece of the input that has no part yet: its number, digest, and rows with results."""
         import pyarrow.parquet as pq
         from tqdm import tqdm
 
@@ -261,7 +263,7 @@ class FileRun:
         def advance(rows: int) -> None:
             fraction = reader.fraction()
             if reader.total is None and fraction:
-                bar.total = int(read / fraction)  # a guess that becomes right
+                bar.total = int(read / fraction)  # an estimate that improves
             bar.update(rows)
 
         def rows() -> Iterator[dict[str, Any] | MoleculeError]:
@@ -289,7 +291,7 @@ class FileRun:
         if workers is None:
             on_gpu = next(model.parameters()).device.type == "cuda"
             workers = min(8, (os.cpu_count() or 1) - 1) if on_gpu else 0
-        # pieces are as long as windows, so that what a piece gives does not depend on those before it
+        # pieces are as long as windows, so that the results of a piece do not depend on those before it
         with bar:
             results = infer(
                 model,
@@ -327,14 +329,14 @@ class FileRun:
         os.replace(unfinished, path)
 
     def _join(self, schema: "pa.Schema") -> FileSummary:
-        """The parts to one file, one at a time; then they go."""
+        """Join the parts to one file, one at a time, and delete them."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         summary = FileSummary()
         with TableWriter(self.output, schema) as writer:
             for path in sorted(self.parts.glob("part-*.parquet")):
-                # read_table would hold several parts: this is what keeps the memory constant
+                # keeps memory constant: read_table would hold several parts
                 with pq.ParquetFile(path, pre_buffer=False) as part:
                     for table in part.iter_batches(part.metadata.num_rows, use_threads=False):
                         writer.write(table.replace_schema_metadata(schema.metadata))
@@ -358,4 +360,19 @@ def _with_results(own: "pa.RecordBatch", results: Sequence, task: FileTask, sche
     return pa.RecordBatch.from_arrays([*own.columns, *texts, *task.arrays(outputs)], schema=schema)
 
 
-__all__ = ["FileOptions", "FileRun", "FileSummary", "FileTask"]
+def stack_results(results: Sequence[np.ndarray | None], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Stack the results of a [`FileTask`].
+
+    Returns:
+        float32 `[molecules, width]`, 0 for molecules that failed; bool `[molecules]`: which failed.
+    """
+    values = np.zeros((len(results), width), dtype=np.float32)
+    failed = np.array([result is None for result in results])
+    for row, result in enumerate(results):
+        if result is not None:
+            values[row] = result
+    return values, failed
+
+
+__all__ = ["FileOptions", "FileRun", "FileSummary", "FileTask", "stack_results"]

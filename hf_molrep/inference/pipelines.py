@@ -12,6 +12,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from ..chem.smiles import MoleculeError
 from ..data.files import molecule_column
 from ..models.auto_classes import AutoModelForMoleculePropertyPrediction
+from . import DEFAULT_CHECKPOINT
 from .checkpoints import check_processor, load_model, without_columns
 from .embedding import embedding_step
 from .engine import infer
@@ -22,12 +23,11 @@ _OPTIONS = ("kind", "batch_tokens", "batch_size", "on_error", "window", "num_wor
 
 class _MoleculePipeline(Pipeline):
     """
-    What both pipelines share: the call. Batches are made by [`~hf_molrep.inference.engine.infer`]: transformers' own
-    batching pads with one tokenizer, knows nothing of graphs, does not sort by length, and loses a window for one bad
-    molecule.
+    Base of both pipelines. Batches are made by [`~hf_molrep.inference.engine.infer`]: the batching of transformers pads
+    with one tokenizer, has no graphs, does not sort by length, and loses a whole batch for one bad molecule.
     """
 
-    # None: tried. Methods of texts have a processor, those of graphs and conformers a feature extractor.
+    # None: load it if there is one. Sequence methods have a processor, graph and 3D methods a feature extractor.
     _load_processor = None
     _load_feature_extractor = None
     _load_tokenizer = False
@@ -38,20 +38,20 @@ class _MoleculePipeline(Pipeline):
         processor = feature_extractor if processor is None else processor
         if processor is None:
             raise ValueError(
-                "a model object needs its processor: pipeline(..., model=model, processor=processor); if the model was "
-                "given by name, AutoProcessor.from_pretrained of that name says why it could not be loaded"
+                "a model object needs its processor: pipeline(..., model=model, processor=processor); for a model "
+                "given by name, AutoProcessor.from_pretrained(name) says why its processor cannot be loaded"
             )
         options = {name: kwargs.pop(name) for name in _OPTIONS if name in kwargs}
         if num_workers is not None:
             options["num_workers"] = num_workers
-        kwargs.pop("local_files_only", None)  # pipeline() has used it and hands it on
+        kwargs.pop("local_files_only", None)  # already used by pipeline()
         stock = {name: kwargs.pop(name) for name in signature(Pipeline.__init__).parameters if name in kwargs}
         self._sanitize_parameters(**kwargs)
         super().__init__(model=model, processor=processor, **stock)
         without_columns(self.processor, getattr(self.model, "left_out", ()))
         check_processor(self.processor, self.model.config)
         self._options = self._sanitize_parameters(**options)[0]
-        # pipeline() loads a checkpoint in the dtype asked for; a model object is left as it is and run under autocast
+        # pipeline() loads a checkpoint in the requested dtype; a model object runs under autocast
         self._autocast = dtype if isinstance(dtype, torch.dtype) and dtype != self.model.dtype else None
 
     def _sanitize_parameters(self, **options) -> tuple[dict, dict, dict]:
@@ -64,18 +64,19 @@ class _MoleculePipeline(Pipeline):
         self, inputs: str | Mapping | Iterable[str | Mapping], **options: Any
     ) -> dict | list[dict] | Iterator[dict]:
         """
-        Args:
-            inputs: a string, which gives one result; a list or tuple, which gives a list; or anything else that can be
-                iterated (a generator, a `datasets.Dataset`, a `KeyDataset`), which gives an iterator and is read as the
-                results are. Rows that are dicts hold the molecule in `column`.
-            kind: `"smiles"` or `"iupac"`.
-            column: of rows that are dicts; by default `smiles`, or `iupac_name` for names.
-            on_error: `"raise"`, or `"skip"`: a failure in its place, with the reason under `error`.
-            batch_tokens, batch_size, window, num_workers: see [`~hf_molrep.inference.engine.infer`].
+        Run the model on molecules.
 
+        Args:
+            inputs: a string gives one result; a list or tuple gives a list; any other iterable (a generator, a
+                `datasets.Dataset`, a `KeyDataset`) gives an iterator and is read lazily. Rows that are dicts hold the
+                molecule in `column`.
+            kind: `"smiles"` or `"iupac"`.
+            column: key of the molecule in rows that are dicts; by default `smiles`, or `iupac_name` for names.
+            on_error: `"raise"`, or `"skip"`: a molecule that fails gives its reason under `error`.
+            batch_tokens, batch_size, window, num_workers: see [`~hf_molrep.inference.engine.infer`].
         Raises:
-            MoleculeError: a molecule that cannot be used (`on_error="raise"`).
-            ValueError: unknown or impossible arguments.
+            MoleculeError: a molecule cannot be used (`on_error="raise"`).
+            ValueError: arguments are unknown or wrong.
         """
         options = {**self._options, **self._sanitize_parameters(**options)[0]}
         given_as = molecule_column(options.pop("kind", "smiles"))
@@ -88,7 +89,7 @@ class _MoleculePipeline(Pipeline):
             return next(results)
         return list(results) if isinstance(inputs, (list, tuple)) else results
 
-    def _results(self, inputs, column: str, given_as: str, options: dict) -> Iterator[dict]:
+    def _results(self, inputs: Iterable, column: str, given_as: str, options: dict) -> Iterator[dict]:
         rows = ({given_as: _text(row, column)} for row in inputs)
         inferred = infer(self.model, self.processor, rows, self._step, dtype=self._autocast, **options)
         return (
@@ -98,7 +99,7 @@ class _MoleculePipeline(Pipeline):
             for result in inferred
         )
 
-    # The steps of transformers' Pipeline, one molecule at a time; __call__ does not go through them.
+    # Required by transformers' Pipeline; __call__ does not use them.
     def preprocess(self, inputs: str, **options) -> dict:
         return self.processor(inputs, return_tensors="pt")
 
@@ -106,17 +107,17 @@ class _MoleculePipeline(Pipeline):
         return self._step(self.model, inputs).float()
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
-        """Model and processor (transformers' own would copy this file too, and loading ask for `trust_remote_code`)."""
+        """Save model and processor. (With transformers' own method loading would ask for `trust_remote_code`.)"""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
 
 class MoleculeEmbeddingPipeline(_MoleculePipeline):
     """
-    Molecules to embeddings: `{"embedding": float32 array [hidden], "smiles_used": str}` each; with `on_error="skip"`
-    `{"embedding": None, "error": reason}` in the place of one that failed. `smiles_used` is the SMILES that the model
-    saw (not of names); 3D methods add `conformer_status` and `conformer_flags`
-    ([`hf_molrep.chem.conformers.FLAGS`], separated by spaces).
+    Embeds molecules: each gives `{"embedding": float32 array [hidden], "smiles_used": str}`, or with `on_error="skip"`
+    `{"embedding": None, "error": reason}` if it failed. `smiles_used` is the SMILES that the model saw (absent for
+    names). 3D methods add `conformer_status` and `conformer_flags` ([`hf_molrep.chem.conformers.FLAGS`], separated by
+    spaces).
 
     ```python
     pipe = pipeline("molecule-embedding", model="<repo or folder>")     # without a model: mm-deacon-mini
@@ -135,9 +136,9 @@ class MoleculeEmbeddingPipeline(_MoleculePipeline):
 
 class MoleculePropertyPredictionPipeline(_MoleculePipeline):
     """
-    Molecules to properties: `{"predictions": {task: float}, "units": {task: str | None}}` each, probabilities (unit
-    "probability") or values in the units of the labels, and what [`MoleculeEmbeddingPipeline`] tells beside them; with
-    `on_error="skip"` `{"predictions": None, "error": reason}` in the place of one that failed.
+    Predicts properties: each molecule gives `{"predictions": {task: float}, "units": {task: str | None}}`, i.e.
+    probabilities (unit "probability") or values in the units of the labels, and the reports of
+    [`MoleculeEmbeddingPipeline`]; or with `on_error="skip"` `{"predictions": None, "error": reason}` if it failed.
     """
 
     _result_key = "predictions"
@@ -152,7 +153,7 @@ class MoleculePropertyPredictionPipeline(_MoleculePipeline):
 
 
 def _texts(inputs: Any, column: str) -> Any:
-    """Rows to go through. A `datasets.Dataset` is cut down to the one column that is read, which spares the others."""
+    """Return the rows of the input; of a `datasets.Dataset` only the column that is needed is decoded."""
     names = getattr(inputs, "column_names", None)
     if not isinstance(names, list) or not hasattr(inputs, "select_columns"):
         # KeyDataset has no __iter__ and may index a lazy column; iter() falls back on __getitem__ until IndexError
@@ -171,7 +172,7 @@ def _text(row: Any, column: str) -> Any:
 
 
 class CheckedModel:
-    """`AutoModel` as pipelines load it: a checkpoint that lacks weights is refused, see `checkpoints.load_model`."""
+    """`AutoModel` for pipelines: refuses a checkpoint that lacks weights, see `checkpoints.load_model`."""
 
     auto_class: type = AutoModel
 
@@ -182,14 +183,14 @@ class CheckedModel:
 
 
 class CheckedPropertyModel(CheckedModel):
-    """The same for models with a property head."""
+    """[`CheckedModel`] for models with a property head."""
 
     auto_class = AutoModelForMoleculePropertyPrediction
 
 
 def register() -> None:
-    """Make the tasks known to `transformers.pipeline` (see `hf_molrep.registration`)."""
-    default = Path(__file__).parents[1] / "checkpoints" / "mm-deacon-mini"
+    """Register the tasks with `transformers.pipeline` (see `hf_molrep.registration`)."""
+    default = Path(__file__).parents[1] / "checkpoints" / DEFAULT_CHECKPOINT
     tasks = PIPELINE_REGISTRY.supported_tasks
     if tasks.get("molecule-embedding", {}).get("impl") is MoleculeEmbeddingPipeline:
         return

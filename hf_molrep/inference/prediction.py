@@ -1,4 +1,4 @@
-"""Predicted properties of many molecules."""
+"""Predict properties of many molecules."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -13,10 +13,10 @@ from .engine import infer, rows_of
 
 def prediction_step(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
     """
-    `predictions` `[molecules, tasks]` of a batch.
+    Compute the `predictions` `[molecules, tasks]` of a batch.
 
     Raises:
-        ValueError: the model gives none.
+        ValueError: the model has none.
     """
     output = model(**batch)
     values = getattr(output, "predictions", None)
@@ -28,12 +28,12 @@ def prediction_step(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tens
 
 
 def task_names(config: Any) -> list[str]:
-    """Names of the tasks, in the order of the predictions."""
+    """Return the names of the tasks, in the order of the predictions."""
     return [config.id2label[task] for task in range(config.num_labels)]
 
 
 def task_units(config: Any) -> dict[str, str | None]:
-    """Unit of each task's predictions by its name: "probability", or of a regression its unit, None if not known."""
+    """Return the unit of each task by name: "probability", or for a regression its unit (None: unknown)."""
     names = task_names(config)
     if config.problem_type != "regression":
         return dict.fromkeys(names, "probability")
@@ -48,13 +48,15 @@ def predict(
     **options: Any,
 ) -> Iterator[np.ndarray | MoleculeError]:
     """
-    The predictions for each molecule, float32 `[tasks]` (names in [`task_names`], units in [`task_units`]), in the
-    order of the input; with `on_error="skip"` a [`~hf_molrep.chem.MoleculeError`] in the place of one that failed.
+    Predict properties of molecules, in the order of the input and in constant memory.
 
     Args:
         molecules: SMILES, or with `kind="iupac"` names; or dicts of the columns that `processor` reads.
-        options: those of [`~hf_molrep.inference.engine.infer`], which with [`prediction_step`] also gives the SMILES
+        options: options of [`~hf_molrep.inference.engine.infer`], which with [`prediction_step`] also gives the SMILES
             used.
+    Returns:
+        For each molecule its predictions, float32 `[tasks]` (see [`task_names`], [`task_units`]); with
+        `on_error="skip"` a [`~hf_molrep.chem.MoleculeError`] if it failed.
     """
     results = infer(model, processor, rows_of(molecules, kind), prediction_step, **options)
     return (result if isinstance(result, MoleculeError) else result.output for result in results)

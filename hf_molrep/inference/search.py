@@ -1,4 +1,4 @@
-"""The molecules of a file that are nearest to a query: by Morgan fingerprint, or by embedding, across languages."""
+"""Find the molecules of a file that are nearest to a query, by Morgan fingerprint or by embedding."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -13,17 +13,19 @@ from ..data.files import MoleculeReader, molecule_column
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ..processing.contract import MoleculeProcessor
+
 Metric = Literal["morgan", "embedding"]
 
-# From SMILES to SMILES Morgan/Tanimoto stays the default until frozen embeddings are shown to beat it at finding
-# actives (benchmarks/screening.py, MUV); so far they are not. Across languages there is only the embedding.
+# Between SMILES the default is Morgan/Tanimoto: frozen embeddings do not find actives better so far
+# (benchmarks/screening.py, MUV). Between SMILES and names there is only the embedding.
 DEFAULT_SMILES_METRIC: Metric = "morgan"
 
 _ROWS = 4096
 
 
 class Hit(NamedTuple):
-    """A molecule of the index: its row, and its Tanimoto similarity or the cosine of the two embeddings."""
+    """A row of the index and its score: Tanimoto similarity, or cosine of the embeddings."""
 
     row: int
     score: float
@@ -32,14 +34,14 @@ class Hit(NamedTuple):
 @dataclass
 class MoleculeIndex:
     """
-    Molecules that can be searched, held in memory: 4 bytes per molecule and embedding channel, 256 per fingerprint.
+    Searchable molecules in memory: 4 bytes per molecule and embedding channel, 256 per fingerprint.
 
     Attributes:
-        table: `pyarrow.Table`, all columns of the file but `embedding` and `error`.
-        molecules: what stands for each row: a SMILES or a name; None where it failed.
+        table: `pyarrow.Table`, all columns of the file except `embedding` and `error`.
+        molecules: SMILES or name of each row; None if it failed.
         kind: which of the two, `"smiles"` or `"iupac"`.
-        embeddings: float32 `[rows, hidden]`, rows of failed molecules NaN; None until [`MoleculeIndex.embed`].
-        model: name of the checkpoint with which the file was embedded, where it tells.
+        embeddings: float32 `[rows, hidden]`, NaN for failed molecules; None before [`MoleculeIndex.embed`].
+        model: name of the checkpoint with which the file was embedded, if known.
     """
 
     table: "pa.Table"
@@ -61,9 +63,8 @@ class MoleculeIndex:
         Args:
             column, format: see [`~hf_molrep.data.files.MoleculeReader`].
             kind: by default what the embeddings were made from, else `"smiles"`.
-
         Raises:
-            ValueError: see [`~hf_molrep.data.files.MoleculeReader`].
+            ValueError: the file has no rows; or see [`~hf_molrep.data.files.MoleculeReader`].
         """
         import pyarrow as pa
 
@@ -92,8 +93,8 @@ class MoleculeIndex:
             _standard=embedded and kind == "smiles",
         )
 
-    def embed(self, model: Any, processor: Any, **options: Any) -> None:
-        """Make `embeddings` with a model; options as in [`~hf_molrep.inference.engine.infer`]."""
+    def embed(self, model: Any, processor: "MoleculeProcessor", **options: Any) -> None:
+        """Compute `embeddings` with a model; options: see [`~hf_molrep.inference.engine.infer`]."""
         from .embedding import embed
 
         width = model.config.hidden_size
@@ -104,13 +105,13 @@ class MoleculeIndex:
 
     def search_embeddings(self, queries: np.ndarray, top: int = 10) -> list[list[Hit]]:
         """
-        The `top` rows with the largest cosine to each query, exactly (FAISS, flat inner product).
+        Find the `top` rows with the largest cosine to each query, by exact search (FAISS, flat inner product).
 
         Args:
             queries: float32 `[queries, hidden]`.
-
+            top: number of hits per query.
         Raises:
-            ValueError: no embeddings, or of another width.
+            ValueError: the index has no embeddings, or of another width.
         """
         import faiss
 
@@ -134,11 +135,12 @@ class MoleculeIndex:
 
     def search_fingerprints(self, queries: Sequence[str], top: int = 10) -> list[list[Hit]]:
         """
-        The `top` rows with the largest Tanimoto similarity to each query SMILES, exactly (Morgan, radius 2, 2,048 bits,
-        of the standardised molecules).
+        Find the `top` rows with the largest Tanimoto similarity to each query SMILES, by exact search (Morgan, radius
+        2, 2,048 bits, standardised molecules).
 
         Raises:
-            MoleculeError: a query that cannot be read. ValueError: the index holds names.
+            MoleculeError: a query cannot be read.
+            ValueError: the index holds names.
         """
         from ..chem.fingerprints import morgan_fingerprints, tanimoto
 
@@ -178,10 +180,10 @@ class MoleculeIndex:
 
 def choose_metric(metric: Metric | None, query_kind: str, index_kind: str) -> Metric:
     """
-    The metric asked for, or the default: [`DEFAULT_SMILES_METRIC`] from SMILES to SMILES, else the embedding.
+    Choose the metric: the given one, or by default [`DEFAULT_SMILES_METRIC`] between SMILES, else the embedding.
 
     Raises:
-        ValueError: Morgan fingerprints where names are involved.
+        ValueError: Morgan fingerprints with names.
     """
     if query_kind == index_kind == "smiles":
         return metric or DEFAULT_SMILES_METRIC
@@ -203,7 +205,7 @@ def _matrix(column: Any) -> np.ndarray:
 
 
 def _embed_settings(path: str, format: str | None) -> dict[str, Any] | None:
-    """What `hf-molrep embed` wrote into its Parquet file; None for any other file."""
+    """Read the metadata that `hf-molrep embed` wrote into its Parquet file; None for any other file."""
     from ..data.files import file_format
 
     if path == "-" or path.endswith(".gz") or file_format(path, format) != "parquet":
@@ -213,7 +215,7 @@ def _embed_settings(path: str, format: str | None) -> dict[str, Any] | None:
 
     try:
         schema = pq.read_schema(path)
-    except pa.ArrowInvalid:  # not Parquet: the reader will say so
+    except pa.ArrowInvalid:  # not Parquet: the reader reports it
         return None
     text = (schema.metadata or {}).get(b"hf_molrep")
     if text is None or "embedding" not in schema.names:

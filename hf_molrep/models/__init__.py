@@ -1,1 +1,1 @@
-"""One folder per method; `auto.py` holds the table of them."""
+"""One folder per method, and the table of methods in `auto.py`."""

@@ -1,8 +1,8 @@
 """
-THE TABLE: every method's classes, one row each, and the Auto classes that serve each task.
+The table of methods: the classes of each method, and the Auto classes of each task.
 
-A row registers its method: `hf_molrep.registration` makes it known to the Auto classes of transformers, the package
-offers its classes as `hf_molrep.<name>`, and the commands list it. Nothing is imported before a class is read.
+A row is all that registers a method: `hf_molrep.registration` registers it with the Auto classes of transformers, its
+classes become `hf_molrep.<name>`, and the commands list it. A class is imported when it is first read.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from typing import Any
 
 class _ClassOnUse:
     """
-    Field of a row. It is given as a class or as the name of one, `"<folder of models/>.<class>"`, and read as the
-    class, which is imported when it is first read.
+    Field of a row that holds a class. It may be given by name, `"<folder of models/>.<class>"`; the class is imported
+    when the field is first read.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -25,7 +25,7 @@ class _ClassOnUse:
 
     def __get__(self, row: Any, owner: type | None = None) -> type:
         if row is None:
-            raise AttributeError(self.name)  # tells `dataclass` that the field has no default
+            raise AttributeError(self.name)  # so that `dataclass` sees no default
         value = vars(row)[self.name]
         if isinstance(value, str):
             folder, _, name = value.rpartition(".")
@@ -36,11 +36,11 @@ class _ClassOnUse:
 @dataclass
 class Task:
     """
-    What a method does beside embedding.
+    A task of a method, besides embedding.
 
     Args:
-        model: the class that does it.
-        collator: makes its batches of rows: `collator(processor, seed=...)`.
+        model: class of the model.
+        collator: class of the data collator, made as `collator(processor, seed=...)`.
     """
 
     model: type = _ClassOnUse()
@@ -50,14 +50,14 @@ class Task:
 @dataclass
 class Method:
     """
-    What a method brings.
+    A row of the table.
 
     Args:
-        config: its configuration; `model_type` is the key of the row.
-        processor: molecules to features. `<M>FeatureExtractor` where it is a `FeatureExtractionMixin`, `<M>Processor`
-            where it is a `ProcessorMixin`.
-        model: the embedding model, for `AutoModel`.
-        tasks: name, a key of `AUTO_CLASSES` -> model and collator.
+        config: class of the configuration; its `model_type` is the key of the row.
+        processor: class of the processor: `<M>FeatureExtractor` if it is a `FeatureExtractionMixin`, `<M>Processor` if
+            it is a `ProcessorMixin`.
+        model: class of the embedding model, for `AutoModel`.
+        tasks: key of `AUTO_CLASSES` -> model and collator.
     """
 
     config: type = _ClassOnUse()
@@ -66,7 +66,7 @@ class Method:
     tasks: Mapping[str, Task]
 
 
-# Task -> the Auto classes that load its models: those of transformers, and those of `auto_classes.py` that it lacks.
+# Task -> the Auto classes that load its models, of transformers or of `auto_classes.py`.
 AUTO_CLASSES: dict[str, tuple[str, ...]] = {
     "pre-training": ("AutoModelForPreTraining",),
     "property-prediction": ("AutoModelForMoleculePropertyPrediction", "AutoModelForSequenceClassification"),
@@ -119,13 +119,13 @@ METHODS: dict[str, Method] = {
 
 
 def class_name(row: Method | Task, field: str) -> str:
-    """The name of a class of a row, which is not imported for it."""
+    """Return the name of a class of a row, without importing it."""
     value = vars(row)[field]
     return value.rpartition(".")[2] if isinstance(value, str) else value.__name__
 
 
 def class_names(method: Method) -> list[str]:
-    """The names of all classes of a method, sorted; nothing is imported."""
+    """Return the names of all classes of a method, sorted, without importing them."""
     names = {class_name(method, field) for field in ("config", "processor", "model")}
     names |= {class_name(task, field) for task in method.tasks.values() for field in ("model", "collator")}
     return sorted(names)
@@ -133,10 +133,10 @@ def class_names(method: Method) -> list[str]:
 
 def method_of(config: Any) -> Method:
     """
-    The row of the method that a configuration belongs to.
+    Return the row of the method that a configuration belongs to.
 
     Raises:
-        ValueError: `config.model_type` is none of ours.
+        ValueError: `config.model_type` is not a method of this package.
     """
     try:
         return METHODS[config.model_type]

@@ -1,4 +1,4 @@
-"""The Auto classes that transformers lacks. Which task they serve says `auto.AUTO_CLASSES`."""
+"""Auto classes that transformers does not have; `auto.AUTO_CLASSES` says which task each serves."""
 
 from collections import OrderedDict
 

@@ -1,4 +1,4 @@
-"""What every converter needs: files of other codes, read without running code, to configurations and models of ours."""
+"""For converters: read weight files of other codes safely, and make configurations and models from them."""
 
 import math
 import re
@@ -20,16 +20,17 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 
 def read_file(path: str | Path, allowed: Sequence = ()) -> Any:
     """
-    What `torch.save` wrote. Tensors, plain containers and `allowed` are read: a file that would run code is refused.
+    Read a file of `torch.save`. Only tensors, plain containers and `allowed` are read; a file that would run code is
+    refused.
 
     Args:
         path: the file.
-        allowed: further classes and functions that the file may name, see `torch.serialization.safe_globals`.
+        allowed: further classes and functions that the file may use, see `torch.serialization.safe_globals`.
     Returns:
         The object in the file, its tensors on the CPU.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a folder; an empty, damaged or foreign file; a file that names other classes or functions.
+        ValueError: it is a folder; it is empty, damaged or of another format; it uses other classes or functions.
     """
     path = Path(path)
     if path.is_dir():
@@ -41,9 +42,9 @@ def read_file(path: str | Path, allowed: Sequence = ()) -> Any:
     with path.open("rb") as file:
         try:
             with warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
-                warnings.simplefilter("ignore")  # that it is TorchScript, for instance, which is then refused
+                warnings.simplefilter("ignore")  # for instance of TorchScript, which is then refused
                 return torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # foreign bytes can make the unpickler fail in any way
+        except Exception as error:  # wrong bytes can make the unpickler raise anything
             file.seek(0)
             if named := re.search(r"GLOBAL ['\"]?([\w.]+)", str(error)):
                 complaint = f"holds other things than weights ({named[1]}), and reading them could run code"
@@ -56,13 +57,13 @@ def read_file(path: str | Path, allowed: Sequence = ()) -> Any:
 
 def check_state(found: Any, path: str | Path) -> dict[str, torch.Tensor]:
     """
-    The names and tensors of a `state_dict`.
+    Check a `state_dict` and return it.
 
     Args:
-        found: what stands in the file where the `state_dict` is expected.
-        path: the file, for the messages.
+        found: the object of the file that should be the `state_dict`.
+        path: the file, for messages.
     Raises:
-        ValueError: not names and tensors, or none; values that are not finite.
+        ValueError: it is not a dict of names and tensors, it is empty, or values are not finite.
     """
     if not isinstance(found, Mapping) or not found:
         raise ValueError(f"{path} holds no state dict (names and tensors)")
@@ -79,10 +80,10 @@ def check_state(found: Any, path: str | Path) -> dict[str, torch.Tensor]:
 
 def shape_of(state: Mapping[str, torch.Tensor], name: str, dimensions: int = 2) -> tuple[int, ...]:
     """
-    Shape of a tensor that a configuration is read from.
+    Return the shape of a tensor.
 
     Raises:
-        ValueError: it is missing, or has another number of dimensions.
+        ValueError: the tensor is missing, or has another number of dimensions.
     """
     if name not in state:
         raise ValueError(f"the state dict has no {name!r}")
@@ -97,13 +98,13 @@ def label_fields(
     task_names: str | Sequence[str] | None,
 ) -> dict[str, Any]:
     """
-    Fields of a configuration from what was said about the labels of a fine-tuned file; what was not said is left out.
+    Make the fields of a configuration that describe the labels of a fine-tuned file. None is left out.
 
     Args:
-        label_mean, label_std: how the labels of a regression were scaled: a number, or one for each task.
+        label_mean, label_std: scaling of the labels of a regression: a number, or one for each task.
         task_names: a name, or one for each task.
     Raises:
-        ValueError: not numbers, not finite, or a deviation that is not above 0.
+        ValueError: values are not finite numbers, or a deviation is not above 0.
     """
     fields: dict[str, Any] = {}
     for name, scale in (("label_mean", label_mean), ("label_std", label_std)):
@@ -123,10 +124,10 @@ def label_fields(
 
 def make_config(config_class: type[Config], **fields) -> Config:
     """
-    A configuration from what a file tells and a user says.
+    Make a configuration from fields given by a file or a user.
 
     Raises:
-        ValueError: no such field, or a value that the configuration does not take.
+        ValueError: a field is unknown, or a value is wrong.
     """
     check_fields(config_class, fields)
     try:
@@ -139,12 +140,12 @@ def make_config(config_class: type[Config], **fields) -> Config:
 
 def make_model(model_class: type[Model], config: PreTrainedConfig, weights: Mapping[str, torch.Tensor]) -> Model:
     """
-    A model in evaluation mode; every tensor must find its place, and every place its tensor.
+    Make a model in evaluation mode with these weights, which must fit exactly.
 
     Args:
-        weights: under the names of this package.
+        weights: tensors under the names of this package.
     Raises:
-        ValueError: tensors are missing, too many or of another shape; sizes that no model can have.
+        ValueError: tensors are missing, unknown or of another shape; or no model can have these sizes.
     """
     try:
         model = model_class(config)
@@ -154,12 +155,12 @@ def make_model(model_class: type[Model], config: PreTrainedConfig, weights: Mapp
     shared = [name for name in wanted if name in weights]
     complaints = {
         "they lack": [name for name in wanted if name not in weights],
-        "they have, without a place for it,": [name for name in weights if name not in wanted],
+        "the model has no": [name for name in weights if name not in wanted],
         "of another shape are": [name for name in shared if wanted[name].shape != weights[name].shape],
     }
     if any(complaints.values()):
-        told = "; ".join(f"{words} {_listed(names)}" for words, names in complaints.items() if names)
-        raise ValueError(f"the weights do not fit {model_class.__name__}: {told}")
+        listed = "; ".join(f"{words} {_listed(names)}" for words, names in complaints.items() if names)
+        raise ValueError(f"the weights do not fit {model_class.__name__}: {listed}")
     model.load_state_dict(weights)
     return model.eval()
 

@@ -1,4 +1,4 @@
-"""What `hf-molrep pretrain` asks of a method: its options, and the few steps at which methods differ."""
+"""Interface between `hf-molrep pretrain` and a method: its options, and the steps at which methods differ."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,13 +8,15 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel, TrainingArguments
 
+from ..processing.contract import MoleculeProcessor
+
 
 @dataclass
 class PreTrainingOptions:
-    """Options of every method. A method's own are in a dataclass that extends this one."""
+    """Options of every method. A dataclass that extends this one holds those of a single method."""
 
-    train_data: str = field(metadata={"help": "Parquet or CSV file, folder of such, or dataset on the Hub"})
-    validation_data: str | None = field(default=None, metadata={"help": "the same, for evaluation while training"})
+    train_data: str = field(metadata={"help": "Parquet or CSV file, folder of such files, or dataset on the Hub"})
+    validation_data: str | None = field(default=None, metadata={"help": "the same, for evaluation during training"})
     config: str | None = field(
         default=None, metadata={"help": "JSON file with fields of the configuration; default: the paper's size"}
     )
@@ -27,16 +29,16 @@ class PreTrainingOptions:
         metadata={"help": "folder, Hub id or shipped name; default: that of --model, else the method's default"},
     )
     max_length: int | None = field(
-        default=None, metadata={"help": "tokens of a sequence that are used in training; longer ones are shortened"}
+        default=None, metadata={"help": "largest number of tokens in training; longer sequences are shortened"}
     )
     group_by: str | None = field(
-        default=None, metadata={"help": "column; rows that share its value come into one batch (hard negatives)"}
+        default=None, metadata={"help": "column; rows with the same value are put into one batch (hard negatives)"}
     )
     attention: str | None = field(
         default=None,
         metadata={
-            "help": "attn_implementation; default: sdpa on a GPU, eager on CPU, where the backward pass of torch's "
-            "fused kernel took four tenths of a step"
+            "help": "attn_implementation; default: sdpa on a GPU, eager on a CPU, where the backward pass of torch's "
+            "fused kernel is slow"
         },
     )
     collator: str | None = field(
@@ -47,52 +49,54 @@ class PreTrainingOptions:
 
 
 def same_processor(
-    processor: Any, options: PreTrainingOptions, training: TrainingArguments, checkpoint: str | None
-) -> Any:
-    """Default of [`PreTraining.prepare_processor`]: the processor as it was loaded."""
+    processor: MoleculeProcessor, options: PreTrainingOptions, training: TrainingArguments, checkpoint: str | None
+) -> MoleculeProcessor:
+    """Default of [`PreTraining.prepare_processor`]: keep the loaded processor."""
     return processor
 
 
-def same_features(processor: Any) -> Any:
-    """Default of [`PreTraining.feature_processor`]: features as the processor computes them everywhere."""
+def same_features(processor: MoleculeProcessor) -> MoleculeProcessor:
+    """Default of [`PreTraining.feature_processor`]: the saved processor computes the features."""
     return processor
 
 
-def matching_config(config_class: type[PreTrainedConfig], fields: dict[str, Any], processor: Any) -> PreTrainedConfig:
-    """Default of [`PreTraining.make_config`]: the fields, and those that must match the processor."""
+def matching_config(
+    config_class: type[PreTrainedConfig], fields: dict[str, Any], processor: MoleculeProcessor
+) -> PreTrainedConfig:
+    """Default of [`PreTraining.make_config`]: the given fields, and those that must match the processor."""
     return config_class(**fields | processor.config_fields())
 
 
 def same_model(model: PreTrainedModel, options: PreTrainingOptions, on_cpu: bool) -> None:
-    """Default of [`PreTraining.prepare_model`]: nothing is set."""
+    """Default of [`PreTraining.prepare_model`]: change nothing."""
 
 
 def no_collator_options(config: PreTrainedConfig, options: PreTrainingOptions, training: bool) -> dict[str, Any]:
-    """Default of [`PreTraining.collator_options`]: the collator's own defaults."""
+    """Default of [`PreTraining.collator_options`]: the defaults of the collator."""
     return {}
 
 
 @dataclass(frozen=True)
 class PreTraining:
     """
-    The needs of a method in pre-training. A method for which a default does not do has
-    `hf_molrep/models/<m>/pretraining_<m>.py` with `PRETRAINING = PreTraining(...)`; see [`pretraining_of`].
+    Hooks of a method for pre-training. A method that needs other than the defaults defines
+    `PRETRAINING = PreTraining(...)` in `hf_molrep/models/<m>/pretraining_<m>.py`; see [`pretraining_of`].
 
     Attributes:
         options: [`PreTrainingOptions`], or a dataclass that extends it.
         default_processor: name of the shipped checkpoint whose processor is used without `--processor` and `--model`.
             None: the processor class with its default settings.
         columns: columns that the data must have.
-        prepare_processor: `(processor, options, training, checkpoint)` to the processor that is saved with the model.
+        prepare_processor: `(processor, options, training, checkpoint)` -> the processor that is saved with the model.
             Called in every process before features are computed; `checkpoint` is the one from which the run resumes.
-        feature_processor: `(processor)` to the one that computes the features of pre-training, where these are more
-            than what a saved processor computes.
-        make_config: `(config_class, fields, processor)` to the configuration of a model with random weights; `fields`
-            are those of `--config`.
+        feature_processor: `(processor)` -> the processor that computes the features of pre-training, if it needs more
+            of them than a saved processor computes.
+        make_config: `(config_class, fields, processor)` -> configuration of a model with random weights; `fields` are
+            those of `--config`.
         prepare_model: `(model, options, on_cpu)`; sets what depends on the options or the device.
-        collator_options: `(config, options, training)` to keyword arguments of the method's data collator; `training`
-            is False for the collator of evaluation.
-        compute_metrics: of `Trainer`, beside the loss. None: evaluation computes the loss alone.
+        collator_options: `(config, options, training)` -> keyword arguments of the data collator; `training` is False
+            for the collator of evaluation.
+        compute_metrics: `compute_metrics` of `Trainer`. None: evaluation computes only the loss.
     """
 
     options: type[PreTrainingOptions] = PreTrainingOptions
@@ -107,7 +111,7 @@ class PreTraining:
 
 
 def pretraining_of(method: str) -> PreTraining:
-    """`PRETRAINING` of `hf_molrep/models/<method>/pretraining_<method>.py`; the defaults if there is no such file."""
+    """Return `PRETRAINING` of `hf_molrep/models/<method>/pretraining_<method>.py`, or defaults without that file."""
     name = f"{__package__}.{method}.pretraining_{method}"
     return import_module(name).PRETRAINING if find_spec(name) else PreTraining()
 

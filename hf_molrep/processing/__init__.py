@@ -1,1 +1,1 @@
-"""Molecules to features of one molecule: what every processor is made of."""
+"""Molecules to features: the parts that processors share."""

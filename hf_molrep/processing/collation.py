@@ -1,4 +1,4 @@
-"""What the data collators of all methods share: rows to features, a random generator of each row, labels."""
+"""Base of the data collators: features, labels and a random generator of each row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from .contract import MoleculeProcessor, by_column
+from .contract import MoleculeProcessor, by_column, list_inputs
 
 
 @dataclass
 class MoleculeCollator:
     """
-    Base of the data collators. A row holds the features of one molecule, as `processor.featurize` gives them, or the
-    columns that the processor reads; and `labels` (a number, or one per task), `row_id`.
+    Base of the data collators. A row holds the features of one molecule from `processor.featurize`, or the columns that
+    the processor reads. It may also hold `labels` (a number, or one per task) and `row_id`.
 
     Args:
         processor: the processor of the checkpoint.
-        seed, epoch: each molecule draws from `default_rng([seed, epoch, row_id])`; a trainer sets `epoch`. So a batch
-            is the same with any number of workers and after resuming.
+        seed, epoch: each molecule draws from `default_rng([seed, epoch, row_id])`, so a batch is the same with any
+            number of workers and after resuming. The trainer sets `epoch`.
     """
 
     processor: MoleculeProcessor
@@ -27,7 +27,7 @@ class MoleculeCollator:
 
     def generator(self, row: dict) -> np.random.Generator:
         """
-        The random numbers of a row in this epoch.
+        Make the random generator of a row in this epoch.
 
         Raises:
             ValueError: the row has no `row_id`.
@@ -38,27 +38,27 @@ class MoleculeCollator:
 
     def features(self, rows: Sequence[dict]) -> list[dict]:
         """
-        The features of each row, made here where the rows hold molecules.
+        Return the features of each row, computed here if the rows hold molecules.
 
         Raises:
-            MoleculeError: a molecule that cannot be used.
-            ValueError: neither features nor columns that the processor reads.
+            MoleculeError: a molecule cannot be used.
+            ValueError: the rows hold neither features nor columns that the processor reads.
         """
         if self.processor.model_input_names[0] in rows[0]:
             return list(rows)
         return self.processor.featurize(self.columns(rows))
 
     def columns(self, rows: Sequence[dict]) -> dict[str, list[Any]]:
-        """The columns of rows that the processor reads, as many as it can."""
+        """Return the largest set of columns of the rows that the processor reads."""
         readable = [names for names in self.processor.inputs if names <= rows[0].keys()]
         if not readable:
-            needed = "; or ".join(" and ".join(sorted(names)) for names in self.processor.inputs)
+            needed = list_inputs(self.processor)
             raise ValueError(f"rows hold {', '.join(rows[0])}; needed are features of the processor, or {needed}")
         chosen = max(readable, key=len)
         return by_column([{name: row[name] for name in sorted(chosen)} for row in rows])
 
     def labels(self, rows: Sequence[dict], integers: bool = False) -> dict[str, Any]:
-        """`{"labels": [molecules] or [molecules, tasks]}`, float32, or with `integers` classes as int64; {} without."""
+        """Stack labels to `{"labels": [molecules] or [molecules, tasks]}`, float32 (`integers`: int64); {} if none."""
         if "labels" not in rows[0]:
             return {}
         import torch

@@ -1,7 +1,7 @@
-"""Conformers of molecules, computed or given: the half that all processors of 3D methods share."""
+"""Conformers of molecules, computed or given, for the processors of 3D methods."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,17 +11,19 @@ from ..chem.elements import SYMBOLS, formula
 from ..chem.smiles import MoleculeError, Standardize, standard_mol
 from .contract import Columns
 
+T = TypeVar("T")
+
 
 class ConformerSource:
     """
-    Columns of molecules to [`~hf_molrep.chem.conformers.Conformers`]: computed from `smiles`, taken from `z` and `pos`
-    beside them, or from the records of an SDF (`mol_block`; a drawing in the plane is computed).
+    Makes [`~hf_molrep.chem.conformers.Conformers`] from columns of molecules: computed from `smiles`, or taken from `z`
+    and `pos`, or from the records of an SDF (`mol_block`; 2D drawings are replaced by computed conformers).
 
-    It lives in a processor, which calls [`configure`] with its saved settings before it asks.
+    A processor owns it, and calls [`configure`] with its own saved settings before each use.
 
     Attributes:
         cache, processes, time_limit: how conformers are computed, see
-            [`~hf_molrep.chem.conformers.ConformerGenerator`]. They change no result, so they are not saved.
+            [`~hf_molrep.chem.conformers.ConformerGenerator`]. They do not change results, so they are not saved.
     """
 
     reports = ("conformer_status", "conformer_flags")
@@ -33,44 +35,32 @@ class ConformerSource:
         self.settings = ConformerSettings()
         self._generator: tuple[tuple, ConformerGenerator] | None = None
 
-    def __deepcopy__(self, memo: dict) -> "ConformerSource":
-        """A generator owns processes, so a copy starts its own."""
-        copied = ConformerSource()
-        copied.cache, copied.processes, copied.time_limit = self.cache, self.processes, self.time_limit
-        copied.settings = self.settings
-        return copied
-
     def __getstate__(self) -> dict:
+        """Leave out the generator, which owns processes: a copy starts its own."""
         return self.__dict__ | {"_generator": None}
 
     def configure(self, **settings: Any) -> None:
-        """Set what coordinates depend on; raises ValueError, see [`~hf_molrep.chem.conformers.ConformerSettings`]."""
+        """Set what coordinates depend on, see [`~hf_molrep.chem.conformers.ConformerSettings`], also for its errors."""
         self.settings = ConformerSettings(**settings)
 
     def __call__(self, columns: Columns, standardize: Standardize = "none") -> list[Conformers | MoleculeError]:
         """
-        The conformers of each molecule, or a MoleculeError in its place, which names the molecule as it was given.
+        Make the conformers of each molecule, or a MoleculeError that names the molecule as it was given.
 
         Args:
-            columns: `{"smiles"}`; `{"z", "pos"}`, `z` atomic numbers (0 for an atom that is none), `pos` angstrom, flat
-                or not, one or several conformers; `{"smiles", "z", "pos"}`: coordinates that are held against the
+            columns: `{"smiles"}`; `{"z", "pos"}`: atomic numbers (0 for a dummy atom) and coordinates in angstrom, flat
+                or not, one or several conformers; `{"smiles", "z", "pos"}`: coordinates that are checked against the
                 SMILES, see [`~hf_molrep.chem.coordinates.given_conformers`]; or `{"mol_block"}`.
-            standardize: of SMILES without coordinates, see [`~hf_molrep.chem.smiles.standardize`].
+            standardize: mode for SMILES without coordinates, see [`~hf_molrep.chem.smiles.standardize`].
         """
         if "mol_block" in columns:
-            return self._recorded(columns["mol_block"])
+            return self._from_mol_blocks(columns["mol_block"])
         if "pos" not in columns:
-            return self._of_smiles(columns["smiles"], standardize)
+            return self._from_smiles(columns["smiles"], standardize)
         names = columns.get("smiles", [None] * len(columns["pos"]))
-        found: list[Conformers | MoleculeError] = []
-        for z, pos, smiles in zip(columns["z"], columns["pos"], names, strict=True):
-            try:
-                found.append(self._given(z, pos, smiles))
-            except MoleculeError as error:
-                found.append(error)
-        return found
+        return _each(self._from_coordinates, zip(columns["z"], columns["pos"], names, strict=True))
 
-    def _given(self, z: Any, pos: Any, smiles: str | None) -> Conformers:
+    def _from_coordinates(self, z: Any, pos: Any, smiles: str | None) -> Conformers:
         hydrogens = self.settings.hydrogens
         z, pos = np.asarray(z), np.asarray(pos, dtype=np.float64)
         known = z.ndim == 1 and z.size and z.dtype.kind in "iu" and z.min() >= 0 and z.max() < len(SYMBOLS)
@@ -93,21 +83,16 @@ class ConformerSource:
             raise MoleculeError(named[0], "nothing is left of it without hydrogens", named[1])
         return Conformers(z[kept].astype(np.uint8), pos[:, kept], kept.astype(np.int32), "", "3d", ("given",))
 
-    def _of_smiles(self, smiles: Sequence[str], standardize: Standardize) -> list[Conformers | MoleculeError]:
-        used: list[str | MoleculeError] = []
-        for text in smiles:
-            try:
-                used.append(standard_mol(text, standardize)[1])
-            except MoleculeError as error:
-                used.append(error)
-        computed = iter(self._computed([text for text in used if isinstance(text, str)]))
+    def _from_smiles(self, smiles: Sequence[str], standardize: Standardize) -> list[Conformers | MoleculeError]:
+        used = _each(lambda text: standard_mol(text, standardize)[1], ((text,) for text in smiles))
+        computed = iter(self._compute([text for text in used if isinstance(text, str)]))
         results = [next(computed) if isinstance(text, str) else text for text in used]
         return [
             MoleculeError(text, result.reason) if isinstance(result, MoleculeError) else result
             for text, result in zip(smiles, results, strict=True)
         ]
 
-    def _computed(self, smiles: Sequence[str]) -> list[Conformers | MoleculeError]:
+    def _compute(self, smiles: Sequence[str]) -> list[Conformers | MoleculeError]:
         wanted = (self.settings, self.cache, self.processes, self.time_limit)
         if self._generator is None or self._generator[0] != wanted:
             if self._generator is not None:
@@ -115,17 +100,23 @@ class ConformerSource:
             self._generator = wanted, ConformerGenerator(*wanted)  # kept: its processes live on
         return self._generator[1](smiles, on_error="skip")
 
-    def _recorded(self, blocks: Sequence[str]) -> list[Conformers | MoleculeError]:
-        found: list[Conformers | MoleculeError] = []
-        for block in blocks:
-            try:
-                found.append(conformers_of_mol_block(block, self.settings.hydrogens))
-            except MoleculeError as error:
-                found.append(error)
+    def _from_mol_blocks(self, blocks: Sequence[str]) -> list[Conformers | MoleculeError]:
+        found = _each(conformers_of_mol_block, ((block, self.settings.hydrogens) for block in blocks))
         drawn = [n for n, each in enumerate(found) if isinstance(each, Conformers) and each.status == "2d"]
-        for place, computed in zip(drawn, self._computed([found[n].smiles for n in drawn]), strict=True):
+        for place, computed in zip(drawn, self._compute([found[n].smiles for n in drawn]), strict=True):
             found[place] = computed
         return found
+
+
+def _each(function: Callable[..., T], arguments: Iterable[tuple]) -> list[T | MoleculeError]:
+    """Call a function for each molecule; a MoleculeError that it raises is the result of that molecule."""
+    results: list[T | MoleculeError] = []
+    for each in arguments:
+        try:
+            results.append(function(*each))
+        except MoleculeError as error:
+            results.append(error)
+    return results
 
 
 __all__ = ["ConformerSource"]

@@ -1,4 +1,4 @@
-"""SMILES to molecular graphs, for all graph methods; saved with the weights as `preprocessor_config.json`."""
+"""Feature extractor of the graph methods: SMILES to molecular graphs."""
 
 from collections.abc import Iterator, Sequence
 from inspect import signature
@@ -9,35 +9,35 @@ from transformers import BatchFeature, FeatureExtractionMixin
 
 from ..chem.conformers import Conformers
 from ..chem.graph import SCHEMES, mols_to_graphs
-from ..chem.smiles import STANDARDIZE_MODES, MoleculeError, OnError, collect, standard_mol
+from ..chem.smiles import MoleculeError, OnError, collect, standard_mol
 from ..data.batching import join_graphs
 from ..hub import RemoteCodeMixin
 from .conformers import ConformerSource
-from .contract import Columns, check_columns
+from .contract import Columns, check_columns, check_standardize
 
-CHUNK = 64  # molecules whose arrays are made together: so few stay in the processor's cache
+CHUNK = 64  # molecules whose arrays are made together; they fit into the CPU's cache
 
 
 class MolGraphFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
     """
-    SMILES to graphs by a named feature scheme (see [`hf_molrep.chem.graph`]), and on request to the conformers of the
-    same molecules, their atoms in the order of the graph.
+    Turns SMILES into graphs by a named feature scheme (see [`hf_molrep.chem.graph`]), and on request also into
+    conformers, whose atoms have the order of the graph.
 
     Args:
         scheme: `"pretrain_gnns"`, `"ogb"`, `"dmp"` or `"grover"`.
-        scheme_version: of the arrays that the weights have seen; another than the present one is refused.
-        explicit_hydrogens: hydrogens are atoms of the graph.
+        scheme_version: version that the weights were trained with; only the present one is accepted.
+        explicit_hydrogens: make hydrogens atoms of the graph.
         standardize: `"none"`, `"clean"` or `"parent"`, see [`~hf_molrep.chem.smiles.standardize`].
-        canonical: rewrite every SMILES as RDKit's canonical one first, so that one molecule is one graph. False keeps
-            chirality tags, bond directions and bracket atoms of the SMILES as written, as the original codes do;
+        canonical: rewrite every SMILES as RDKit's canonical one first, so that a molecule always gives the same graph.
+            False keeps chirality tags, bond directions and bracket atoms as written, as the original codes do;
             `hf-molrep convert` sets it, with `standardize="none"`.
-        num_conformers: 0: graphs alone. From 1 on a feature has `pos` too: as many conformers are computed, or those
-            of the columns `z` and `pos` are taken. A salt or mixture is then refused, since distance geometry knows no
+        num_conformers: 0: graphs alone. 1 or more: a feature also has `pos`, with that many computed conformers, or
+            those of the columns `z` and `pos`. Salts and mixtures are then refused, since distance geometry defines no
             distances between molecules.
-        conformer_seed, force_field: of what is computed, see [`~hf_molrep.chem.conformers.ConformerSettings`].
+        conformer_seed, force_field: see [`~hf_molrep.chem.conformers.ConformerSettings`].
 
     Raises:
-        ValueError: an unknown scheme, another version of it, an unknown way to standardise.
+        ValueError: the scheme, its version or `standardize` is unknown.
     """
 
     model_input_names = ["x", "edge_index", "edge_attr", "batch"]
@@ -58,8 +58,7 @@ class MolGraphFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
     ):
         if scheme not in SCHEMES:
             raise ValueError(f"scheme is one of {', '.join(SCHEMES)}, not {scheme!r}")
-        if standardize not in STANDARDIZE_MODES:
-            raise ValueError(f"standardize is one of {', '.join(STANDARDIZE_MODES)}, not {standardize!r}")
+        check_standardize(standardize)
         present = SCHEMES[scheme].version
         if scheme_version not in (None, present):
             raise ValueError(
@@ -98,21 +97,21 @@ class MolGraphFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
 
     @classmethod
     def from_dict(cls, feature_extractor_dict: dict, **kwargs):
-        """As in transformers, but options count too that the file, written before they came, does not name."""
+        """As in transformers, but also accept options that were added after the file was written."""
         own = signature(cls.__init__).parameters
         unnamed = {name: value for name, value in kwargs.items() if name in own and name not in feature_extractor_dict}
         return super().from_dict(feature_extractor_dict | unnamed, **kwargs)
 
     def featurize(self, columns: Columns, on_error: OnError = "raise") -> list[dict | MoleculeError]:
         """
-        One dict of one-dimensional arrays of small types per molecule: `x` (uint8, row by row; the scheme `grover`
-        stores indices here, and `mass` as float32), `edge_index` (int16, all sources, then all targets), `edge_attr`
-        (uint8, row by row), `z` (uint8), with `num_nodes` and `smiles_used`; with conformers also `pos` (float32
-        `[conformers * atoms * 3]`, angstrom), their number `num_conformers`, `conformer_status`, `conformer_flags`.
+        Compute one dict of one-dimensional arrays per molecule: `x` (uint8, row by row; for the scheme `grover`
+        indices, and `mass` as float32), `edge_index` (int16, all sources, then all targets), `edge_attr` (uint8, row
+        by row), `z` (uint8), `num_nodes` and `smiles_used`. With conformers also `pos` (float32
+        `[conformers * atoms * 3]`, angstrom), `num_conformers`, `conformer_status` and `conformer_flags`.
 
         Raises:
-            MoleculeError: the first molecule that is not valid, that the scheme cannot express or that has no
-                conformer (`on_error="raise"`); with `on_error="skip"` such an error stands in the molecule's place.
+            MoleculeError: a molecule is not valid, the scheme cannot express it, or it has no conformer
+                (`on_error="raise"`); with `on_error="skip"` the error takes the molecule's place.
             ValueError: columns that this extractor does not read.
         """
         count = check_columns(self, columns)
@@ -156,7 +155,7 @@ class MolGraphFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         return results
 
     def _add_conformers(self, results: list[dict | MoleculeError], columns: Columns) -> None:
-        """Put the conformers of each molecule into its feature, or a MoleculeError into its place."""
+        """Add the conformers of each molecule to its feature, or replace the feature by a MoleculeError."""
         self.conformers.configure(
             num_conformers=self.num_conformers,
             seed=self.conformer_seed,
@@ -178,14 +177,14 @@ class MolGraphFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
                 feature |= _positions(found)
 
     def size(self, feature: dict) -> int:
-        """Atoms of a molecule: by this number molecules are grouped into batches."""
+        """Number of atoms, by which molecules are grouped into batches."""
         return len(feature["z"])
 
     def pad(self, features: Sequence[dict], return_tensors: str | None = "pt") -> BatchFeature:
         """
-        Features of several molecules to one joined graph (nothing is padded): `x` `[atoms, f]`, `edge_index`
-        `[2, edges]`, `edge_attr` `[edges, g]`, `batch` `[atoms]` (int64; `x` and `edge_attr` of the scheme `grover`
-        float32) and the number `num_graphs`; where all features have conformers also `z` int64 `[atoms]` and `pos`
+        Join the features of several molecules into one graph (nothing is padded): `x` `[atoms, f]`, `edge_index`
+        `[2, edges]`, `edge_attr` `[edges, g]`, `batch` `[atoms]` (int64; float32 for `x` and `edge_attr` of the scheme
+        `grover`) and the integer `num_graphs`. If all features have conformers, also `z` int64 `[atoms]` and `pos`
         float32, see [`~hf_molrep.data.batching.join_graphs`].
         """
         joined = join_graphs(features, SCHEMES[self.scheme])
@@ -209,10 +208,10 @@ class MolGraphFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         pos: Sequence | None = None,
     ) -> BatchFeature:
         """
-        SMILES (one or several) to a batch, see [`~MolGraphFeatureExtractor.pad`].
+        Make a batch from one or several SMILES, see [`~MolGraphFeatureExtractor.pad`].
 
         Raises:
-            MoleculeError: as [`~MolGraphFeatureExtractor.featurize`].
+            MoleculeError: see [`~MolGraphFeatureExtractor.featurize`].
         """
         columns = {"smiles": [smiles] if isinstance(smiles, str) else list(smiles), "z": z, "pos": pos}
         columns = {name: values for name, values in columns.items() if values is not None}

@@ -1,4 +1,4 @@
-"""Notations to token ids: the half that all processors of sequence methods share."""
+"""Texts to token ids, for the processors of sequence methods."""
 
 import re
 from collections.abc import Sequence
@@ -8,19 +8,19 @@ import numpy as np
 
 from ..chem.smiles import MoleculeError, Standardize, canonical_smiles_batch
 from ..data.batching import pad_tokens
+from .contract import check_standardize
 
 CAPITALISED = re.compile(r"(?<![A-Za-z])[A-Z](?=[a-z]{2})")
 
 
-def check_standardize(standardize: str, canonical: bool) -> None:
+def check_rewriting(standardize: str, canonical: bool) -> None:
     """
-    Check the options of a processor that writes SMILES anew.
+    Check the options of a processor that rewrites SMILES.
 
     Raises:
-        ValueError: an unknown way to standardise; `canonical=False` with any but `"none"`, which would be lost.
+        ValueError: `standardize` is unknown; or `canonical=False` with any other than `"none"`, which would be ignored.
     """
-    if standardize not in ("none", "clean", "parent"):
-        raise ValueError(f"standardize is 'none', 'clean' or 'parent', not {standardize!r}")
+    check_standardize(standardize)
     if not canonical and standardize != "none":
         raise ValueError("canonical=False keeps the SMILES as written and so needs standardize='none'")
 
@@ -29,8 +29,8 @@ def smiles_texts(
     smiles: Sequence[str], standardize: Standardize = "clean", canonical: bool = True
 ) -> list[str | MoleculeError]:
     """
-    The SMILES to tokenize of each molecule: parsed, standardised and canonical, or with `canonical=False` as written;
-    a MoleculeError in the place of what is no molecule.
+    Prepare SMILES for tokenizing: parsed, standardised and canonical, or with `canonical=False` as written. What is not
+    a molecule gives a MoleculeError.
     """
     used = canonical_smiles_batch(smiles, standardize, on_error="skip")
     if canonical:
@@ -41,12 +41,12 @@ def smiles_texts(
 
 
 def systematic_case(name: str) -> str:
-    """Write a name as in the middle of a sentence ("2-Acetyloxybenzoic acid" -> "2-acetyloxybenzoic acid")."""
+    """Remove the capital that begins a sentence ("2-Acetyloxybenzoic acid" -> "2-acetyloxybenzoic acid")."""
     return CAPITALISED.sub(lambda match: match.group().lower(), name.strip())
 
 
 def name_texts(names: Sequence[str]) -> list[str | MoleculeError]:
-    """The IUPAC names to tokenize, without the capitals of a sentence; a MoleculeError in the place of what is none."""
+    """Prepare IUPAC names for tokenizing, see [`systematic_case`]. What is not a name gives a MoleculeError."""
     return [
         systematic_case(name)
         if isinstance(name, str) and name.strip()
@@ -63,22 +63,22 @@ def tokenize(
     max_length: int | None = None,
 ) -> tuple[list[np.ndarray | MoleculeError], list[int]]:
     """
-    Token ids of each text.
+    Tokenize texts.
 
     Args:
         tokenizer: a fast tokenizer of transformers.
-        texts: errors among them stay in their place.
-        notation: what errors call the texts.
-        truncation: shorten what is longer than `max_length`, its last token kept; otherwise it is a MoleculeError.
-        max_length: tokens, by default `tokenizer.model_max_length`.
+        texts: texts; errors among them are passed through.
+        notation: name of the notation in error messages.
+        truncation: shorten texts longer than `max_length`, keeping the last token; otherwise they give a MoleculeError.
+        max_length: number of tokens, by default `tokenizer.model_max_length`.
     Returns:
-        int32 `[tokens]` of each text, or a MoleculeError in its place; and the places of those that were shortened.
+        int32 `[tokens]` or a MoleculeError for each text; and the indices of the texts that were shortened.
     """
     limit, unknown = max_length or tokenizer.model_max_length, tokenizer.unk_token_id
     results: list[np.ndarray | MoleculeError] = list(texts)
     shortened: list[int] = []
     places = [place for place, text in enumerate(texts) if isinstance(text, str)]
-    # not tokenizer(texts), which also makes character offsets and two masks that nobody reads
+    # not tokenizer(texts), which also makes character offsets and two masks that are not needed
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()  # a call of the tokenizer may have left both switched on
     backend.no_padding()
@@ -101,10 +101,10 @@ def tokenize(
 
 
 def pad_view(features: Sequence[dict], tokenizer: Any, prefix: str = "") -> dict[str, np.ndarray]:
-    """`<prefix>input_ids` and `<prefix>attention_mask`, int64 `[molecules, longest]`, of one view of the molecules."""
+    """Pad one view to `<prefix>input_ids` and `<prefix>attention_mask`, int64 `[molecules, longest]`."""
     sequences = [np.asarray(feature[f"{prefix}input_ids"]) for feature in features]
     ids, mask = pad_tokens(sequences, tokenizer.pad_token_id)
     return {f"{prefix}input_ids": ids, f"{prefix}attention_mask": mask}
 
 
-__all__ = ["check_standardize", "name_texts", "pad_view", "smiles_texts", "systematic_case", "tokenize"]
+__all__ = ["check_rewriting", "name_texts", "pad_view", "smiles_texts", "systematic_case", "tokenize"]

@@ -1,1 +1,1 @@
-"""A model from molecules: pre-training and fine-tuning."""
+"""Pre-training and fine-tuning."""

@@ -1,10 +1,10 @@
-"""What a fine-tuning run says while it works."""
+"""Progress output of fine-tuning."""
 
 from transformers import ProgressCallback
 
 
 class EpochLines(ProgressCallback):
-    """Trainer's progress bar over the updates, with one readable line per epoch instead of its dicts."""
+    """Trainer's progress bar, with one readable line per epoch instead of dicts."""
 
     training_loss = float("nan")
 
@@ -19,4 +19,4 @@ class EpochLines(ProgressCallback):
             self.training_bar.write(f"epoch {logs['epoch']:.0f}  training: loss {self.training_loss:.4g}{valid}")
 
     def on_prediction_step(self, *args, **kwargs):
-        """No second bar."""
+        """Show no second bar during evaluation."""

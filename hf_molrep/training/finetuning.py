@@ -1,4 +1,4 @@
-"""Fine-tuning of any checkpoint: one run, from data to measured model. `hf-molrep finetune` and benchmarks call it."""
+"""Fine-tune any checkpoint and measure it; used by `hf-molrep finetune` and the benchmarks."""
 
 import contextlib
 import dataclasses
@@ -6,7 +6,6 @@ import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..chem.smiles import MoleculeError
 from ..data.runs import check_continues
 from ..inference.checkpoints import silent_transformers
+from ..processing.contract import MoleculeProcessor
 from .callbacks import EpochLines
 from .labelled_molecules import GREATER_SCORE_IS_BETTER, LabelledMolecules
 from .loading import load_processor, task_of
@@ -36,31 +36,33 @@ from .trainer import MoleculeTrainer, bf16_is_fast
 @dataclasses.dataclass
 class FinetuneResult:
     """
-    What a fine-tuning run gives. `model` holds the best weights on the validation part.
+    Result of a fine-tuning run.
 
     Attributes:
+        model: the model with the weights that are best on the validation part.
+        processor: its processor.
         task: `"property-prediction"`, `"interaction-prediction"` or `"conformer-generation"`.
-        task_names: of the columns of the predictions.
-        problem_type: of the labels; None for conformers.
-        classes: names of the classes that exclude each other, else empty.
+        task_names: names of the columns of the predictions.
+        problem_type: problem type of the labels; None for conformers.
+        classes: names of mutually exclusive classes, else empty.
         valid_predictions, test_predictions: `[rows of the part, tasks or classes]`, in the order of `split[part]`:
-            probabilities or values in the units of the labels; for conformers their distance in angstrom from a
-            reference, before and after the model moves them; NaN where a row could not be used.
-        valid_metrics, test_metrics: name of a metric -> its mean over the tasks that can be measured, and for
-            properties `"per_task"`: task -> its metrics; empty for a part that does not exist.
-        selected_by: the metric that chose the epoch: its name, `"loss"`, or `"last epoch"` without a validation part.
-        best_epoch, best_update: when the chosen weights were reached.
-        epochs, updates: epochs begun and optimiser updates carried out.
+            probabilities or values in the units of the labels; for conformers their RMSD in angstrom from a reference
+            before and after the model moves them; NaN for a row that could not be used.
+        valid_metrics, test_metrics: metric -> mean over the tasks that can be measured, and for properties
+            `"per_task"`: task -> its metrics; empty for an absent part.
+        selected_by: metric that chose the epoch, `"loss"`, or `"last epoch"` without a validation part.
+        best_epoch, best_update: epoch and update of the chosen weights.
+        epochs, updates: number of epochs begun and of optimiser updates.
         history: the records that Trainer logged, one dict each.
-        failures: row (its index in the data) -> why it could not be used.
-        truncated: indices of the rows that were shortened to what the model takes.
-        reports: what is said of molecules (`conformer_status`, `conformer_flags`) -> word -> how many.
-        label_mean, label_std: of the training part, one per task; None for classification.
-        settings: what the run was asked for, as it stands in `settings.json` of `output_dir`.
+        failures: index of a row -> why it could not be used.
+        truncated: indices of the rows that were shortened.
+        reports: report of the processor (`conformer_status`, `conformer_flags`) -> word -> number of molecules.
+        label_mean, label_std: statistics of the training part, one per task; None for classification.
+        settings: settings of the run, as in `settings.json` of `output_dir`.
     """
 
     model: PreTrainedModel
-    processor: Any
+    processor: MoleculeProcessor
     task: str
     task_names: list[str]
     problem_type: str | None
@@ -96,24 +98,24 @@ def finetune(
     """
     Fine-tune a checkpoint and keep the weights that are best on the validation part.
 
-    Features are computed once; batches hold molecules of similar length where they are padded; regression labels are
-    standardised with the mean and standard deviation of the training part only. Same arguments, same numbers (on one
-    machine). The global seeds are set, as `Trainer` does.
+    Features are computed once. Padded batches hold molecules of similar length. Regression labels are standardised with
+    the mean and standard deviation of the training part. The same arguments give the same numbers on one machine; the
+    global seeds are set, as `Trainer` does.
 
     Args:
-        checkpoint: folder or Hub repository of any method that has the task of the data; a new head for labels is put
-            on it.
-        data: what is learned, and its split.
-        settings: by default those of the data's task. Where options of the processor are changed, what the model must
-            match (its `config_fields()`) is changed with them.
-        output_dir: Trainer's checkpoints, one after each epoch, for `resume`; None keeps nothing on disk.
-        resume: continue from the last checkpoint in `output_dir` (from the start if there is none); same data and
-            settings required.
-        progress: a progress bar and one line per epoch.
+        checkpoint: folder or Hub repository of any method that has the task of the data.
+        data: the data and their split.
+        settings: by default those of the task. If options of the processor are changed, the configuration of the model
+            follows (`config_fields()`).
+        output_dir: folder for Trainer's checkpoints, one after each epoch, for `resume`; None keeps nothing on disk.
+        resume: continue from the last checkpoint in `output_dir`, or start if there is none, with the same data and
+            settings.
+        progress: show a progress bar and one line per epoch.
+        callbacks: further callbacks of Trainer.
     Raises:
-        ValueError: a method without this task, a task without any label in the training part, a metric that the
-            validation part cannot measure, `resume` with other settings, an option that the processor does not have,
-            predictions that are not finite (training has diverged).
+        ValueError: the method does not have the task, a task has no label in the training part, the validation part
+            cannot measure the metric, `resume` has other settings, the processor does not have an option, or
+            predictions are not finite (training has diverged).
     """
     settings = data.settings_class() if settings is None else settings
     if not isinstance(settings, data.settings_class):
@@ -137,8 +139,8 @@ def finetune(
     model = prepared.load_model(
         checkpoint,
         settings,
-        {**getattr(processor, "config_fields", dict)(), **settings.config_overrides},
-        # on a CPU the backward pass of torch's fused kernel takes twice as long for molecules, which are short
+        {**processor.config_fields(), **settings.config_overrides},
+        # on a CPU the backward pass of torch's fused kernel takes twice as long for short sequences
         None if on_gpu else "eager",
     )
     train_options, evaluation_options = prepared.collator_options(settings)
@@ -160,7 +162,7 @@ def finetune(
         if progress:
             trainer.add_callback(EpochLines)
         trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if resume else None)
-        # without the autocast that accelerate put around forward
+        # remove the autocast that accelerate wraps around forward
         model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
         valid, test = (
             prepared.measure(part, model, trainer.eval_data_collator, 4 * settings.batch_size)
@@ -175,8 +177,8 @@ def finetune(
         processor=processor,
         task=data.task,
         task_names=list(prepared.task_names),
-        problem_type=getattr(data, "problem_type", None),
-        classes=list(getattr(data, "classes", ())),
+        problem_type=data.problem_type,
+        classes=list(data.classes),
         valid_predictions=valid[0],
         test_predictions=test[0],
         valid_metrics=valid[1],
@@ -199,7 +201,7 @@ def finetune(
 def _training_arguments(
     folder: str, settings: FinetuningSettings, label_names: Sequence[str], keep: bool, progress: bool
 ) -> TrainingArguments:
-    """`keep`: a checkpoint after each epoch, from which the run can be continued; else only the best weights."""
+    """Make the arguments of Trainer; `keep` saves a checkpoint to continue from after each epoch."""
     selecting = settings.metric != "last epoch"
     if keep:
         saving = {"save_strategy": "epoch", "save_total_limit": 1}
@@ -229,7 +231,7 @@ def _training_arguments(
         prediction_loss_only=not label_names,
         remove_unused_columns=False,
         dataloader_pin_memory=on_gpu,
-        restore_callback_states_from_checkpoint=keep,  # the patience that is left
+        restore_callback_states_from_checkpoint=keep,  # the remaining patience
         disable_tqdm=not progress,
         report_to="none",
         **saving,

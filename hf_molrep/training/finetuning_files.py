@@ -1,4 +1,4 @@
-"""Fine-tuning from files to files: a table of molecules to what `finetune` takes, its result to a folder."""
+"""Read tables of molecules for fine-tuning, and write the result of a run to a folder."""
 
 import dataclasses
 from collections import Counter
@@ -26,7 +26,7 @@ PROBLEM_TYPES = {
 }
 CONFORMERS = "conformer-generation"
 PART_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test"}
-MOST_MOLECULES = 2  # in a row: no method takes more
+MAX_MOLECULES = 2  # in a row; no method takes more
 
 
 @dataclasses.dataclass
@@ -35,15 +35,15 @@ class MoleculeTable:
     A table whose rows hold one molecule each, or two.
 
     Attributes:
-        source: where it comes from.
+        source: file or dataset that it was read from.
         dataset: all rows and columns; the first SMILES column is called `smiles`.
-        rows: the usable rows of `dataset`; of a table of conformers the first row of each usable molecule.
-        molecules: of each SMILES column, the SMILES of the usable rows.
-        canonical: one text per usable row, the same for the same molecule or unordered pair.
-        failures: other rows -> what is wrong with them.
-        task_names, problem_type, labels: of the usable rows `[rows, tasks]`; None where there are no labels.
-        classes: names of classes that exclude each other.
-        names: of the molecules of a table of conformers.
+        rows: indices of the usable rows; in a table of conformers the first row of each usable molecule.
+        molecules: for each SMILES column, the SMILES of the usable rows.
+        canonical: one text per usable row, equal for equal molecules or unordered pairs.
+        failures: index of an unusable row -> what is wrong with it.
+        task_names, problem_type, labels: labels of the usable rows, `[rows, tasks]`; None without labels.
+        classes: names of mutually exclusive classes.
+        names: names of the molecules in a table of conformers.
     """
 
     source: str
@@ -60,11 +60,11 @@ class MoleculeTable:
 
     @property
     def texts(self) -> list[str]:
-        """By what a row is split: its SMILES, or those of its two molecules joined by a dot."""
+        """Text by which a row is split: its SMILES, or those of its two molecules joined by a dot."""
         return [".".join(row) for row in zip(*self.molecules, strict=True)]
 
     def column(self, name: str) -> list:
-        """Values of a column in the usable rows."""
+        """Return the values of a column in the usable rows."""
         return self.dataset.select(self.rows)[name][:]
 
 
@@ -75,16 +75,17 @@ def read_table(
     Read a table of molecules with their labels, see [`~hf_molrep.data.datasets.load_molecules`].
 
     Args:
-        smiles_columns: one, or two for interactions.
-        labels: columns to be predicted; without any the molecules alone are read.
-        task: `"regression"`, `"classification"`, `"multiclass"` (pairs), `"conformer-generation"`, or `"auto"`: by the
-            labels.
+        source: see [`~hf_molrep.data.datasets.load_molecules`].
+        smiles_columns: one column, or two for interactions.
+        labels: columns to predict; may be empty.
+        task: `"regression"`, `"classification"`, `"multiclass"` (pairs), `"conformer-generation"`, or `"auto"`: chosen
+            by the labels.
     Raises:
-        ValueError: no such column, labels that are no numbers or no classes (says where), no row with a molecule.
+        ValueError: a column is missing, a label is neither a number nor a class, or no row holds a molecule.
     """
     from ..data.datasets import infer_problem_type, label_matrix, load_molecules
 
-    if not 1 <= len(smiles_columns) <= MOST_MOLECULES:
+    if not 1 <= len(smiles_columns) <= MAX_MOLECULES:
         raise ValueError(f"a row has one or two molecules, not {len(smiles_columns)}")
     if len(set(smiles_columns)) < len(smiles_columns):
         raise ValueError(f"{smiles_columns[0]!r} is named twice as a column of SMILES")
@@ -118,7 +119,7 @@ def read_table(
 
 
 def _read_conformers(source: str, smiles_columns: Sequence[str], labels: Sequence[str]) -> MoleculeTable:
-    """A Parquet table with a conformer in each row, as one row per molecule."""
+    """Read a Parquet table with one conformer per row, as one row per molecule."""
     from ..data.conformer_pairs import read_molecules
     from ..data.datasets import load_molecules
     from ..data.files import COORDINATE_COLUMNS
@@ -148,7 +149,7 @@ def _require(source: str, dataset: "Dataset", columns: Sequence[str]) -> None:
 def _readable(
     dataset: "Dataset", columns: Sequence[str], rows: Sequence[int]
 ) -> tuple[list[int], list[list[str]], list[str], dict[int, MoleculeError]]:
-    """Which of the rows hold molecules in these columns, those, their canonical SMILES, and what is wrong elsewhere."""
+    """Find the rows with molecules in these columns: their indices, SMILES, canonical texts; and failures elsewhere."""
     failures: dict[int, MoleculeError] = {}
     texts, canonical = [], []
     for name in columns:
@@ -166,14 +167,14 @@ def _readable(
 
 
 def _text(value: Any) -> str | None:
-    """A cell as the name of a class, None where it is missing; 3.0 is the class 3."""
+    """Return a cell as the name of a class, None if it is missing; 3.0 is the class 3."""
     if isinstance(value, float):
         value = None if np.isnan(value) else int(value) if value.is_integer() else value
     return None if value is None or not str(value).strip() else str(value).strip()
 
 
 def _problem_of_pairs(dataset: "Dataset", source: str, labels: Sequence[str]) -> str:
-    """Classes that exclude each other in one column of anything but 0 and 1, else a label of 0 or 1 in each column."""
+    """Infer the problem type of pairs: multiclass for one column with other values than 0 and 1."""
     _require(source, dataset, labels)
     if len(labels) > 1 or {_text(value) for value in dataset[labels[0]][:]} <= {"0", "1", "0.0", "1.0", None}:
         return PROBLEM_TYPES["classification"]
@@ -181,7 +182,7 @@ def _problem_of_pairs(dataset: "Dataset", source: str, labels: Sequence[str]) ->
 
 
 def _classes(values: Sequence) -> tuple[list[str], np.ndarray]:
-    """Names of the classes, by number where they are numbers, and the class of each row `[rows, 1]`, NaN = missing."""
+    """Return the sorted names of the classes, and the class index of each row `[rows, 1]`, NaN = missing."""
     texts = [_text(value) for value in values]
     present = {text for text in texts if text is not None}
     names = sorted(present, key=lambda name: (int(name) if name.isdecimal() else np.inf, name))
@@ -197,7 +198,7 @@ def split_table(table: MoleculeTable, split: str, seed: int = 0, include_chirali
         split: `"scaffold"`, `"balanced_scaffold"`, `"random"` (rows with the same molecule, pair, or scaffolds share a
             part), `column:NAME`, or a file of `hf-molrep split`.
     Raises:
-        ValueError: no such kind, column or file; a column or a file that does not fit the molecules.
+        ValueError: the kind, column or file is unknown, or does not fit the molecules.
     """
     texts = table.texts
     if split in KINDS:
@@ -229,13 +230,13 @@ def labelled_molecules(
     table: MoleculeTable, split: Split, units: Sequence[str] | None = None, coordinates: bool = False
 ) -> "LabelledMolecules":
     """
-    What [`~hf_molrep.training.finetuning.finetune`] takes of a table with labels.
+    Make the data of [`~hf_molrep.training.finetuning.finetune`] from a table with labels.
 
     Args:
-        units: of a regression, one per label.
-        coordinates: take `z` and `pos` from the table where it has them, instead of computed ones.
+        units: units of a regression, one per label.
+        coordinates: use the coordinates of the table, if it has any, instead of computed conformers.
     Raises:
-        ValueError: units that do not fit the labels, or a problem that these molecules do not have.
+        ValueError: the units do not fit the labels, or the labels do not fit the problem type.
     """
     from ..data.datasets import coordinate_columns
     from .labelled_molecules import LabelledMolecules
@@ -257,11 +258,11 @@ def labelled_molecules(
     )
 
 
-def reference_conformers(table: MoleculeTable, split: Split, **computing: Any) -> "ReferenceConformers":
-    """What [`~hf_molrep.training.finetuning.finetune`] takes of a table of conformers; `computing`: `cache`, ..."""
+def reference_conformers(table: MoleculeTable, split: Split, **options: Any) -> "ReferenceConformers":
+    """Make the data of [`~hf_molrep.training.finetuning.finetune`] from a table of conformers."""
     from .reference_conformers import ReferenceConformers
 
-    return ReferenceConformers(table.source, table.names, table.molecules[0], split.parts, **computing)
+    return ReferenceConformers(table.source, table.names, table.molecules[0], split.parts, **options)
 
 
 def write_run(
@@ -278,11 +279,11 @@ def write_run(
     Write model, processor and report of a run to a folder.
 
     Args:
-        units: of a regression, one per label.
-        seconds: that the run took.
-        version: of this package.
+        units: units of a regression, one per label.
+        seconds: duration of the run.
+        version: version of this package.
     Returns:
-        what stands in `report/metrics.json`, which is written last: it marks the run as finished.
+        The content of `report/metrics.json`, which is written last and marks the run as finished.
     """
     import torch
     import transformers
@@ -293,7 +294,7 @@ def write_run(
 
     with silent_transformers():
         save_checkpoint(result.model, result.processor, output, weights_dtype=None)
-    if table.names:  # what the weights have seen, or were chosen by: benchmarks do not measure on it
+    if table.names:  # used in training or selection: benchmarks must not measure on these
         seen = [table.names[index] for part in ("train", "valid") for index in split.parts[part]]
         write_json(output / "conformer_training.json", {"names": sorted(seen)})
     report = output / "report"
@@ -329,7 +330,7 @@ def write_run(
 
 
 def _write_predictions(path: Path, table: MoleculeTable, split: Split, result: "FinetuneResult") -> None:
-    """The test part: number of the row, its own columns, predictions."""
+    """Write the test part: number of the row, its own columns, predictions."""
     import pyarrow as pa
 
     from ..data.table_writer import TableWriter
@@ -337,12 +338,12 @@ def _write_predictions(path: Path, table: MoleculeTable, split: Split, result: "
     rows = [table.rows[index] for index in split.parts["test"]]
     content = table.dataset.select(rows).with_format("arrow")[:]
 
-    def free(name: str) -> str:
-        return name if name not in content.column_names else free(f"{name}_")
+    def unused(name: str) -> str:
+        return name if name not in content.column_names else unused(f"{name}_")
 
-    content = content.add_column(0, free("row"), pa.array([row + 1 for row in rows], pa.int64()))
+    content = content.add_column(0, unused("row"), pa.array([row + 1 for row in rows], pa.int64()))
     for name, values in predicted_columns(result).items():
-        content = content.append_column(free(name), values)
+        content = content.append_column(unused(name), values)
     with TableWriter(path, content.schema) as writer:
         for batch in content.combine_chunks().to_batches():
             writer.write(batch)
@@ -350,8 +351,8 @@ def _write_predictions(path: Path, table: MoleculeTable, split: Split, result: "
 
 def predicted_columns(result: "FinetuneResult") -> dict[str, Any]:
     """
-    The predictions of the test part as Arrow columns, null where there is none: a value for each task; of classes that
-    exclude each other the most probable one and its probability.
+    Return the predictions of the test part as Arrow columns, null for rows without: one per task; for mutually
+    exclusive classes the most probable one and its probability.
     """
     import pyarrow as pa
 

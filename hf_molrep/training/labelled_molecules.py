@@ -1,4 +1,4 @@
-"""Fine-tuning on labels: properties of single molecules, interactions of two."""
+"""Fine-tuning on labels: properties of single molecules, or interactions of two."""
 
 import dataclasses
 import math
@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from ..chem.smiles import MoleculeError
 from ..metrics import GREATER_IS_BETTER, METRICS, property_metrics
+from ..processing.contract import MoleculeProcessor
 from .loading import config_for_labels, load_model_for_finetuning
 from .rows import FeatureRows, check_split, digest_of, features_of, reports_on, takes_coordinates
 from .settings import FinetuningSettings
@@ -30,8 +31,7 @@ logger = logging.get_logger(__name__)
 @dataclasses.dataclass
 class LabelledMolecules:
     """
-    Molecules, or pairs of molecules, with labels and their split, for properties and interactions: what
-    [`~hf_molrep.training.finetuning.finetune`] takes.
+    Molecules or pairs of molecules with labels and a split: data of [`~hf_molrep.training.finetuning.finetune`].
 
     Attributes:
         smiles: one per row. Molecules that cannot be used are left out of their part and reported.
@@ -39,15 +39,15 @@ class LabelledMolecules:
             indices of `classes`.
         task_names: one per task.
         problem_type: `"regression"` (properties), `"multi_label_classification"` (each label 0 or 1), or
-            `"single_label_classification"` (interactions): classes that exclude each other.
+            `"single_label_classification"` (interactions; mutually exclusive classes).
         split: indices of the rows of `train`, `valid` and `test`; the last two may be absent or empty.
-        second_smiles: the second molecule of each row: the task is then the interaction of the two.
+        second_smiles: the second molecule of each row; the task is then interaction prediction.
         classes: names of the classes of `single_label_classification`.
         label_units: one per task.
-        z, pos: atomic numbers and coordinates of each molecule, for methods that read them, instead of computed ones.
-        features: what `processor.featurize` gave for `smiles`, where it is already known.
+        z, pos: atomic numbers and coordinates of each molecule, used by 3D methods instead of computed conformers.
+        features: result of `processor.featurize` for `smiles`, if it is already known.
     Raises:
-        ValueError: labels or split that do not fit the molecules, labels that are no classes.
+        ValueError: labels or split do not fit the molecules, or labels are not classes.
     """
 
     smiles: Sequence[str]
@@ -66,7 +66,7 @@ class LabelledMolecules:
 
     @property
     def task(self) -> str:
-        """Name of the task in the table of methods: it depends on how many molecules a row has."""
+        """Name of the task in the table of methods; it depends on the number of molecules in a row."""
         return "property-prediction" if self.second_smiles is None else "interaction-prediction"
 
     def __post_init__(self):
@@ -82,12 +82,12 @@ class LabelledMolecules:
                 raise ValueError("z, pos and features are those of one molecule per row")
         self.split = check_split(self.split, rows)
 
-    def prepare(self, processor: Any, settings: FinetuningSettings) -> "PreparedLabels":
+    def prepare(self, processor: MoleculeProcessor, settings: FinetuningSettings) -> "PreparedLabels":
         """
         Compute the features of all rows.
 
         Raises:
-            ValueError: coordinates for a processor that reads none, or a task without any label in the training part.
+            ValueError: the processor does not read the given coordinates, or a task has no label in the training part.
         """
         return PreparedLabels(self, processor, settings)
 
@@ -97,30 +97,30 @@ class PreparedLabels:
     [`LabelledMolecules`] as rows of features.
 
     Attributes:
-        parts, rows: of each part the indices of the usable rows, and the rows.
-        failures: row -> why it could not be used.
-        truncated: rows with a molecule that was shortened.
-        reports: what the processor reports of molecules -> word -> how many.
-        label_mean, label_std: of the training part, one per task; None for classification.
+        parts, rows: part -> indices of its usable rows, and the rows.
+        failures: index of a row -> why it could not be used.
+        truncated: indices of rows with a molecule that was shortened.
+        reports: report of the processor -> word -> number of molecules.
+        label_mean, label_std: statistics of the training part, one per task; None for classification.
     """
 
     label_names = ("labels",)
 
-    def __init__(self, data: LabelledMolecules, processor: Any, settings: FinetuningSettings):
+    def __init__(self, data: LabelledMolecules, processor: MoleculeProcessor, settings: FinetuningSettings):
         self.data, self.processor = data, processor
         self.task_names = [str(name) for name in data.task_names]
         self.metric_names = SCORES[data.problem_type]
         self.geometry = {} if data.z is None and data.pos is None else {"z": data.z, "pos": data.pos}
         if self.geometry and not takes_coordinates(processor):
             raise ValueError(f"{type(processor).__name__} does not read coordinates")
-        molecules = {"": data.features}  # of each molecule of a row: the prefix of its features, and those
+        molecules = {"": data.features}  # prefix of the keys -> features of that molecule of a row
         if data.features is None:
             molecules[""] = features_of(processor, {"smiles": list(data.smiles), **self.geometry}, settings.truncation)
         if data.second_smiles is not None:
             molecules["second_"] = features_of(processor, {"smiles": list(data.second_smiles)}, settings.truncation)
         self.failures = {
             index: value
-            for features in reversed(molecules.values())  # of two failures the first molecule's is told
+            for features in reversed(molecules.values())  # of two failures in a row the first molecule's is kept
             for index, value in enumerate(features)
             if isinstance(value, MoleculeError)
         }
@@ -146,7 +146,7 @@ class PreparedLabels:
             for part, indices in self.data.split.items()
         }
         has_label = ~np.isnan(self.data.labels)
-        parts["train"] = parts["train"][has_label[parts["train"]].any(axis=1)]  # the others teach nothing
+        parts["train"] = parts["train"][has_label[parts["train"]].any(axis=1)]  # rows without labels are not trained on
         for task, name in enumerate(self.task_names):
             if not has_label[parts["train"], task].any():
                 raise ValueError(f"task {name!r} has no label in the training part ({len(parts['train'])} molecules)")
@@ -169,10 +169,10 @@ class PreparedLabels:
         labels = self.data.labels[index]
         if self.data.problem_type != MULTICLASS:
             return labels.astype(np.float32)
-        return np.int64(-100 if np.isnan(labels[0]) else labels[0])  # -100: what cross entropy leaves out
+        return np.int64(-100 if np.isnan(labels[0]) else labels[0])  # -100: ignored by cross entropy
 
     def identity(self) -> dict[str, Any]:
-        """What identifies the data and what is learned of them, in `settings.json`."""
+        """Return the entries of `settings.json` that identify data and task."""
         data = self.data
         texts = list(data.smiles) if data.second_smiles is None else [list(data.smiles), list(data.second_smiles)]
         coordinates = [np.asarray(row, dtype=np.float64) for column in self.geometry.values() for row in column]
@@ -187,12 +187,11 @@ class PreparedLabels:
 
     def selected_by(self, metric: str | None) -> str:
         """
-        The metric that chooses the epoch. Without a wish it is the usual one of the problem, or the loss where these
-        labels of the validation part cannot measure it (one class only), and for several tasks of a regression, whose
-        errors have different units.
+        Return the metric that chooses the epoch. The default is the usual one of the problem type, but the loss if the
+        validation part cannot measure it (one class only), or for a regression of several tasks, whose units differ.
 
         Raises:
-            ValueError: a metric of another problem, or one that the validation part cannot measure.
+            ValueError: the metric is of another problem type, or the validation part cannot measure it.
         """
         problem_type, labels = self.data.problem_type, self.data.labels[self.parts["valid"]]
         if metric is not None and metric not in (*self.metric_names, "loss"):
@@ -204,7 +203,7 @@ class PreparedLabels:
         wanted = metric or self.metric_names[0]
         if wanted == "loss" or (metric is None and self._regression and labels.shape[1] > 1):
             return "loss"
-        # Any predictions do: whether a metric is defined depends on the labels alone.
+        # with any predictions: whether a metric is defined depends on the labels alone
         if problem_type in METRICS and math.isnan(
             property_metrics(np.zeros_like(labels), labels, problem_type)[wanted]
         ):
@@ -218,7 +217,7 @@ class PreparedLabels:
     def load_model(
         self, checkpoint: str, settings: FinetuningSettings, overrides: Mapping[str, Any], attention: str | None
     ) -> PreTrainedModel:
-        """The model of the checkpoint, with a new head for these labels."""
+        """Load the model of the checkpoint, with a new head for these labels."""
         config = config_for_labels(
             checkpoint,
             self.data.classes or self.task_names,
@@ -233,24 +232,24 @@ class PreparedLabels:
         )
 
     def collator_options(self, settings: FinetuningSettings) -> tuple[dict, dict]:
-        """Options of the data collator in training and in evaluation."""
+        """Return the options of the collator for training and for evaluation."""
         return dict(settings.collator_options), {}
 
     def evaluated_rows(self) -> FeatureRows:
-        """The rows of the validation part that Trainer measures after each epoch."""
+        """Return the rows of the validation part that Trainer evaluates after each epoch."""
         rows = self.rows["valid"]
         if self.data.problem_type == MULTICLASS:  # a batch without any label has no loss
             rows = rows.select(place for place, row in enumerate(rows.rows) if row["labels"] >= 0)
         return rows.longest_first()[0]
 
     def trainer_options(self) -> dict[str, Any]:
-        """How Trainer measures after each epoch."""
+        """Return the options of Trainer for evaluation."""
 
         def compute_metrics(result) -> dict[str, float]:
             measured = self._metrics(result.predictions, result.label_ids)
             return {name: measured[name] for name in self.metric_names}
 
-        # of (logits, predictions)
+        # outputs: (logits, predictions)
         return {
             "compute_metrics": compute_metrics,
             "preprocess_logits_for_metrics": lambda outputs, labels: outputs[-1],
@@ -265,13 +264,14 @@ class PreparedLabels:
 
         labelled = labels >= 0
         guess, truth = predictions[labelled].argmax(axis=-1), labels[labelled]
-        # over the classes that occur or are predicted
+        # macro: over the classes that occur or are predicted
         macro_f1 = float(f1_score(truth, guess, average="macro", zero_division=0.0))
         return {"macro_f1": macro_f1, "accuracy": float((guess == truth).mean())}
 
     def measure(self, part: str, model: PreTrainedModel, collate: Callable, batch_size: int) -> tuple[np.ndarray, dict]:
         """
-        Predictions of a part `[rows of the part, tasks or classes]`, NaN where a row could not be used, and metrics.
+        Predict a part. Returns predictions `[rows of the part, tasks or classes]`, NaN for rows that could not be used,
+        and metrics.
         """
         asked = self.data.split[part]
         columns = len(self.data.classes or self.task_names)
@@ -291,7 +291,7 @@ class PreparedLabels:
 
 @torch.inference_mode()
 def _predictions(model: PreTrainedModel, collate: Callable, rows: FeatureRows, batch_size: int) -> np.ndarray:
-    """`[rows, tasks]`, in float32 also after training under autocast: the numbers that `predict` will give."""
+    """Predict `[rows, tasks]` in float32, also after training under autocast, as `predict` will."""
     model.eval()
     outputs = []
     for start in range(0, len(rows), batch_size):
@@ -301,14 +301,14 @@ def _predictions(model: PreTrainedModel, collate: Callable, rows: FeatureRows, b
 
 
 def on_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """A batch with its tensors moved to a device."""
+    """Move the tensors of a batch to a device."""
     return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
 
 
 def label_scale(labels: np.ndarray) -> tuple[list[float], list[float]]:
     """
-    Mean and (population) standard deviation of each column of `labels` `[molecules, tasks]`, NaN left out; a constant
-    column has standard deviation 1.
+    Compute mean and (population) standard deviation of each column of `labels` `[molecules, tasks]` without NaN; a
+    constant column has standard deviation 1.
     """
     present = ~np.isnan(labels)
     count = present.sum(axis=0)
@@ -320,7 +320,7 @@ def label_scale(labels: np.ndarray) -> tuple[list[float], list[float]]:
 def _check_labels(
     labels: np.ndarray, rows: int, task_names: Sequence[str], problem_type: str, classes: int
 ) -> np.ndarray:
-    """The labels as float64 `[rows, tasks]`; classes are 0 and 1, or indices of the classes; NaN is missing."""
+    """Check labels and return them as float64 `[rows, tasks]`: values, 0 and 1, or class indices; NaN = missing."""
     labels = np.asarray(labels, dtype=np.float64)
     if labels.shape != (rows, len(task_names)):
         raise ValueError(f"labels have shape {labels.shape}; there are {rows} molecules, {len(task_names)} tasks")

@@ -1,4 +1,4 @@
-"""What fine-tuning starts from: processor and model of a checkpoint for a task, with a new head where it needs one."""
+"""Load the processor and the model of a checkpoint for fine-tuning, with a new head if the task needs one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,16 +9,18 @@ from transformers.utils import logging
 
 from ..inference.checkpoints import check_processor, silent_transformers
 from ..models.auto import Task, method_of
+from ..processing.contract import MoleculeProcessor
 
 
 def task_of(config: PreTrainedConfig, name: str) -> Task:
     """
-    Model and data collator of a task of a method.
+    Return model and data collator of a task.
 
     Args:
+        config: configuration of the method.
         name: a key of [`~hf_molrep.models.auto.AUTO_CLASSES`].
     Raises:
-        ValueError: the configuration is of none of our methods, or its method does not have this task.
+        ValueError: the configuration belongs to no method of this package, or the method does not have the task.
     """
     tasks = method_of(config).tasks
     if name not in tasks:
@@ -26,12 +28,12 @@ def task_of(config: PreTrainedConfig, name: str) -> Task:
     return tasks[name]
 
 
-def load_processor(checkpoint: str, options: Mapping[str, Any]) -> Any:
+def load_processor(checkpoint: str, options: Mapping[str, Any]) -> MoleculeProcessor:
     """
-    The processor of a checkpoint with some of its options changed (the model is then changed with them).
+    Load the processor of a checkpoint with some options changed.
 
     Raises:
-        ValueError: as saved it does not fit the model; an option that it does not have.
+        ValueError: the saved processor does not fit the model, or an option is unknown.
     """
     processor = AutoProcessor.from_pretrained(checkpoint)
     check_processor(processor, AutoConfig.from_pretrained(checkpoint))
@@ -54,10 +56,10 @@ def config_for_labels(
     overrides: Mapping[str, Any] | None = None,
 ) -> PreTrainedConfig:
     """
-    The configuration of a checkpoint for these labels: their names, and for regression their scaling and units.
+    Load the configuration of a checkpoint and set the labels: their names, and for regression scaling and units.
 
     Args:
-        label_names: of the tasks, or of the classes that exclude each other.
+        label_names: names of the tasks, or of mutually exclusive classes.
         overrides: fields to change, nested for sub-configurations, for instance
             `{"classifier_dropout": 0.2, "smiles_config": {"hidden_dropout": 0.1}}`.
     """
@@ -83,23 +85,22 @@ def load_model_for_finetuning(
     attention: str | None = None,
 ) -> PreTrainedModel:
     """
-    The model of a checkpoint for a task, float32.
+    Load the model of a checkpoint for a task, in float32.
 
     Args:
-        config: the checkpoint's, with what is changed.
+        config: configuration of the checkpoint, with all changes.
         task: see [`task_of`].
-        new_head: everything outside of the base model is initialised anew, also where the checkpoint has it: the tasks
-            of a head that it may hold are not these. False: only what the checkpoint lacks.
-        from_scratch: random weights of the same architecture instead of the checkpoint's.
-        attention: `attn_implementation`; None: the model's own choice.
+        new_head: initialise everything outside of the base model, even if the checkpoint has it, since that head is for
+            other tasks. False: initialise only what the checkpoint lacks.
+        from_scratch: use random weights of the same architecture instead of the checkpoint's.
+        attention: `attn_implementation`; None: the model's default.
     Raises:
-        ValueError: the checkpoint is of none of our methods, its method does not have the task, or it lacks weights
-            other than the head's.
+        ValueError: see [`task_of`]; or the checkpoint lacks weights of the encoder.
     """
     model_class = task_of(config, task).model
     if from_scratch:
         return model_class._from_config(config, dtype=torch.float32, attn_implementation=attention)
-    with silent_transformers(logging.ERROR):  # transformers would report the head, which is meant to be new
+    with silent_transformers(logging.ERROR):  # transformers would report the new head
         model, info = model_class.from_pretrained(
             checkpoint,
             config=config,
@@ -117,6 +118,6 @@ def load_model_for_finetuning(
             continue
         for module in part.modules():
             for parameter in module.parameters(recurse=False):
-                parameter._is_hf_initialized = False  # else transformers keeps what it loaded
+                parameter._is_hf_initialized = False  # else transformers keeps the loaded values
             model._init_weights(module)
     return model

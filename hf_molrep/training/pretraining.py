@@ -1,4 +1,4 @@
-"""Pre-training of any method through `Trainer`: the command `hf-molrep pretrain METHOD`."""
+"""Pre-train any method with `Trainer`: the command `hf-molrep pretrain METHOD`."""
 
 import json
 import os
@@ -28,11 +28,11 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..chem.smiles import MoleculeError
 from ..configuration import check_fields
 from ..inference.checkpoints import check_processor, resolve_checkpoint
 from ..models.auto import METHODS
 from ..models.pretraining import PreTraining, PreTrainingOptions, pretraining_of
+from ..processing.collation import MoleculeCollator
 from ..processing.contract import MoleculeProcessor
 from .trainer import MoleculeTrainer, bf16_is_fast
 
@@ -41,20 +41,20 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """
     Pre-train {method}. The data are a Parquet or CSV file, a folder of such files or a dataset on the Hub with the
-    column smiles (and iupac_name where the method reads names); 3D methods take coordinates from the columns
-    atomic_numbers and coordinates (angstrom) of Parquet data, and otherwise compute conformers. A run that was stopped
-    resumes from the last checkpoint in --output_dir. With several processes: torchrun --nproc_per_node 2 -m
-    hf_molrep.cli pretrain {method} ...; a batch is then that of all processes. The last group of options, from
-    --output_dir on, is that of transformers.TrainingArguments.
+    column smiles (and iupac_name if the method uses names); 3D methods take coordinates from the columns atomic_numbers
+    and coordinates (angstrom) of Parquet data, and otherwise compute conformers. A stopped run resumes from the last
+    checkpoint in --output_dir. With several processes: torchrun --nproc_per_node 2 -m hf_molrep.cli pretrain {method}
+    ...; a batch is then that of all processes together. The options from --output_dir on are those of
+    transformers.TrainingArguments.
 """
-REASONS_SHOWN = 10  # of refused rows, the most frequent ones
+REASONS_SHOWN = 10  # most frequent reasons of refused rows
 
 
-# --- what is asked of a processor -------------------------------------------------------------------------------------
+# --- data -------------------------------------------------------------------------------------------------------------
 
 
 def _columns(processor: MoleculeProcessor, dataset: "Dataset", hooks: PreTraining) -> dict[str, str]:
-    """The columns of the data that are read, with the names that the processor has for them."""
+    """Map the columns of the data that are read to the names that the processor has for them."""
     from ..data.datasets import coordinate_columns
 
     columns = {name: name for name in hooks.columns}
@@ -62,31 +62,25 @@ def _columns(processor: MoleculeProcessor, dataset: "Dataset", hooks: PreTrainin
     return columns | (coordinate_columns(dataset) if with_coordinates in processor.inputs else {})
 
 
-def _featurize(
-    processor: MoleculeProcessor, columns: dict[str, list], shorten: dict[str, Any]
-) -> list[dict | MoleculeError]:
-    """Features of molecules that are given by column, an error in the place of each that is refused."""
-    return processor.featurize(columns, on_error="skip", **shorten)
-
-
-# --- data -------------------------------------------------------------------------------------------------------------
-
-
-def prepare(source: str, processor: Any, options: PreTrainingOptions, name: str, hooks: PreTraining) -> "Dataset":
+def prepare(
+    source: str, processor: MoleculeProcessor, options: PreTrainingOptions, name: str, hooks: PreTraining
+) -> "Dataset":
     """
-    Compute the features of a source of molecules, once: they are cached on disk by `datasets` and memory-mapped.
+    Compute the features of a source of molecules; `datasets` caches them on disk and maps them into memory.
 
     Rows that the processor refuses are left out, and counted by reason on standard error.
 
     Args:
         source: see [`~hf_molrep.data.datasets.load_molecules`].
-        name: what the data are called in messages.
-
+        processor: the processor of the model.
+        options: options of the command.
+        name: name of the data in messages.
+        hooks: what the method needs in pre-training.
     Returns:
-        a `datasets.Dataset` with the arrays and integers of the features, `smiles`, `row_id`, and where molecules are
-        padded `length` and on request `group`.
+        A `datasets.Dataset` with the arrays and integers of the features, `smiles`, `row_id`; for padded batches also
+        `length`, and `group` on request.
     Raises:
-        ValueError: an option that does not fit the processor, a column that is missing, no row that is left.
+        ValueError: an option does not fit the processor, a column is missing, or no row is left.
     """
     from datasets import Features, Value
 
@@ -94,19 +88,19 @@ def prepare(source: str, processor: Any, options: PreTrainingOptions, name: str,
 
     if options.group_by and not processor.pads:
         raise ValueError(f"group_by: batches of {type(processor).__name__} are not padded, so nothing is grouped")
-    shorten: dict[str, Any] = {}
+    truncation: dict[str, Any] = {}
     if processor.truncates:
-        shorten = {"truncation": True, "max_length": options.max_length}
+        truncation = {"truncation": True, "max_length": options.max_length}
     elif options.max_length is not None:
         raise ValueError(f"max_length: {type(processor).__name__} has no tokens to count")
     dataset = load_molecules(source)
     for column in (*hooks.columns, *([options.group_by] if options.group_by else [])):
         if column not in dataset.column_names:
             raise ValueError(f"{source} has no column {column!r}; there are {', '.join(dataset.column_names)}")
-    featurize = partial(_featurize, hooks.feature_processor(processor), shorten=shorten)
+    featurize = partial(hooks.feature_processor(processor).featurize, on_error="skip", **truncation)
     columns = _columns(processor, dataset, hooks)
     types = _feature_types(dataset, columns, featurize, source, name)
-    beside = {
+    further_types = {
         "smiles": Value("string"),
         "row_id": dataset.features.get("row_id", Value("int64")),
         "length": Value("int64"),
@@ -117,7 +111,7 @@ def prepare(source: str, processor: Any, options: PreTrainingOptions, name: str,
         _rows_of_features,
         batched=True,
         with_indices=True,
-        # of the options only those that change a row: the cache is found again by what is given here
+        # only options that change a row, since the cache is found by these arguments
         fn_kwargs={
             "columns": columns,
             "featurize": featurize,
@@ -126,7 +120,7 @@ def prepare(source: str, processor: Any, options: PreTrainingOptions, name: str,
             "group_by": options.group_by,
         },
         remove_columns=dataset.column_names,
-        features=Features(types | beside),
+        features=Features(types | further_types),
         num_proc=options.preprocessing_workers if options.preprocessing_workers > 1 else None,
         desc=f"features of {name}",
     )
@@ -143,10 +137,10 @@ def _feature_types(
     dataset: "Dataset", columns: dict[str, str], featurize: Callable[..., list], source: str, name: str
 ) -> dict[str, Any]:
     """
-    Arrow types of the arrays and integers of a feature, from the first row that is accepted.
+    Find the Arrow types of the arrays and integers of a feature, from the first accepted row.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no row is accepted.
     """
     from datasets import List, Value
 
@@ -159,7 +153,7 @@ def _feature_types(
     else:
         raise ValueError(f"{name}: none of {len(dataset)} rows of {source} can be used, for instance {error}")
     arrays = {key: List(Value(str(value.dtype))) for key, value in feature.items() if isinstance(value, np.ndarray)}
-    # a bool says how this molecule came about (`truncated`), and other molecules may lack it
+    # not bool: those are notes such as `truncated`, which other molecules may lack
     return arrays | {key: Value("int64") for key, value in feature.items() if type(value) is int}
 
 
@@ -173,7 +167,7 @@ def _rows_of_features(
     keys: Sequence[str],
     group_by: str | None,
 ) -> dict[str, list]:
-    """A batch of `Dataset.map`: features by column; a refused row has a `reason` and None in their place."""
+    """Compute a batch of `Dataset.map`: features by column; a refused row has None and a `reason`."""
     rows = featurize({given: batch[column] for column, given in columns.items()})
     accepted = [isinstance(row, dict) for row in rows]
     return {
@@ -195,8 +189,8 @@ def _report_refused(dataset: "Dataset", reasons: np.ndarray, name: str) -> None:
     print(f"{name}: {len(refused)} of {len(reasons)} rows refused and left out:", file=sys.stderr)
     for reason, count in counts.most_common(REASONS_SHOWN):
         example = dataset[int(np.flatnonzero(reasons == reason)[0])]
-        told = f"for instance row {example['row_id']}, {example['smiles']!r}"
-        print(f"  {count}: {reason} ({told})", file=sys.stderr)
+        row = f"row {example['row_id']}, {example['smiles']!r}"
+        print(f"  {count}: {reason} (for instance {row})", file=sys.stderr)
     if len(counts) > REASONS_SHOWN:
         others = len(refused) - sum(count for _, count in counts.most_common(REASONS_SHOWN))
         print(f"  {others}: {len(counts) - REASONS_SHOWN} other reasons", file=sys.stderr)
@@ -205,14 +199,14 @@ def _report_refused(dataset: "Dataset", reasons: np.ndarray, name: str) -> None:
 # --- processor, configuration, collator -------------------------------------------------------------------------------
 
 
-def load_processor(method_name: str, options: PreTrainingOptions) -> Any:
+def load_processor(method_name: str, options: PreTrainingOptions) -> MoleculeProcessor:
     """
-    Load the processor of `--processor` or `--model`, without either the method's default.
+    Load the processor of `--processor`, else of `--model`, else the method's default.
 
     Raises:
         ValueError: the method needs tokenizers and has no default.
     """
-    # not AutoProcessor: a folder of settings alone, without config.json, does not tell it the method
+    # not AutoProcessor: it needs a config.json to find the method, and the folder may have none
     processor_class = METHODS[method_name].processor
     source = options.processor or options.model or pretraining_of(method_name).default_processor
     if source:
@@ -223,18 +217,18 @@ def load_processor(method_name: str, options: PreTrainingOptions) -> Any:
 
 
 def last_checkpoint(options: PreTrainingOptions, training: TrainingArguments) -> str | None:
-    """The checkpoint in `output_dir` from which a run resumes; None: it starts anew."""
+    """Find the checkpoint in `output_dir` from which a run resumes; None: it starts from the beginning."""
     if options.restart or not os.path.isdir(training.output_dir):
         return None
     return get_last_checkpoint(training.output_dir)
 
 
-def make_config(method_name: str, processor: Any, path: str | None) -> PreTrainedConfig:
+def make_config(method_name: str, processor: MoleculeProcessor, path: str | None) -> PreTrainedConfig:
     """
-    The configuration in a JSON file (the paper's size without one), made to fit the processor.
+    Make the configuration from a JSON file (default: the paper's size), and fit it to the processor.
 
     Raises:
-        ValueError: no JSON object, a field that the configuration does not have or a value that it does not take.
+        ValueError: the file holds no JSON object, an unknown field or a wrong value.
     """
     config_class = METHODS[method_name].config
     given = _json_object(Path(path).read_text(encoding="utf-8"), path) if path else {}
@@ -246,13 +240,17 @@ def make_config(method_name: str, processor: Any, path: str | None) -> PreTraine
 
 
 def make_collators(
-    method_name: str, processor: Any, config: PreTrainedConfig, options: PreTrainingOptions, seed: int
-) -> tuple[Any, Any]:
+    method_name: str,
+    processor: MoleculeProcessor,
+    config: PreTrainedConfig,
+    options: PreTrainingOptions,
+    seed: int,
+) -> tuple[MoleculeCollator, MoleculeCollator]:
     """
     Make the data collators of training, with the options of `--collator`, and of evaluation.
 
     Raises:
-        ValueError: `--collator` is no JSON object, has an option that the collator does not have or a wrong value.
+        ValueError: `--collator` is not a JSON object, or holds an unknown option or a wrong value.
     """
     collator_class = METHODS[method_name].tasks["pre-training"].collator
     collator_options = pretraining_of(method_name).collator_options
@@ -271,9 +269,9 @@ def _json_object(text: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is no JSON: {error}") from error
+        raise ValueError(f"{where} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{where} is no JSON object: {text[:80]}")
+        raise ValueError(f"{where} is not a JSON object: {text[:80]}")
     return value
 
 
@@ -281,7 +279,7 @@ def _json_object(text: str, where: str) -> dict[str, Any]:
 
 
 class _OptionParser(HfArgumentParser):
-    """Raises ValueError instead of printing the usage of all 150 options before what is wrong with one."""
+    """Raises ValueError for a wrong option, instead of printing the usage of all 150 options first."""
 
     def error(self, message: str) -> None:
         raise ValueError(message)
@@ -289,10 +287,10 @@ class _OptionParser(HfArgumentParser):
 
 def parse_options(method_name: str, argv: Sequence[str], program: str) -> tuple[PreTrainingOptions, TrainingArguments]:
     """
-    The options of a command line.
+    Parse the options of a command line.
 
     Raises:
-        ValueError: an option that the method does not have, or a value that it does not take.
+        ValueError: an option is unknown, or a value is wrong.
     """
     dataclasses = (pretraining_of(method_name).options, TrainingArguments)
     description = " ".join(cleandoc(DESCRIPTION.format(method=method_name)).split())
@@ -324,16 +322,16 @@ def main(method_name: str, argv: Sequence[str]) -> dict[str, float]:
     """
     Pre-train a method.
 
-    `output_dir` gets checkpoints (from which a run that was stopped resumes by itself), the final model with its
-    processor, and `run.json` with what is needed to repeat it.
+    `output_dir` gets checkpoints, from which a stopped run resumes, the final model with its processor, and `run.json`
+    with all that is needed to repeat the run.
 
     Args:
-        argv: the options of the command line behind `hf-molrep pretrain METHOD`.
-
+        method_name: a key of `METHODS`.
+        argv: the options of the command line after `hf-molrep pretrain METHOD`.
     Returns:
-        the metrics of the last evaluation; none without `--validation_data`.
+        The metrics of the last evaluation; none without `--validation_data`.
     Raises:
-        ValueError: options that do not fit the method, the data or each other.
+        ValueError: options do not fit the method, the data or each other.
     """
     if method_name not in METHODS:
         raise ValueError(f"{method_name!r} is none of the methods here: {', '.join(METHODS)}")
@@ -343,7 +341,7 @@ def main(method_name: str, argv: Sequence[str]) -> dict[str, float]:
     training.label_names = []
     set_seed(training.seed)
 
-    # what can be wrong with the options shows here, before features are computed, which may take hours
+    # check all options before features are computed, which may take hours
     checkpoint = last_checkpoint(options, training)
     source = resolve_checkpoint(options.model) if options.model else None
     config = AutoConfig.from_pretrained(source) if source else None

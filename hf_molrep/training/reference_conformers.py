@@ -1,4 +1,4 @@
-"""Fine-tuning on reference conformers: a model that moves the conformers of RDKit towards them."""
+"""Fine-tuning on reference conformers: the model learns to move RDKit's conformers towards them."""
 
 import dataclasses
 import os
@@ -13,6 +13,7 @@ from transformers import AutoConfig, PreTrainedModel
 from ..chem.conformer_clustering import conformer_pools, rmsd_in_order
 from ..chem.smiles import MoleculeError
 from ..data.conformer_pairs import conformer_pairs, read_ensembles
+from ..processing.contract import MoleculeProcessor
 from .labelled_molecules import on_device
 from .loading import load_model_for_finetuning
 from .rows import FeatureRows, check_split, digest_of
@@ -22,17 +23,15 @@ from .settings import ConformerSettings
 @dataclasses.dataclass
 class ReferenceConformers:
     """
-    A table of reference conformers and the split of its molecules: what [`~hf_molrep.training.finetuning.finetune`]
-    takes for conformer generation.
+    Reference conformers and their split: data of [`~hf_molrep.training.finetuning.finetune`] for conformer generation.
 
     Attributes:
         path: Parquet table, one conformer per row, see [`~hf_molrep.data.conformer_pairs.read_ensembles`].
-        names, smiles: of each molecule of the table that is used.
+        names, smiles: name and SMILES of each molecule that is used.
         split: indices of the molecules of `train`, `valid` and `test`; the last two may be absent or empty.
-        cache, processes: how the conformers of RDKit are computed, see
-            [`~hf_molrep.chem.conformers.ConformerGenerator`].
+        cache, processes: how RDKit's conformers are computed, see [`~hf_molrep.chem.conformers.ConformerGenerator`].
     Raises:
-        ValueError: a split that does not fit the molecules.
+        ValueError: the split does not fit the molecules.
     """
 
     path: str | os.PathLike
@@ -44,16 +43,18 @@ class ReferenceConformers:
 
     settings_class: ClassVar[type] = ConformerSettings
     task: ClassVar[str] = "conformer-generation"
+    problem_type: ClassVar[None] = None
+    classes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         self.split = check_split(self.split, len(self.names))
 
-    def prepare(self, processor: Any, settings: ConformerSettings) -> "PreparedConformers":
+    def prepare(self, processor: MoleculeProcessor, settings: ConformerSettings) -> "PreparedConformers":
         """
-        Read the references and compute the conformers that the model starts from.
+        Read the references and compute the starting conformers.
 
         Raises:
-            ValueError: the processor keeps polar hydrogens alone, or no molecule of the training part can be used.
+            ValueError: the processor keeps only polar hydrogens, or no molecule of the training part can be used.
         """
         return PreparedConformers(self, processor, settings)
 
@@ -63,27 +64,27 @@ class PreparedConformers:
     [`ReferenceConformers`] as rows of starting and reference conformers, with the hydrogens that the checkpoint keeps.
 
     Attributes:
-        parts, rows: of each part the indices of the usable molecules, and their rows.
-        failures: molecule -> why it could not be used.
-        reports: `references_left_out`: why reference conformers were left out -> how many.
+        parts, rows: part -> indices of its usable molecules, and their rows.
+        failures: index of a molecule -> why it could not be used.
+        reports: `references_left_out`: why reference conformers were left out -> their number.
     """
 
-    label_names = ()  # the model makes its loss of what the collator draws
-    metric_names = ("loss",)
+    label_names = ()  # the model computes its loss from inputs of the collator
     truncated: Sequence[int] = ()
     label_mean = label_std = None
     task_names = ("rmsd_start", "rmsd")
 
-    def __init__(self, data: ReferenceConformers, processor: Any, settings: ConformerSettings):
-        if processor.hydrogens == "polar":
+    def __init__(self, data: ReferenceConformers, processor: MoleculeProcessor, settings: ConformerSettings):
+        hydrogens = processor.config_fields()["hydrogens"]
+        if hydrogens == "polar":
             raise ValueError("conformers are trained with all hydrogens or without, not with polar ones alone")
         self.data, self.processor, self.seed = data, processor, settings.seed
-        found, refused = read_ensembles(data.path, data.names, processor.hydrogens)
+        found, refused = read_ensembles(data.path, data.names, hydrogens)
         ensembles = {ensemble.name: ensemble for ensemble in found}
         pools = conformer_pools(
             [ensemble.smiles for ensemble in found],
             settings.pool,
-            hydrogens=processor.hydrogens,
+            hydrogens=hydrogens,
             cache=data.cache,
             processes=data.processes,
             on_error="skip",
@@ -115,17 +116,17 @@ class PreparedConformers:
         return FeatureRows(rows, [self.processor.size(row) for row in rows], self.processor.pads)
 
     def identity(self) -> dict[str, Any]:
-        """What identifies the data, in `settings.json`."""
+        """Return the entries of `settings.json` that identify the data."""
         targets = [row["target_pos"] for rows in self.rows.values() for row in rows.rows]
         texts = [list(self.data.names), list(self.data.smiles)]
         return {"data": digest_of(texts, [*self.data.split.values(), *targets]), "task": self.data.task}
 
     def selected_by(self, metric: str | None) -> str:
         """
-        The loss, or `"last epoch"` without a validation part.
+        Return what chooses the epoch: `"loss"`, or `"last epoch"` without a validation part.
 
         Raises:
-            ValueError: another metric, or no validation part where the loss is asked for.
+            ValueError: `metric` is another one, or is given without a validation part.
         """
         if metric not in (None, "loss"):
             raise ValueError(f"the metric of conformer generation is loss, not {metric!r}")
@@ -138,7 +139,7 @@ class PreparedConformers:
     def load_model(
         self, checkpoint: str, settings: ConformerSettings, overrides: Mapping[str, Any], attention: str | None
     ) -> PreTrainedModel:
-        """The model of the checkpoint; its heads of coordinates and distances go on from those of pre-training."""
+        """Load the model of the checkpoint, including the pre-trained heads of coordinates and distances."""
         return load_model_for_finetuning(
             checkpoint,
             AutoConfig.from_pretrained(checkpoint, **overrides),
@@ -149,23 +150,26 @@ class PreparedConformers:
         )
 
     def collator_options(self, settings: ConformerSettings) -> tuple[dict, dict]:
-        """Options of the data collator in training and in evaluation, which draws the same pairs each time."""
+        """Return the options of the collator for training and for evaluation, which draws the same pairs each time."""
         seed = {"seed": settings.seed}
         return {**seed, **settings.collator_options}, seed
 
     def evaluated_rows(self) -> FeatureRows:
-        """The rows of the validation part that Trainer measures after each epoch."""
+        """Return the rows of the validation part that Trainer evaluates after each epoch."""
         return self.rows["valid"].longest_first()[0]
 
     def trainer_options(self) -> dict[str, Any]:
-        """How Trainer measures after each epoch: by the loss, which needs nothing."""
+        """Return the options of Trainer for evaluation: none, since it uses the loss."""
         return {}
 
     def measure(self, part: str, model: PreTrainedModel, collate: Callable, batch_size: int) -> tuple[np.ndarray, dict]:
         """
-        Distances of each molecule of a part from the reference that the collator draws, `[molecules, 2]`, angstrom,
-        before and after the model moves the starting conformer that it draws (heavy atoms, after the best rotation;
-        NaN where a molecule could not be used); and their means, beside the loss and its terms.
+        Measure the model on a part, with the pairs of conformers that the collator draws.
+
+        Returns:
+            RMSD in angstrom between the reference and the starting conformer, before and after the model moves it:
+            `[molecules, 2]`, heavy atoms, after superposition, NaN for a molecule that could not be used; and metrics:
+            the loss, its terms and the mean RMSDs.
         """
         asked = self.data.split[part]
         distances = np.full((len(asked), 2), np.nan, dtype=np.float32)
@@ -181,7 +185,7 @@ class PreparedConformers:
                 output = model.eval()(**on_device(batch, model.device))
             moved = output.coordinates.float().cpu().numpy()
             for place, row in enumerate(some):
-                atoms = 1 + np.flatnonzero(row["z"] != 1)  # behind the first special token
+                atoms = 1 + np.flatnonzero(row["z"] != 1)  # after the first special token
                 before, target = (batch[name][place, atoms].numpy()[None] for name in ("pos", "target_pos"))
                 after = moved[place, atoms][None]
                 measured.append([rmsd_in_order(conformer, target).item() for conformer in (before, after)])

@@ -1,21 +1,24 @@
-"""What a fine-tuning run leaves to be looked at: metrics as JSON, learning curve, ROC or parity plot, predictions."""
+"""Reports of fine-tuning: metrics as JSON, learning curve, ROC or parity plot."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..metrics import property_metrics
 
-MAX_PANELS = 16  # tasks drawn in one parity plot
-MAX_LEGEND = 8  # ROC curves that get a colour and a line in the legend
+if TYPE_CHECKING:
+    from .finetuning import FinetuneResult
+
+MAX_PANELS = 16  # tasks in one parity plot
+MAX_LEGEND = 8  # ROC curves with their own colour and a legend
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """JSON that every reader takes: NaN and infinity become null, NumPy numbers plain ones."""
+    """Write standard JSON: NaN and infinity become null, NumPy numbers plain numbers."""
 
     def plain(item):
         if isinstance(item, Mapping):
@@ -34,10 +37,11 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def roc_curve(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
-    False and true positive rates as the threshold falls, both from 0 to 1; equal scores are one step.
+    Compute false and true positive rates for falling thresholds, from 0 to 1; equal scores are one step.
 
     Args:
-        labels: `[molecules]`, 0 or 1, both present. scores: `[molecules]`.
+        labels: `[molecules]`, 0 or 1, both present.
+        scores: `[molecules]`.
     """
     order = np.argsort(-scores, kind="stable")
     labels, scores = labels[order], scores[order]
@@ -47,7 +51,7 @@ def roc_curve(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _figure(columns: int = 1, rows: int = 1, width: float = 5.0, height: float = 4.4):
-    """A figure without pyplot: no global state, no display."""
+    """Make a figure without pyplot: no global state, no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -63,11 +67,13 @@ def draw_learning_curve(
     path: str | Path, history: Sequence[Mapping], metric: str, best_epoch: float | None = None
 ) -> None:
     """
-    Training and validation loss, and where it is another one the metric that chose the epoch, over epochs.
+    Draw training and validation loss over epochs, and the metric that chose the epoch if it is not the loss.
 
     Args:
+        path: image file.
         history: `trainer.state.log_history`.
         metric: name of the metric without `eval_`.
+        best_epoch: epoch to mark.
     """
     with_metric = any(f"eval_{metric}" in record for record in history) and metric != "loss"
     figure, axes = _figure(2 if with_metric else 1)
@@ -92,7 +98,7 @@ def draw_learning_curve(
 
 
 def draw_roc(path: str | Path, labels: np.ndarray, predictions: np.ndarray, task_names: Sequence[str]) -> None:
-    """ROC curve of every task that has both classes. `labels`, `predictions`: `[molecules, tasks]`, NaN = missing."""
+    """Draw the ROC curve of every task with both classes. Arrays are `[molecules, tasks]`, NaN = missing."""
     figure, axes = _figure()
     axis = axes[0, 0]
     curves = {}
@@ -126,7 +132,7 @@ def draw_parity(
     task_names: Sequence[str],
     units: Sequence[str] | None = None,
 ) -> None:
-    """Predicted over measured, one panel per task. `labels`, `predictions`: `[molecules, tasks]`, NaN = missing."""
+    """Plot predicted over measured values, one panel per task. Arrays are `[molecules, tasks]`, NaN = missing."""
     shown = min(len(task_names), MAX_PANELS)
     columns = min(shown, 4)
     figure, axes = _figure(columns, math.ceil(shown / columns))
@@ -151,7 +157,7 @@ def draw_parity(
 
 def write_report(
     folder: str | Path,
-    result: Any,
+    result: "FinetuneResult",
     labels: np.ndarray | None,
     parts: Mapping[str, np.ndarray],
     label_units: Sequence[str] | None = None,
@@ -162,11 +168,10 @@ def write_report(
     `parity.png` (regression).
 
     Args:
-        result: a [`~hf_molrep.training.finetuning.FinetuneResult`].
-        labels: `[molecules, tasks]` that `parts` index; None where there are none.
-        more: what else stands in `metrics.json`, before the settings.
+        labels: `[molecules, tasks]`, indexed by `parts`; None without labels.
+        more: further entries of `metrics.json`, before the settings.
     Returns:
-        what was written to `metrics.json`. `baseline`, for regression, measures the mean of the training labels as the
+        The content of `metrics.json`. For a regression `baseline` measures the mean of the training labels as the
         prediction for every test molecule.
     """
     folder = Path(folder)

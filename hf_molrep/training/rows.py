@@ -1,4 +1,4 @@
-"""Molecules to the rows that a fine-tuning run trains on and measures."""
+"""Rows of features that fine-tuning trains on and measures."""
 
 import hashlib
 import json
@@ -17,13 +17,13 @@ def features_of(
     processor: MoleculeProcessor, columns: Mapping[str, Sequence], truncation: bool = False
 ) -> list[dict | MoleculeError]:
     """
-    The features of each molecule, or a `MoleculeError` in its place.
+    Compute the features of each molecule; a molecule that fails gives a `MoleculeError`.
 
     Args:
         columns: name of a column -> its value for each molecule (`smiles`; `z` and `pos`).
-        truncation: shorten what is longer than the model takes (sequence methods).
+        truncation: shorten sequences that are too long for the model.
     Raises:
-        ValueError: `truncation` for a processor that has no tokens.
+        ValueError: `truncation` for a processor without tokens.
     """
     shorten = {"truncation": True} if truncation else {}
     if truncation and not processor.truncates:
@@ -32,12 +32,12 @@ def features_of(
 
 
 def takes_coordinates(processor: MoleculeProcessor) -> bool:
-    """Whether a processor reads atomic numbers and coordinates."""
+    """Return whether a processor reads atomic numbers and coordinates."""
     return frozenset({"smiles", "z", "pos"}) in processor.inputs
 
 
 def reports_on(processor: MoleculeProcessor, features: Iterable[dict]) -> dict[str, dict[str, int]]:
-    """What a processor reports of molecules beside their features (`conformer_status`, ...) -> word -> how many."""
+    """Count the words of each report of a processor (`conformer_status`, ...): report -> word -> number."""
     features = list(features)
     return {
         name: dict(Counter(word for feature in features for word in feature.get(name, "").split()))
@@ -47,13 +47,12 @@ def reports_on(processor: MoleculeProcessor, features: Iterable[dict]) -> dict[s
 
 class FeatureRows(Dataset):
     """
-    Rows of features in memory, with the column `length` by which [`~hf_molrep.training.trainer.MoleculeTrainer`] groups
-    batches.
+    Rows of features in memory, with the column `length` that [`~hf_molrep.training.trainer.MoleculeTrainer`] groups by.
 
     Args:
-        rows: what the data collator takes.
+        rows: rows for the data collator.
         lengths: size of each row.
-        grouped: False where batches are not padded, so that grouping has no use.
+        grouped: False if batches are not padded, so that grouping is of no use.
     """
 
     def __init__(self, rows: Sequence[dict], lengths: Sequence[int], grouped: bool = True):
@@ -67,23 +66,22 @@ class FeatureRows(Dataset):
         return self.lengths if key == "length" else self.rows[key]
 
     def select(self, places: Iterable[int]) -> "FeatureRows":
-        """The rows at these places, in this order."""
+        """Return the rows with these indices, in this order."""
         places = list(places)
         return FeatureRows([self.rows[i] for i in places], [self.lengths[i] for i in places], self.grouped)
 
     def longest_first(self) -> tuple["FeatureRows", np.ndarray]:
-        """The rows sorted by falling length (little padding in evaluation), and where each of them stood."""
+        """Return the rows by falling length (little padding in evaluation), and their previous indices."""
         order = np.argsort(-np.array(self.lengths, dtype=np.int64), kind="stable")
         return self.select(order), order
 
 
 def check_split(split: Mapping[str, Sequence[int]], rows: int) -> dict[str, np.ndarray]:
     """
-    The parts of a split as index arrays, empty where there is none.
+    Check a split, and return its parts as index arrays; absent parts are empty.
 
     Raises:
-        ValueError: another part than train, valid and test, no training part, or an index that is outside of the rows
-            or stands in a split twice.
+        ValueError: there is no training part or an unknown part; or an index is outside of the rows or appears twice.
     """
     if "train" not in split or set(split) - set(PARTS):
         raise ValueError(f"a split has the parts train, valid and test, not {', '.join(map(str, split))}")
@@ -98,7 +96,7 @@ def check_split(split: Mapping[str, Sequence[int]], rows: int) -> dict[str, np.n
 
 
 def digest_of(texts: Sequence, arrays: Iterable[np.ndarray]) -> str:
-    """A fingerprint of the data, by which a continued run recognises them."""
+    """Compute a digest of the data, by which a continued run recognises them."""
     digest = hashlib.sha256(json.dumps(texts, default=str).encode())
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes() + b"|")

@@ -1,4 +1,4 @@
-"""What `transformers.Trainer` lacks: grouped batches, a log line for each named loss, seeded collators."""
+"""`transformers.Trainer` with grouped batches, a log entry for each named loss, and seeded collators."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..hub import push
 
 
 def bf16_is_fast(device: str) -> bool:
-    """Whether matrix products in bf16 run on this hardware's own units (CUDA from Ampere on; CPUs with AVX512-BF16)."""
+    """Return whether the hardware has units for bf16 matrix products (CUDA from Ampere on; CPUs with AVX512-BF16)."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device == "cpu":
@@ -24,8 +24,8 @@ def bf16_is_fast(device: str) -> bool:
 
 class GroupedSampler(Sampler[int]):
     """
-    Indices in [`~hf_molrep.data.batching.grouped_order`]: batches of similar length and, with `groups`, of related
-    molecules. The order is a function of `(seed, epoch)`.
+    Samples indices in [`~hf_molrep.data.batching.grouped_order`]: batches of similar length and, with `groups`, of
+    related molecules. The order depends only on `(seed, epoch)`.
     """
 
     def __init__(self, lengths, batch_size: int, groups=None, seed: int = 0):
@@ -45,7 +45,7 @@ class GroupedSampler(Sampler[int]):
 
 
 class _EpochSetter(TrainerCallback):
-    """Tells sampler and collator which epoch begins, also after resuming; runs before the loader starts its workers."""
+    """Sets the epoch of sampler and collator, also after resuming, before the loader starts its workers."""
 
     def __init__(self, trainer: "MoleculeTrainerMixin"):
         self.trainer = trainer
@@ -59,18 +59,18 @@ class _EpochSetter(TrainerCallback):
 
 class MoleculeTrainerMixin:
     """
-    What is added to `Trainer`, or to a class derived from it: it stands before that in the list of bases.
+    Additions to `Trainer` or a class derived from it; list it before that class among the bases.
 
-    - If the training set has the column `length`, batches hold molecules of similar length (`padding_waste` in
-      `benchmarks/` measures it); with the column `group` (for instance the molecular formula), related ones too.
-    - Every entry of `outputs.losses` is logged beside `loss`, averaged over the steps since the last log.
+    - If the training set has the column `length`, batches hold molecules of similar length; with the column `group`
+      (for instance the molecular formula) also related molecules.
+    - Every entry of `outputs.losses` is logged, averaged over the steps since the last log.
     - `data_collator.epoch` is set at the start of each epoch, so that seeded augmentation differs between epochs and is
-      the same after resuming; `eval_data_collator` (default: the same collator) serves evaluation and prediction.
-    - `push_to_hub` uploads weights, processor and card, and no pickle (`training_args.bin`) or other state of the run.
+      the same after resuming. `eval_data_collator` (default: the same collator) serves evaluation and prediction.
+    - `push_to_hub` uploads weights, processor and card, but no pickle (`training_args.bin`) or other state of the run.
 
     Raises:
-        ValueError: persistent workers with a collator that has an `epoch` (they would keep the first one's); or
-            `push_to_hub=True` with another `hub_strategy` than `"end"`, which would upload such state while training.
+        ValueError: persistent workers with a collator that has an `epoch`, which they would not update; or
+            `push_to_hub=True` with another `hub_strategy` than `"end"`, which would upload state while training.
     """
 
     def __init__(self, *args, eval_data_collator=None, **kwargs):
@@ -78,7 +78,7 @@ class MoleculeTrainerMixin:
         self._loss_sums: dict[str, torch.Tensor] = {}
         self._loss_counts = 0
         super().__init__(*args, **kwargs)
-        if not self.label_names:  # else evaluation would leave out the loss of models that make their own targets
+        if not self.label_names:  # else evaluation skips the loss of models without labels
             self.can_return_loss = True
         self.eval_data_collator = eval_data_collator
         if self.args.dataloader_persistent_workers and hasattr(self.data_collator, "epoch"):
@@ -107,7 +107,7 @@ class MoleculeTrainerMixin:
         return self._evaluating(super().get_test_dataloader, test_dataset)
 
     def _evaluating(self, get_dataloader, dataset):
-        """Evaluation has its own collator and, whatever `dataloader_drop_last` says of training, loses no molecule."""
+        """Make a loader with the collator of evaluation and without `dataloader_drop_last`."""
         training = self.data_collator, self.args.dataloader_drop_last
         self.data_collator, self.args.dataloader_drop_last = self.eval_data_collator or training[0], False
         try:
@@ -134,8 +134,8 @@ class MoleculeTrainerMixin:
         self, commit_message="End of training", blocking=True, token=None, revision=None, private=None, **card_kwargs
     ):
         """
-        The model as it is now to `args.hub_model_id` (else the name of `output_dir`), see [`~hf_molrep.hub.push`]. A
-        README.md in `output_dir` is its card; else `create_model_card(**card_kwargs)` writes one.
+        Upload the current model to `args.hub_model_id` (default: the name of `output_dir`), see
+        [`~hf_molrep.hub.push`]. Without a README.md in `output_dir`, `create_model_card(**card_kwargs)` writes one.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self.save_model(_internal_call=True)

@@ -33,7 +33,7 @@ def _wide(monkeypatch):
 
 def test_methods_and_their_options(capsys):
     assert CONVERTIBLE == ["grover", "molclr", "uni_mol"]
-    assert "{grover,molclr,uni_mol} whose weights" in shown(capsys)
+    assert "{grover,molclr,uni_mol} method of the weights" in shown(capsys)
     assert "--gnn-type {gin,gcn,gcn_normalized,graphsage,gat}" in shown(capsys, "molclr")
     assert "--problem-type {regression,classification,multi_label_classification}" in shown(capsys, "uni_mol")
     assert "--option NAME=VALUE" in shown(capsys, "grover")
@@ -51,12 +51,12 @@ def test_every_option_is_explained(method, capsys):
 def test_fields_for_options(capsys):
     """Every field of GROVER's own, with what it takes; the names are those that the converter accepts."""
     page = shown(capsys, "grover")
-    assert "padded_neighbors (whole number or null; null): the original pads" in page
+    assert "padded_neighbors (whole number or null; null): fixed length" in page
     assert "legacy_padding (true or false; false): true pads" in page
     assert "dynamic_depth (truncnorm or none; truncnorm): " in page
     assert "ffn_dim (whole number or null; null): " in page
     assert "layer_norm_eps (number; 1e-05)" in page
-    names = re.findall(r"(\w+) \((?:number|text|true|whole|list|\w+ or)", page.partition("tells nothing:")[2])
+    names = re.findall(r"(\w+) \((?:number|text|true|whole|list|\w+ or)", page.partition("does not determine:")[2])
     config_class = METHODS["grover"].config
     assert len(names) == len(set(names))
     assert set(names) == set(config_class.__annotations__) | {"label_mean", "label_std", "label_units"}

@@ -160,9 +160,9 @@ def test_predict(regression, capsys):
     assert (predicted[1]["predicted_value"], predicted[1]["smiles_used"]) == ("", "")
     assert "ring" in predicted[1]["error"]
     assert not predicted[0]["error"]
-    told = capsys.readouterr()
-    assert "value (K) of 2 of 3 molecules predicted" in told.out
-    assert "row 2" in told.err
+    shown = capsys.readouterr()
+    assert "2 of 3 molecules predicted: value (K), 1 failed" in shown.out
+    assert "row 2" in shown.err
 
     assert main(["predict", str(source), str(target), "--model", str(regression / "out")]) == 2
     assert "--overwrite" in capsys.readouterr().err
@@ -237,9 +237,9 @@ def test_split_then_finetune(checkpoint, tmp_path, capsys):
         main(["split", str(data), str(split), "--kind", "random", "--seed", "4", "--fractions", ".5", ".25", ".25"])
         == 0
     )
-    told = capsys.readouterr()
-    assert "47 molecules, 1 left out" in told.out
-    assert "row 4, SMILES 'C1CC'" in told.err
+    shown = capsys.readouterr()
+    assert "47 molecules, 1 left out" in shown.out
+    assert "row 4, SMILES 'C1CC'" in shown.err
     content = json.loads(split.read_text())
     assert sorted(content["train"] + content["valid"] + content["test"]) == list(range(47))
     arguments = ["finetune", data, "--labels", "value", "--model", checkpoint, "--split", split]

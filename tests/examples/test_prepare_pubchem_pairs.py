@@ -122,7 +122,7 @@ def test_refuses_a_folder_of_another_run(script, files, tmp_path, capsys):
     with pytest.raises(SystemExit) as error:
         script.main(arguments(files, tmp_path / "out", "--share", "0.5"))
     assert error.value.code == 1
-    assert "other settings" in capsys.readouterr().err
+    assert "share was 1.0 and is 0.5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_the_checkpoint_is_taken_from_the_embedded_file(embedded, checkpoint, tm
     assert list(rows[0]) == ["query", "rank", "cosine", "id", "smiles", "iupac_name", "smiles_used"]
     other = save_tiny_checkpoint(tmp_path / "other", seed=1)
     assert search(embedded, "CCO", "--metric", "embedding", "--model", other) == 2
-    assert "embed it anew" in capsys.readouterr().err
+    assert "embed it again" in capsys.readouterr().err
 
 
 def test_names_find_smiles_and_smiles_find_names(embedded, csv_file, checkpoint, tmp_path):

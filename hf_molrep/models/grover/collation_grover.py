@@ -1,4 +1,4 @@
-"""GROVER batches: chosen context labels for pre-training, molecules with labels for fine-tuning."""
+"""GROVER data collator: molecules with context labels for pre-training, or with labels for fine-tuning."""
 
 import math
 from collections.abc import Sequence
@@ -13,15 +13,16 @@ from ...processing.collation import MoleculeCollator
 @dataclass
 class GroverDataCollator(MoleculeCollator):
     """
-    Rows to a batch. A row holds the features of one molecule, as [`GroverFeatureExtractor.featurize`] gives them, or a
-    raw `smiles`. With `labels` (and, where the model takes them, `features`) the molecules are joined as they are.
-    Without, pre-training labels are chosen: of N atoms ceil(0.15 N), of M bonds ceil(0.15 M) keep their context, the
-    others get 0 (`GroverCollator` of the original); inputs stay as they are. The contexts are in the row
-    (`atom_context`, `bond_context`, `motifs`, see [`GroverFeatureExtractor.label`]) or made from its `smiles`.
+    Makes a batch of rows. A row holds the features of one molecule from [`GroverFeatureExtractor.featurize`], or a raw
+    `smiles`. Rows with `labels` (and optionally `features`) are joined unchanged.
+
+    Rows without `labels` are for pre-training: ceil(0.15 N) of N atoms and ceil(0.15 M) of M bonds keep their context
+    as the label, the others get 0 (`GroverCollator` of the original); inputs are not masked. The contexts are in the
+    row (`atom_context`, `bond_context`, `motifs`, see [`GroverFeatureExtractor.label`]) or made from its `smiles`.
 
     Args:
         processor, seed, epoch: see [`~hf_molrep.processing.collation.MoleculeCollator`].
-        share: of atoms and of bonds that are asked for.
+        share: share of the atoms and of the bonds whose context is predicted.
     """
 
     share: float = 0.15
@@ -31,7 +32,7 @@ class GroverDataCollator(MoleculeCollator):
             raise ValueError(f"share is above 0 and at most 1, not {self.share!r}")
 
     def _chosen(self, contexts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A copy with all but a share of the labels set to 0."""
+        """Copy the labels, with all but a random share set to 0."""
         labels = np.zeros(len(contexts), dtype=np.int64)
         chosen = rng.permutation(len(contexts))[: math.ceil(self.share * len(contexts))]
         labels[chosen] = np.asarray(contexts)[chosen]
@@ -40,7 +41,7 @@ class GroverDataCollator(MoleculeCollator):
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
         features = self.features(rows)
         batch = dict(self.processor.pad(features, return_tensors="pt"))
-        if "features" in rows[0] and "features" not in batch:  # they may stand beside a raw `smiles`, too
+        if "features" in rows[0] and "features" not in batch:  # of a row with a raw `smiles`
             descriptors = np.array([row["features"] for row in rows], dtype=np.float32)
             batch["features"] = torch.from_numpy(descriptors)
         if "labels" in rows[0]:

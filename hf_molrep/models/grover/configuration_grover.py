@@ -11,38 +11,39 @@ from ...configuration import MoleculeConfig
 class GroverConfig(MoleculeConfig):
     r"""
     Configuration of the GROVER models (Rong et al., NeurIPS 2020). Defaults are the paper's base size; the large one
-    has `embedding_dim=1200`. Scaling of labels: [`~hf_molrep.configuration.MoleculeConfig`].
+    has `embedding_dim=1200`. For the scaling of labels see [`~hf_molrep.configuration.MoleculeConfig`].
 
     Args:
-        atom_features, bond_features: columns of `x` and `edge_attr` (feature scheme `grover`).
+        atom_features, bond_features: number of columns of `x` and `edge_attr` (feature scheme `grover`).
         embedding_dim: width of the atom and bond states.
-        num_blocks: GTransformer blocks of each view.
-        num_attention_heads: message-passing heads of a block; also the heads of the attention among them.
-        depth: hops of message passing. What follows a hop count of n are n - 1 updates, as in the original.
-        dynamic_depth: `"truncnorm"`: in training each of the queries, keys and values of each head draws its hops from
-            a normal distribution around `depth` with deviation 1, cut off at 3 and rounded down.
-        hidden_act: one learned slope per activation (`"prelu"`, what the released weights have) or another function.
+        num_blocks: number of GTransformer blocks of each view.
+        num_attention_heads: number of message-passing heads of a block, and of heads of the attention among them.
+        depth: number of hops of message passing; n hops make n - 1 updates, as in the original.
+        dynamic_depth: `"truncnorm"`: in training the number of hops is drawn for the queries, keys and values of each
+            head, from a normal distribution with mean `depth` and deviation 1, cut off at 3 deviations, rounded down.
+        hidden_act: `"prelu"` (one learned slope per activation, as in the released weights) or another function.
         bias: biases of the linear layers that have none by default.
-        dropout: everywhere in the encoder.
-        fingerprint_source: what `pooler_output` is made of: the means over atoms of both atom outputs (`"atom"`), over
+        dropout: dropout of the encoder.
+        fingerprint_source: parts of `pooler_output`: the means over atoms of both atom outputs (`"atom"`), over
             directed bonds of both bond outputs (`"bond"`), or all four (`"both"`).
-        padded_neighbors: the original pads the list of neighbours of every atom to the highest number of neighbours in
-            its batch, with a row of zeros that does not stay zero. Weights that were trained with it need it, but an
-            embedding then depends on the batch. A number here is a fixed length instead: every molecule is computed by
-            itself, as the original computes it in a batch whose highest number of neighbours is this one (4 in nearly
-            all batches of drug-like molecules); a molecule that has an atom of more neighbours is padded to its own
-            highest number. None: no padding.
-        legacy_padding: true pads to the highest number of neighbours in the batch, as the original does, so that an
-            embedding depends on the batch; for comparisons with numbers of the original.
-        atom_vocab_size, bond_vocab_size: contexts that are predicted in pre-training, `<pad>` and `<other>` included.
-        num_motifs: functional groups that are predicted in pre-training.
+        padded_neighbors: fixed length to which the list of neighbours of every atom is padded. The original pads to the
+            highest number of neighbours in the batch, with a row of zeros that does not stay zero; its weights need
+            this padding, but embeddings then depend on the batch. With a fixed length each molecule gives the numbers
+            that the original gives in a batch with this highest number of neighbours (4 in nearly all batches of
+            drug-like molecules); a molecule with an atom of more neighbours is padded to its own highest number. None:
+            no padding.
+        legacy_padding: true pads to the highest number of neighbours in the batch, as the original does, so that
+            embeddings depend on the batch; for comparisons with the original.
+        atom_vocab_size, bond_vocab_size: number of contexts in pre-training, including `<pad>` and `<other>`.
+        num_motifs: number of functional groups in pre-training.
         disagreement_weight: weight of the squared difference between the predictions of two branches.
-        readout: of the property head: the mean over atoms, or `"self_attention"`.
-        readout_hidden, readout_heads: of the self-attentive readout (`attn_hidden`, `attn_out` of the original); its
-            output is `readout_heads * embedding_dim` wide.
-        features_dim: further features of each molecule given to the property head (`features`), 0: none.
-        ffn_layers, ffn_dim: of the two networks of the property head; `ffn_dim` None: `embedding_dim`.
-        classifier_dropout: of the property head; None: `dropout`.
+        readout: readout of the property head: the mean over atoms, or `"self_attention"`.
+        readout_hidden, readout_heads: sizes of the self-attentive readout (`attn_hidden`, `attn_out` of the original);
+            its output is `readout_heads * embedding_dim` wide.
+        features_dim: number of further features of each molecule for the property head (`features`), 0: none.
+        ffn_layers, ffn_dim: layers and width of the two networks of the property head; `ffn_dim` None:
+            `embedding_dim`.
+        classifier_dropout: dropout of the property head; None: `dropout`.
     """
 
     model_type = "grover"
@@ -80,7 +81,7 @@ class GroverConfig(MoleculeConfig):
         return (4 if self.fingerprint_source == "both" else 2) * self.embedding_dim
 
     def validate_architecture(self):
-        """Attention divides the width among its heads; one hop is no message passing; one kind of padding at most."""
+        """Check widths and numbers of layers, and that at most one kind of padding is chosen."""
         if self.embedding_dim % self.num_attention_heads:
             raise ValueError(
                 f"embedding_dim {self.embedding_dim} is not a multiple of num_attention_heads "

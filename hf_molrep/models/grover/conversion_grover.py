@@ -1,4 +1,4 @@
-"""Weights of the original GROVER code (`.pt`) to checkpoints of this package."""
+"""Convert weights of the original GROVER code (`.pt`) to checkpoints of this package."""
 
 import _codecs
 import argparse
@@ -42,7 +42,7 @@ NAMES = {
 HEAD = BLOCK + r"heads\.(\d+)\.mpn_([qkv])\.(W_h\.weight|W_h\.bias|act_func\.weight)$"
 STACKED = {"W_h.weight": "message_weight", "W_h.bias": "message_bias", "act_func.weight": "message_activation.slopes"}
 FFN = r"mol_atom_from_(atom|bond)_ffn\.(\d+)\.(weight|bias)$"
-# Activations that nothing uses, and zeros that are kept as a parameter.
+# unused activations, and zeros that are saved as a parameter
 UNUSED = r"grover\.encoders\.act_func_(node|edge)\.|(fg_task_all\.)?readout\.cached_zero_vector$"
 ACTIVATIONS = {
     "PReLU": "prelu",
@@ -56,7 +56,7 @@ NEEDED = ("hidden_size", "depth", "num_attn_head", "num_mt_block")
 # `padded_neighbors` of a converted checkpoint. The highest number of neighbours in a batch is 4 nearly everywhere: in
 # 2,342 of 2,346 batches of 32 molecules of ChEMBL, in 1,873 of 1,875 of ZINC.
 PADDED_NEIGHBORS = 4
-# What a file of the original may name besides tensors: its arguments, and the numbers of its scalers.
+# what a file of the original may hold besides tensors: its arguments, and the numbers of its scalers
 SAFE_GLOBALS = [
     argparse.Namespace,
     _codecs.encode,
@@ -72,13 +72,13 @@ SAFE_GLOBALS = [
 
 def read_saved(path: str | Path) -> dict:
     """
-    What the original saved: `args` (`argparse.Namespace`), `state_dict`, and of a fine-tuned model `data_scaler`,
-    `features_scaler`. Only tensors, NumPy numbers and the namespace are read: a file that would run code is refused.
+    Read a file of the original: `args` (`argparse.Namespace`), `state_dict`, and for a fine-tuned model `data_scaler`
+    and `features_scaler`. A file that would run code is refused.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not such a file, see [`~hf_molrep.models.foreign_weights.read_file`]; arguments that say the sizes
-            are missing.
+        ValueError: it is not such a file, see [`~hf_molrep.models.foreign_weights.read_file`]; or arguments with the
+            sizes are missing.
     """
     saved = read_file(path, SAFE_GLOBALS)
     if not isinstance(saved, Mapping) or not isinstance(saved.get("state_dict"), Mapping):
@@ -92,10 +92,10 @@ def read_saved(path: str | Path) -> dict:
 
 def convert_state(state: Mapping[str, torch.Tensor], num_attention_heads: int) -> dict[str, torch.Tensor]:
     """
-    A `state_dict` of the original under our names.
+    Rename a `state_dict` of the original.
 
     Raises:
-        ValueError: a name that the original does not have; heads that are missing.
+        ValueError: a name is unknown, or heads are missing.
     """
     converted: dict[str, torch.Tensor] = {}
     stacks: dict[str, dict[int, torch.Tensor]] = {}
@@ -110,7 +110,7 @@ def convert_state(state: Mapping[str, torch.Tensor], num_attention_heads: int) -
             continue
         if match := re.match(FFN, key):
             source, place, part = match[1], int(match[2]), match[3]
-            # dropout, linear, (activation, dropout, linear)*: one activation, saved under each of its places
+            # dropout, linear, (activation, dropout, linear)*: one activation, saved under each of its indices
             name = f"layers.{(place - 1) // 3}.{part}" if place % 3 == 1 else "activation.slopes"
             converted[f"head.from_{source}.{name}"] = value
             continue
@@ -131,18 +131,18 @@ def convert_state(state: Mapping[str, torch.Tensor], num_attention_heads: int) -
 
 def config_of(saved: Mapping, **options) -> GroverConfig:
     """
-    The configuration that a file of the original belongs to, from its arguments and shapes; `options` override. Lists
-    of neighbours are padded to `PADDED_NEIGHBORS`, unless `options` have `padded_neighbors` or `legacy_padding=True`.
+    Make the configuration of a file of the original from its arguments and shapes; `options` override. Lists of
+    neighbours are padded to `PADDED_NEIGHBORS`, unless `options` have `padded_neighbors` or `legacy_padding=True`.
 
     Raises:
-        ValueError: arguments that no released model has and that are not offered here; an option that is no field.
+        ValueError: arguments are not supported (no released model has them), or an option is not a field.
     """
     args, state = vars(saved["args"]), saved["state_dict"]
     for name in ("undirected", "dense"):
         if args.get(name):
-            raise ValueError(f"the file was trained with --{name}, which is not offered here")
+            raise ValueError(f"the file was trained with --{name}, which is not supported")
     if args.get("activation", "PReLU") not in ACTIVATIONS:
-        raise ValueError(f"activation {args['activation']!r} is not offered here")
+        raise ValueError(f"activation {args['activation']!r} is not supported")
     fields = {
         "embedding_dim": args["hidden_size"],
         "depth": args["depth"],
@@ -185,21 +185,19 @@ def config_of(saved: Mapping, **options) -> GroverConfig:
             mean, std = ([float(value) for value in scaler[name]] for name in ("means", "stds"))
             fields |= label_fields(mean, std, None)
         if saved.get("features_scaler") is not None:
-            raise ValueError("the file scales its molecular features (features_scaler), which is not offered here")
+            raise ValueError("the file scales its molecular features (features_scaler), which is not supported")
     return make_config(GroverConfig, **{**fields, **options})
 
 
 def convert_model(saved: Mapping, **options) -> GroverForPreTraining | GroverForPropertyPrediction | GroverModel:
     """
-    The model in evaluation mode with the weights of the original: for pre-training, for properties (without the
-    branches to bonds, which the original's fine-tuning carries along unused) or the encoder alone, whichever the file
-    holds. Every tensor must find its place.
+    Make the model in evaluation mode with the weights of the original: for pre-training, for properties (without the
+    branches to bonds, which the original's fine-tuning does not use) or the encoder alone, whichever the file holds.
 
     Args:
-        options: fields of [`GroverConfig`], for instance `legacy_padding=True` for the original's dependence on the
-            batch. What is chosen without options: see [`config_of`].
+        options: fields of [`GroverConfig`], for instance `legacy_padding=True`; see [`config_of`].
     Raises:
-        ValueError: as [`config_of`] and [`convert_state`]; or tensors are missing or have another shape.
+        ValueError: see [`config_of`] and [`convert_state`]; or tensors are missing or have another shape.
     """
     config = config_of(saved, **options)
     converted = convert_state(saved["state_dict"], config.num_attention_heads)
@@ -223,26 +221,26 @@ def convert_model(saved: Mapping, **options) -> GroverForPreTraining | GroverFor
 
 def convert(source: str | Path, out: str | Path, **options) -> list[str]:
     """
-    A `.pt` file of the original to a checkpoint folder: weights, configuration and feature extractor. Vocabularies of
-    contexts are not in that file (the original keeps pickles of a class of its own beside it), so further pre-training
-    of a converted checkpoint needs them from elsewhere. SMILES are taken as written, as in the original.
+    Convert a `.pt` file of the original to a checkpoint folder with weights, configuration and feature extractor. The
+    file has no vocabularies of contexts (the original saves them in separate pickles), which further pre-training
+    needs. SMILES are used as written, as in the original.
 
-    The original pads lists of neighbours to the highest number of neighbours in the batch, and its weights learned with
-    that. The checkpoint pads them to 4 (`padded_neighbors`): its numbers are the original's in any batch whose highest
-    number of neighbours is 4, as in nearly all batches of drug-like molecules, and depend on no batch. A molecule with
-    an atom of more neighbours has the original's numbers of a batch where no other atom has more.
+    The original pads lists of neighbours to the highest number of neighbours in the batch, and its weights were trained
+    with that. The checkpoint pads them to 4 (`padded_neighbors`): its numbers do not depend on the batch, and equal the
+    original's in any batch whose highest number of neighbours is 4, as in nearly all batches of drug-like molecules. A
+    molecule with an atom of more neighbours has the original's numbers of a batch in which no other atom has more.
 
     A property model with 200 features gets an extractor that computes the normalised descriptors of the paper, unless
-    the file names another generator; what stood in features that the original read from disk (`--features_path`, as
-    its README has it) a file does not say. Any other number of features has to be given to the model.
+    the file names another generator. The file does not say what features the original read from disk
+    (`--features_path`, as in its README). Any other number of features must be passed to the model.
 
     Args:
-        source: file that the original's `save_checkpoint` or pre-training wrote.
+        source: file written by the original's `save_checkpoint` or pre-training.
         out: folder of the checkpoint.
-        options: fields of [`GroverConfig`], in place of what the file tells or leaves open, for instance
-            `legacy_padding=True` for the original's dependence on the batch.
+        options: fields of [`GroverConfig`] that override the file, for instance `legacy_padding=True` to pad as the
+            original does.
     Returns:
-        What was chosen where the file leaves it open, a sentence each.
+        A sentence for each choice that the file does not determine.
     Raises:
         OSError, ValueError: see [`read_saved`] and [`convert_model`].
     """

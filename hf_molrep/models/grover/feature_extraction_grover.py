@@ -1,4 +1,4 @@
-"""GROVER feature extractor: graphs, the labels of its pre-training, the descriptors of its fine-tuning."""
+"""GROVER feature extractor: graphs, labels for pre-training, descriptors for fine-tuning."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,15 +15,16 @@ from ...processing.graphs import MolGraphFeatureExtractor
 
 class GroverFeatureExtractor(MolGraphFeatureExtractor):
     """
-    SMILES to graphs of the scheme `grover` and, for pre-training, to labels. The original has heavy atoms only.
+    Turns SMILES into graphs of the scheme `grover` and, for pre-training, into labels. The original has heavy atoms
+    only.
 
     Args:
-        atom_vocabulary, bond_vocabulary: contexts in the order of their numbers, from `<pad>` (0) and `<other>` (1) on;
+        atom_vocabulary, bond_vocabulary: contexts in the order of their indices, beginning with `<pad>` and `<other>`;
             see [`~GroverFeatureExtractor.learn`]. None: no labels can be made.
-        context_labels: `featurize` gives the labels of pre-training too (see [`~GroverFeatureExtractor.label`]), so
-            that they are cached with the graph; they take longer than the graph, so checkpoints have False.
-        descriptors: `featurize` gives `features` too, float32 `[200]`: the normalised RDKit descriptors that the paper
-            gives to the property head (see [`~hf_molrep.chem.descriptors.normalized_descriptors`]), of the standardised
+        context_labels: `featurize` also computes the labels of pre-training (see [`~GroverFeatureExtractor.label`]).
+            They take longer than the graph, so checkpoints have False.
+        descriptors: `featurize` also computes `features`, float32 `[200]`: the normalised RDKit descriptors of the
+            paper's property head (see [`~hf_molrep.chem.descriptors.normalized_descriptors`]), of the standardised
             molecule without explicit hydrogens. The model then has `features_dim=200`. They take far longer than the
             graph.
         others: see [`~hf_molrep.processing.graphs.MolGraphFeatureExtractor`].
@@ -61,11 +62,11 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
 
     def pad(self, features: Sequence[dict], return_tensors: str | None = "pt") -> BatchFeature:
         """
-        See [`~hf_molrep.processing.graphs.MolGraphFeatureExtractor.pad`]; molecules that have `features` give float32
-        `features` `[molecules, 200]` (or as many as they have).
+        See [`~hf_molrep.processing.graphs.MolGraphFeatureExtractor.pad`]; `features` of the molecules are stacked to
+        float32 `[molecules, 200]` (or another width).
 
         Raises:
-            ValueError: some have them and some have not, or `descriptors` asks for them and they are not there.
+            ValueError: some molecules lack `features`, or all do although `descriptors` is set.
         """
         batch = super().pad(features, return_tensors)
         having = sum("features" in feature for feature in features)
@@ -85,10 +86,11 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
     ) -> "GroverFeatureExtractor":
         """
         Set both vocabularies to the contexts of these molecules (`MolVocab` of the original); molecules that cannot be
-        read are passed over.
+        read are skipped.
 
         Args:
-            min_frequency: rarer contexts are `<other>`. max_size: at most so many contexts each.
+            min_frequency: rarer contexts become `<other>`.
+            max_size: largest size of each vocabulary.
         """
         atoms, bonds = Counter(), Counter()
         for text in smiles:
@@ -106,7 +108,7 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
         return molecule_contexts(smiles, self.standardize, self.canonical, self.explicit_hydrogens, motifs)
 
     def config_fields(self) -> dict[str, int]:
-        """What the configuration of a model takes from here: the sizes of the vocabularies, the descriptors."""
+        """Return the sizes of the vocabularies and the number of descriptors."""
         fields = {"features_dim": len(DESCRIPTOR_NAMES)} if self.descriptors else {}
         if self.atom_vocabulary is not None and self.bond_vocabulary is not None:
             fields |= {"atom_vocab_size": len(self.atom_vocabulary), "bond_vocab_size": len(self.bond_vocabulary)}
@@ -114,11 +116,12 @@ class GroverFeatureExtractor(MolGraphFeatureExtractor):
 
     def label(self, smiles: Sequence[str]) -> list[dict]:
         """
-        The labels of valid molecules, one dict of flat arrays each: `atom_context` (int32 `[atoms]`) and `bond_context`
-        (int32 `[bonds]`), numbers in the vocabularies; `motifs` (uint8 `[85]`), whether each functional group is there.
+        Compute the labels of valid molecules, one dict of flat arrays each: `atom_context` (int32 `[atoms]`) and
+        `bond_context` (int32 `[bonds]`), indices into the vocabularies; `motifs` (uint8 `[85]`), 1 for each functional
+        group of the molecule.
 
         Raises:
-            MoleculeError: a molecule that is not valid.
+            MoleculeError: a molecule is not valid.
             ValueError: there are no vocabularies.
         """
         if self.atom_vocabulary is None or self.bond_vocabulary is None:

@@ -1,20 +1,19 @@
 """
-GROVER: message passing makes the queries, keys and values of an attention; two views (atoms, directed bonds) of a
-molecule, each read out to both.
+GROVER: attention whose queries, keys and values come from message passing, over atoms and over directed bonds; each of
+these views gives outputs for atoms and for bonds.
 
 Paper: Rong, Bian, Xu, Xie, Wei, Huang, Huang, "Self-Supervised Graph Transformer on Large-Scale Molecular Data",
 NeurIPS 2020 (arXiv 2007.02835). Original code: github.com/tencent-ailab/grover (MIT), `grover/model/layers.py` and
 `grover/model/models.py`.
 
-As the original does, and not as one might expect: the attention of an atom is among its own heads (a sequence of
+As in the original, and perhaps unexpected: the attention of an atom is among its own heads (a sequence of
 `num_attention_heads` states), never among atoms; the first state is added in every hop; `hops - 1` updates are made;
 inputs are not masked in pre-training, only labels are chosen.
-Ours: all heads' queries, keys and values pass messages in one batched product per hop (on a CPU without gradients one
-after the other, see `pass_messages_by_channel`); sums go over the edges that there are, and what the original's padding
-adds is computed apart, where the configuration asks for it (`padded_neighbors`, `legacy_padding`); without padding the
-disagreement of the atom predictions has no padding row among its atoms, nor that of the bonds; hops are drawn by torch;
-the parts that are never used are not built: two activations of the original's encoder, and the input layer of a block
-whose input is as wide as its states.
+Different from the original: queries, keys and values of all heads pass messages in one batched product per hop (on a
+CPU without gradients one after the other, see `pass_messages_by_channel`); sums go over real edges only, and the terms
+of the original's padding are computed separately, if configured (`padded_neighbors`, `legacy_padding`); without padding
+the disagreement losses have no padding rows; hops are drawn by torch; unused parts are not built: two activations of
+the encoder, and the input layer of a block whose input is as wide as its states.
 """
 
 import itertools
@@ -52,13 +51,14 @@ BRANCHES = ("atom_from_atom", "atom_from_bond", "bond_from_atom", "bond_from_bon
 
 class ChannelSum:
     """
-    `sums[.., t] = sum of rows[.., s] over the pairs (s, t)`, `[.., rows, width] -> [.., sums, width]`, for a varying
-    number of channels that share the pairs. The plan for each number of channels is made once per batch.
+    Computes `sums[.., t] = sum of rows[.., s] over the pairs (s, t)`, `[.., rows, width] -> [.., sums, width]`, for a
+    varying number of channels with the same pairs. The plan for each number of channels is made once per batch.
 
     Args:
-        source, target: `[pairs]`; rows, sums: how many there are.
-        fill: `[sums, padding]`, how often each of the first rows (the padding) is added to each sum. They are not among
-            the pairs: a gradient would have to sum over all atoms for a single row.
+        source, target: `[pairs]`.
+        rows, sums: number of rows and of sums.
+        fill: `[sums, padding]`, how often each of the first rows (the padding) is added to each sum. These are not
+            pairs, since the gradient of a single row would be a sum over all atoms.
     """
 
     def __init__(
@@ -94,8 +94,8 @@ class ChannelSum:
 
 class GroverGraph(NamedTuple):
     """
-    A batch as the layers need it. The first `padding` rows of atoms and of edges are padding: one row for each length
-    to which lists of neighbours are padded in this batch, none where they are not padded.
+    A batch in the form that the layers need. The first `padding` rows of atoms and of edges are padding: one row for
+    each length to which lists of neighbours are padded in this batch.
 
     Args:
         x: `[atoms, 151]`; edges: `[edges, 165]`, features of the source atom and of the bond.
@@ -117,7 +117,7 @@ class GroverGraph(NamedTuple):
     padding: int
 
     def mean(self, states: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-        """Mean over the atoms or edges of each molecule, `[molecules, width]`; zeros where there are none."""
+        """Average over the atoms or edges of each molecule, `[molecules, width]`; zeros if there are none."""
         states = states[self.padding :]
         sums = states.new_zeros(self.num_graphs, states.shape[1], dtype=torch.float32)
         sums = sums.index_add(0, batch, states.float())
@@ -136,12 +136,12 @@ def make_graph(
     model: PreTrainedModel,
 ) -> GroverGraph:
     """
-    A joined graph (see [`~hf_molrep.data.batching.join_graphs`]) to a [`GroverGraph`] in the type of the model's
-    weights, with padding where its configuration has `padded_neighbors` or `legacy_padding`.
+    Make a [`GroverGraph`] from a joined graph (see [`~hf_molrep.data.batching.join_graphs`]), in the type of the
+    model's weights, padded as its configuration says (`padded_neighbors`, `legacy_padding`).
 
     Raises:
-        ValueError: a batch cut as `nn.DataParallel` does; columns of another scheme than `grover`; edges that do not
-            come in pairs, that name atoms which are not there, or that lack features.
+        ValueError: the batch was cut, as `nn.DataParallel` does; columns are not of the scheme `grover`; or edges do
+            not come in pairs, refer to missing atoms, or lack features.
     """
     atoms, device, config = len(x), x.device, model.config
     widths = config.atom_features, config.bond_features
@@ -174,8 +174,8 @@ def make_graph(
     reverse = torch.arange(len(source), device=device) ^ 1
     padding = 0
     if config.legacy_padding or config.padded_neighbors is not None:
-        # The length to which the lists of neighbours of each molecule are padded, and the row that they are padded
-        # with: one row for each length, for its own list holds nothing but itself, as often as the length says.
+        # the length to which the lists of neighbours of each molecule are padded, and the padding row that they use:
+        # one row for each length, whose own list holds only itself, as often as the length says
         degree = torch.bincount(target, minlength=atoms)
         lengths = degree.new_zeros(num_graphs).scatter_reduce_(0, batch, degree, "amax")
         if config.legacy_padding:
@@ -199,7 +199,7 @@ def make_graph(
     arriving = real[target[real].argsort(stable=True)]
     at = target[arriving]
     degree = torch.bincount(at, minlength=atoms)
-    # pairs (edge before, edge): what arrives at the source of an edge, the reverse left out
+    # pairs (edge before, edge): edges that arrive at the source of an edge, except its reverse
     count = degree[source]
     edge = every_edge.repeat_interleave(count)
     within = torch.arange(len(edge), device=device) - (count.cumsum(0) - count).repeat_interleave(count)
@@ -210,7 +210,7 @@ def make_graph(
     if padding:
         at_atoms = F.one_hot(row, padding) * missing[:, None]
         at_edges = at_atoms[source]
-        at_edges.diagonal().sub_(1)  # a padding edge is its own reverse, which is left out
+        at_edges.diagonal().sub_(1)  # a padding edge is its own reverse, which does not count
         at_atoms, at_edges = at_atoms.to(x.dtype), at_edges.to(x.dtype)
     return GroverGraph(
         x,
@@ -228,8 +228,8 @@ def make_graph(
 
 def draw_hops(depth: int, channels: int, device: torch.device | str = "cpu") -> list[int]:
     """
-    Hops of each channel: a normal distribution of deviation 1 around `depth`, cut off at +-3, rounded down (the dyMPN
-    of the paper; `MPNEncoder.forward` of the original). By the inverse of the distribution function.
+    Draw the hops of each channel from a normal distribution with mean `depth` and deviation 1, cut off at +-3, rounded
+    down (dyMPN of the paper; `MPNEncoder.forward` of the original), by the inverse of the distribution function.
     """
     low, high = torch.special.ndtr(torch.tensor([-3.0, 3.0], dtype=torch.float64)).tolist()
     share = low + (high - low) * torch.rand(channels, dtype=torch.float64, device=device)
@@ -237,7 +237,7 @@ def draw_hops(depth: int, channels: int, device: torch.device | str = "cpu") -> 
 
 
 class GroverActivation(nn.Module):
-    """The activation of `[rows, width]` or `[channels, rows, width]`; PReLU has one learned slope per channel."""
+    """Activation of `[rows, width]` or `[channels, rows, width]`; PReLU has one learned slope per channel."""
 
     def __init__(self, config: GroverConfig, channels: int = 1):
         super().__init__()
@@ -246,14 +246,14 @@ class GroverActivation(nn.Module):
             self.slopes = nn.Parameter(torch.full((channels,), 0.25))
 
     def forward(self, states: torch.Tensor, channels: torch.Tensor | None = None) -> torch.Tensor:
-        """`channels`: which of them `states` holds; None: all."""
+        """Apply the activation; `channels` are those that `states` holds (None: all)."""
         if self.hidden_act != "prelu":
             return ACTIVATIONS[self.hidden_act](states)
         slopes = (self.slopes if channels is None else self.slopes[channels]).to(states.dtype)
         return F.prelu(states.reshape(1, len(slopes), -1), slopes).view(states.shape)
 
     def of_channel_(self, states: torch.Tensor, channel: int) -> torch.Tensor:
-        """`[rows, width]` of one channel, which may be overwritten."""
+        """Apply the activation to `[rows, width]` of one channel, which may be overwritten."""
         if self.hidden_act != "prelu":
             return ACTIVATIONS[self.hidden_act](states)
         return F.leaky_relu_(states, self.slopes[channel].item())
@@ -276,8 +276,8 @@ def eager_attention_forward(
 
 class GroverBlock(GradientCheckpointingLayer):
     """
-    A GTransformer block over atoms or over directed edges, `[rows, features] -> [rows, width]`. A channel is one of the
-    queries (the first `heads` channels), keys or values of a head; each has its own message-passing network.
+    A GTransformer block over atoms or over directed edges, `[rows, features] -> [rows, width]`. Its channels are the
+    queries (the first `heads` channels), keys and values of the heads; each has its own message-passing network.
     """
 
     def __init__(self, config: GroverConfig, input_dim: int):
@@ -288,7 +288,7 @@ class GroverBlock(GradientCheckpointingLayer):
         self.is_causal = False
         self.scaling = self.head_dim**-0.5
         self.dropout = nn.Dropout(config.dropout)
-        self.projects = input_dim != width  # the original, too, takes an input of the right width as it is
+        self.projects = input_dim != width  # as in the original, an input of the right width is not projected
         if self.projects:
             self.input_proj = nn.Linear(input_dim, width, bias=config.bias)
             self.input_activation = GroverActivation(config)
@@ -304,23 +304,23 @@ class GroverBlock(GradientCheckpointingLayer):
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
     def pass_messages(self, first: torch.Tensor, add: ChannelSum) -> torch.Tensor:
-        """`[rows, width] -> [channels, rows, width]`: in each hop `activation(first + W sum of the neighbours)`."""
-        # CPU fast path, in evaluation without gradients: one channel after the other stays in cache through all hops,
-        # which takes a sixth (bf16: a third) off the time of the batched products
+        """Pass messages, `[rows, width] -> [channels, rows, width]`: a hop is `activation(first + W neighbours)`."""
+        # CPU fast path, in evaluation without gradients: run channel by channel, each stays in cache through all hops;
+        # saves a sixth (bf16: a third) of the time of the batched products
         in_cache = first.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
         if in_cache and not self.training:
             return self.pass_messages_by_channel(first, add)
         channels = len(self.message_weight)
         weight, bias, order, updates = self.message_weight, self.message_bias, None, [self.depth - 1] * channels
         if self.training and self.config.dynamic_depth == "truncnorm":
-            # the more hops, the further ahead: the channels that still pass messages are then a slice
+            # sort channels by falling number of hops, so that those that still pass messages are a slice
             updates = torch.tensor([max(hops - 1, 0) for hops in draw_hops(self.depth, channels)])
             updates, order = updates.sort(descending=True, stable=True)
             updates, order = updates.tolist(), order.to(first.device)
             weight = weight[order]
             bias = None if bias is None else bias[order]
         if torch.is_autocast_enabled(first.device.type):
-            # once, not in every hop, and the first states not once per channel
+            # convert once, not in every hop, and the first states not once per channel
             dtype = torch.get_autocast_dtype(first.device.type)
             first, weight = first.to(dtype), weight.to(dtype)
         weight = weight.transpose(1, 2)
@@ -334,7 +334,7 @@ class GroverBlock(GradientCheckpointingLayer):
                 finished.append(rest)
                 if not active:
                     break
-            # all channels begin with the same states: their first sum is one
+            # all channels begin with the same states, so the first sum is computed once
             summed = add(first).expand(active, -1, -1) if states is None else add(states[:active])
             begin = start.expand(active, -1, -1) if start.dim() == 2 else start[:active]
             states = torch.baddbmm(begin, summed, weight[:active])
@@ -345,7 +345,7 @@ class GroverBlock(GradientCheckpointingLayer):
         return torch.cat(finished[::-1])[order.argsort()]
 
     def pass_messages_by_channel(self, first: torch.Tensor, add: ChannelSum) -> torch.Tensor:
-        """The same, one channel after the other, without gradients and drawn hops."""
+        """See [`pass_messages`]: one channel after the other, without gradients and drawn hops."""
         weight, depth = self.message_weight, self.depth
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
@@ -367,7 +367,7 @@ class GroverBlock(GradientCheckpointingLayer):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """
         Returns:
-            the states that messages start from `[rows, width]`, the states of the block, and (by the eager
+            The states that messages start from `[rows, width]`, the states of the block, and (for the eager
             implementation) the attention weights `[rows, heads, heads, heads]`.
         """
         start = features
@@ -392,7 +392,7 @@ class GroverBlock(GradientCheckpointingLayer):
 
 
 class GroverBranch(nn.Module):
-    """Features and summed states to one of the four outputs, `[rows, features + width] -> [rows, width]`."""
+    """One of the four outputs, from features and summed states: `[rows, features + width] -> [rows, width]`."""
 
     def __init__(self, config: GroverConfig, features: int):
         super().__init__()
@@ -413,15 +413,15 @@ class GroverPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     base_model_prefix = "grover"
     main_input_name = "x"
     supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # every loss here is a mean
+    accepts_loss_kwargs = False  # all losses are means
     _no_split_modules = ["GroverBlock"]
     _supports_sdpa = True
-    # outputs that a model does not use are not built, see `GroverModel`
+    # unused outputs are not built, see `GroverModel`
     _keys_to_ignore_on_load_unexpected = [r"(atom|bond)_from_(atom|bond)\.", r"_context_from_", r"motif_heads\."]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """As torch initialises linear layers, norms and PReLU, which is what the original does; readout: Xavier."""
+        """Initialise as torch, like the original; the readout by Xavier."""
         if isinstance(module, nn.Linear):
             bound = module.in_features**-0.5
             init.uniform_(module.weight, -bound, bound)
@@ -444,10 +444,10 @@ class GroverPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
 
     def new_record(self, arguments: Mapping[str, Any]) -> dict[str, tuple]:
         """
-        The fields `hidden_states` and `attentions` of an output that a call with these arguments asks for.
+        Make the requested fields `hidden_states` and `attentions` of an output.
 
         Raises:
-            ValueError: attention weights of an implementation that makes none.
+            ValueError: attention weights are requested, but the implementation gives none.
         """
         recorded = recorded_outputs(self.config, arguments)
         if "output_attentions" in recorded:
@@ -457,8 +457,8 @@ class GroverPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
 
 class GroverModel(GroverPreTrainedModel):
     """
-    Both GTransformers and the output branches. `outputs` (default: `config.fingerprint_source`) says which branches are
-    built: those to atoms (`"atom"`), to bonds (`"bond"`) or all (`"both"`).
+    Both GTransformers and the output branches. `outputs` (default: `config.fingerprint_source`) chooses the branches
+    that are built: those to atoms (`"atom"`), to bonds (`"bond"`) or all (`"both"`).
     """
 
     def __init__(self, config: GroverConfig, outputs: str | None = None):
@@ -485,10 +485,10 @@ class GroverModel(GroverPreTrainedModel):
     def encode(self, graph: GroverGraph, record: dict[str, tuple] | None = None) -> dict[str, torch.Tensor]:
         """
         Args:
-            record: what is to be kept of the blocks over atoms (over edges, where the first branch is to bonds), see
-                [`GroverPreTrainedModel.new_record`]; filled here, without padding rows.
+            record: filled with the states of the blocks over atoms (over edges, if the first branch is to bonds),
+                without padding rows, see [`GroverPreTrainedModel.new_record`].
         Returns:
-            the states of each branch, `[atoms, width]` or `[edges, width]` (padding rows included).
+            The states of each branch, `[atoms, width]` or `[edges, width]` (padding rows included).
         """
         kept: dict[str, list] = {"hidden_states": [], "attentions": []}
         views = []
@@ -497,7 +497,7 @@ class GroverModel(GroverPreTrainedModel):
             ("bond", self.edge_blocks, graph.edges, graph.to_edges_from_edges),
         ):
             if self.gradient_checkpointing and self.training:
-                # the reentrant kind gives no gradients to a layer none of whose inputs has one
+                # reentrant checkpointing gives no gradients to a layer without differentiable inputs
                 states = states.detach().requires_grad_()
             for place, block in enumerate(blocks):
                 start, states, weights = block(states, add)
@@ -521,7 +521,7 @@ class GroverModel(GroverPreTrainedModel):
         return found
 
     def read_out(self, graph: GroverGraph, states: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Mean state of each molecule by branch, `[molecules, width]` each."""
+        """Average the states of each molecule by branch, `[molecules, width]` each."""
         return {
             branch: graph.mean(value, graph.atom_batch if branch.startswith("atom") else graph.edge_batch)
             for branch, value in states.items()
@@ -540,13 +540,13 @@ class GroverModel(GroverPreTrainedModel):
         """
         Args:
             x: `[atoms, 151]`; edge_index: `[2, edges]`, the reverse of edge 2k is 2k + 1; edge_attr: `[edges, 14]`.
-            batch: molecule of each atom, ascending (None: one molecule); num_graphs: how many there are.
+            batch: molecule of each atom, ascending (None: one molecule); num_graphs: number of molecules.
         Returns:
             `pooler_output` `[molecules, hidden_size]`: the means of the branches, side by side (the original's
             fingerprint); `embeddings`: the same by branch; `last_hidden_state`: both atom outputs side by side,
             `[atoms, 2 * embedding_dim]` (of bonds, `[edges, ..]`, with `fingerprint_source="bond"`); `hidden_states`:
-            of the blocks over atoms (or bonds), `[atoms, embedding_dim]`, what messages start from first; `attentions`:
-            of each atom among its own heads, `[atoms, heads, heads, heads]`.
+            the states that messages start from, then those of the blocks over atoms (or bonds), each
+            `[atoms, embedding_dim]`; `attentions`: of each atom among its own heads, `[atoms, heads, heads, heads]`.
         Raises:
             ValueError: see [`make_graph`] and [`GroverPreTrainedModel.new_record`].
         """
@@ -564,7 +564,7 @@ class GroverModel(GroverPreTrainedModel):
 
 
 class GroverBondHead(nn.Module):
-    """Both directions of a bond to the logits of its context, `[edges, width] -> [bonds, contexts]`."""
+    """Logits of the context of each bond, from both directions: `[edges, width] -> [bonds, contexts]`."""
 
     def __init__(self, config: GroverConfig):
         super().__init__()
@@ -573,26 +573,26 @@ class GroverBondHead(nn.Module):
 
     def forward(self, states: torch.Tensor, padding: int) -> torch.Tensor:
         forward, reverse = states[padding::2], states[padding + 1 :: 2]
-        if padding:  # a padding row is both directions of itself
+        if padding:  # a padding row is its own reverse
             forward, reverse = torch.cat([states[:padding], forward]), torch.cat([states[:padding], reverse])
         return self.forward_proj(forward) + self.reverse_proj(reverse)
 
 
-def context_loss(log_chances: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean negative log-likelihood of the labels that are not 0; 0 without any (the original: not a number)."""
-    total = F.nll_loss(log_chances, labels, ignore_index=0, reduction="sum")
+def context_loss(log_probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean negative log-likelihood of the labels that are not 0; 0 if there are none (the original: NaN)."""
+    total = F.nll_loss(log_probabilities, labels, ignore_index=0, reduction="sum")
     return total / (labels != 0).sum().clamp(min=1)
 
 
 def disagreement(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference; 0 of nothing."""
+    """Mean squared difference; 0 for empty inputs."""
     return F.mse_loss(first, second, reduction="sum") / max(first.numel(), 1)
 
 
 class GroverForPreTraining(GroverPreTrainedModel):
     """
-    Pre-training: the context of 15 % of the atoms and bonds, and the functional groups of the molecule, each predicted
-    from every branch that can (`GroverTask` of the original).
+    Pre-training: predict the context of 15 % of the atoms and bonds, and the functional groups of the molecule, from
+    every suitable branch (`GroverTask` of the original).
     """
 
     def __init__(self, config: GroverConfig):
@@ -607,7 +607,7 @@ class GroverForPreTraining(GroverPreTrainedModel):
         self.post_init()
 
     def predict(self, graph: GroverGraph, states: dict[str, torch.Tensor], means: dict[str, torch.Tensor]) -> dict:
-        """Log-chances of contexts (padding included) and logits of motifs, float32, by task and branch."""
+        """Compute log-probabilities of contexts (with padding) and logits of motifs, float32, by task and branch."""
         return {
             "atom_context": {
                 source: head(states[f"atom_from_{source}"]).float().log_softmax(dim=1)
@@ -636,7 +636,7 @@ class GroverForPreTraining(GroverPreTrainedModel):
         """
         Args:
             x, edge_index, edge_attr, batch, num_graphs: see [`GroverModel`].
-            atom_labels `[atoms]`, bond_labels `[bonds]`: indices into the vocabularies, 0 where nothing is asked.
+            atom_labels `[atoms]`, bond_labels `[bonds]`: indices into the vocabularies, 0: not predicted.
             motif_labels: `[molecules, motifs]`, 0 or 1. Without labels there is no loss.
         Returns:
             `losses`: for each branch the context term (`atom_context_from_bond`, ..) and the motif term
@@ -654,10 +654,10 @@ class GroverForPreTraining(GroverPreTrainedModel):
         predictions = self.predict(graph, states, means)
         losses = {}
         for task, labels in (("atom", atom_labels), ("bond", bond_labels)):
-            chances = predictions[f"{task}_context"]
-            for source, values in chances.items():
+            contexts = predictions[f"{task}_context"]
+            for source, values in contexts.items():
                 losses[f"{task}_context_from_{source}"] = context_loss(values, labels)
-            losses[f"{task}_disagreement"] = disagreement(chances["atom"], chances["bond"])
+            losses[f"{task}_disagreement"] = disagreement(contexts["atom"], contexts["bond"])
         motifs = predictions["motif"]
         for branch, logits in motifs.items():
             losses[f"motif_{branch}"] = F.binary_cross_entropy_with_logits(logits, motif_labels.float())
@@ -690,8 +690,8 @@ class GroverReadout(nn.Module):
         dense = dense.index_put((batch, place), states)
         scores = F.linear(torch.tanh(F.linear(dense, self.hidden_weight)), self.head_weight)
         absent = torch.arange(dense.shape[1], device=batch.device) >= counts[:, None]
-        chances = scores.float().masked_fill(absent[..., None], -torch.inf).softmax(dim=1)
-        return (chances.to(dense.dtype).transpose(1, 2) @ dense).flatten(1)
+        weights = scores.float().masked_fill(absent[..., None], -torch.inf).softmax(dim=1)
+        return (weights.to(dense.dtype).transpose(1, 2) @ dense).flatten(1)
 
 
 class GroverFeedForward(nn.Module):
@@ -713,9 +713,9 @@ class GroverFeedForward(nn.Module):
 
 class GroverPropertyHead(PropertyHead):
     """
-    One readout of both atom outputs and a network over each (`GroverFinetuneTask`). In training the loss is that of
-    both predictions plus `disagreement_weight` times their squared difference; in evaluation they are averaged: values,
-    or probabilities, whose logits are then `logits`.
+    One readout of both atom outputs and a network for each (`GroverFinetuneTask`). In training the loss is the sum of
+    both losses plus `disagreement_weight` times the squared difference of the predictions. In evaluation values or
+    probabilities are averaged; `logits` are those of the mean probabilities.
     """
 
     def __init__(self, config: GroverConfig):
@@ -803,7 +803,7 @@ class GroverForPropertyPrediction(GroverPreTrainedModel):
         """
         Args:
             x, edge_index, edge_attr, batch, num_graphs: see [`GroverModel`].
-            features: `[molecules, features_dim]`, where the configuration has such.
+            features: `[molecules, features_dim]`, if `features_dim` is not 0.
             labels: `[molecules, tasks]`, NaN = missing.
         """
         record = self.new_record(kwargs)

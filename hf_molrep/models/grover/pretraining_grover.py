@@ -1,4 +1,4 @@
-"""Pre-training of GROVER: vocabularies of contexts are learned from the training data, labels computed once."""
+"""Hooks for pre-training GROVER: learn the vocabularies of contexts from the training data, compute labels once."""
 
 import copy
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from .feature_extraction_grover import GroverFeatureExtractor
 
 @dataclass
 class GroverPreTrainingOptions(PreTrainingOptions):
-    """Options of every method, and how the vocabularies are made."""
+    """Options of GROVER: how the vocabularies are made."""
 
     min_frequency: int = field(default=1, metadata={"help": "contexts that occur less often become <other>"})
 
@@ -26,10 +26,10 @@ def with_vocabularies(
     checkpoint: str | None,
 ) -> GroverFeatureExtractor:
     """
-    The extractor with vocabularies: those of the checkpoint from which the run resumes, its own, or newly learned ones,
-    which one process learns from the training data and saves in `<output_dir>/processor` for the others.
+    Return an extractor with vocabularies: those of the checkpoint from which the run resumes, its own, or new ones that
+    one process learns from the training data and saves in `<output_dir>/processor` for the others.
     """
-    if checkpoint:  # the heads of the model know no contexts but these
+    if checkpoint:  # the heads of the model were trained with these
         return GroverFeatureExtractor.from_pretrained(checkpoint)
     if options.model or extractor.atom_vocabulary is not None:
         return extractor
@@ -37,13 +37,13 @@ def with_vocabularies(
     with training.main_process_first(local=training.save_on_each_node, desc="vocabularies"):
         if training.should_save:
             extractor.learn(load_molecules(options.train_data)["smiles"], options.min_frequency).save_pretrained(folder)
-            # AutoProcessor needs a configuration beside it to know the method
+            # AutoProcessor needs a configuration to find the method
             GroverConfig(**extractor.config_fields()).save_pretrained(folder)
     return GroverFeatureExtractor.from_pretrained(folder)
 
 
 def with_labels(extractor: GroverFeatureExtractor) -> GroverFeatureExtractor:
-    """The same extractor, computing labels too: once, with the features, and not in a checkpoint that embeds."""
+    """Return a copy of the extractor that also computes labels, so that they are cached with the features."""
     labelling = copy.copy(extractor)
     labelling.context_labels = True
     return labelling

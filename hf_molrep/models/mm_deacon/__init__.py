@@ -1,4 +1,4 @@
-"""MM-Deacon (Guo et al., ACL 2022): SMILES and IUPAC names, contrastively aligned."""
+"""MM-Deacon (Guo et al., ACL 2022): contrastive alignment of SMILES and IUPAC names."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""MM-Deacon batches: pairs for pre-training, molecules with labels, pairs of molecules for interactions."""
+"""MM-Deacon data collator: SMILES with names, molecules with labels, or pairs of molecules."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ from ...processing.sequences import tokenize
 @dataclass
 class MMDeaconDataCollator(MoleculeCollator):
     """
-    Rows to a batch. A row holds the features of one molecule (`input_ids`, `iupac_input_ids` as
-    [`MMDeaconProcessor.featurize`] gives them), or raw `smiles` / `iupac_name`, which are then tokenized here; with
-    `second_input_ids` or `second_smiles` it is a pair of molecules. `labels` (a number, or one per task) are stacked.
+    Makes a batch of rows. A row holds the features of one molecule (`input_ids`, `iupac_input_ids` from
+    [`MMDeaconProcessor.featurize`]), or raw `smiles` / `iupac_name`, which are tokenized here; `second_input_ids` or
+    `second_smiles` make it a pair of molecules. `labels` (a number, or one per task) are stacked.
 
     Args:
         processor, seed, epoch: see [`~hf_molrep.processing.collation.MoleculeCollator`].
-        smiles_augmentation: probability that a row's SMILES is replaced by a random SMILES of the same molecule (ours;
-            the paper uses the SMILES as given). Needs RDKit, and the columns `smiles` and `row_id`.
-        truncation: shorten what is longer than the model takes; otherwise it raises `MoleculeError`.
+        smiles_augmentation: probability that a row's SMILES is replaced by a random SMILES of the same molecule (not in
+            the paper). Needs the columns `smiles` and `row_id`.
+        truncation: shorten sequences that are too long for the model; otherwise they raise `MoleculeError`.
     """
 
     smiles_augmentation: float = 0.0
     truncation: bool = True
 
     def _random_smiles(self, row: dict) -> str | None:
-        """The random SMILES of a row that is to be augmented, else None."""
+        """Return a random SMILES of the row if it is drawn for augmentation, else None."""
         if not self.smiles_augmentation:
             return None
         if "smiles" not in row or "row_id" not in row:
@@ -38,7 +38,7 @@ class MMDeaconDataCollator(MoleculeCollator):
         return random_smiles(row["smiles"], rng) if rng.random() < self.smiles_augmentation else None
 
     def _tokens(self, rows: Sequence[dict], key: str, column: str, prefix: str = "") -> list[np.ndarray]:
-        """Token ids of one view: those in the row under `key`, else of the text in its column `prefix + column`."""
+        """Return the token ids of one view: those under `key`, else of the text in the column `prefix + column`."""
         sequences: list = [row.get(key) for row in rows]
         raw = [place for place, sequence in enumerate(sequences) if sequence is None]
         if raw:
@@ -49,7 +49,7 @@ class MMDeaconDataCollator(MoleculeCollator):
         return sequences
 
     def _augmented(self, rows: Sequence[dict]) -> list[dict]:
-        """Rows with the token ids of a random SMILES in the place of their own, where it is drawn and fits."""
+        """Replace the token ids of rows that are drawn for augmentation by those of a random SMILES, if it fits."""
         random = [self._random_smiles(row) for row in rows]
         drawn = [place for place, text in enumerate(random) if text is not None]
         rows = list(rows)

@@ -12,11 +12,11 @@ from ...configuration import MoleculeConfig
 @strict
 class MMDeaconTowerConfig(PreTrainedConfig):
     r"""
-    One language encoder of MM-Deacon: a RoBERTa-like Transformer over the tokens of a SMILES or of an IUPAC name.
+    Configuration of one encoder of MM-Deacon: a RoBERTa-like Transformer over the tokens of a SMILES or an IUPAC name.
 
     The paper fixes six layers and mean pooling; the widths are ours (RoBERTa-base), since neither code nor weights were
-    released. `norm_first=False` is RoBERTa's post-norm; `True` (pre-norm) and `position_embedding="rotary"` are offered
-    because they train better from few pairs.
+    released. `norm_first=False` is RoBERTa's post-norm; `True` (pre-norm) and `position_embedding="rotary"` train
+    better from few pairs.
     """
 
     model_type = "mm_deacon_tower"
@@ -40,7 +40,7 @@ class MMDeaconTowerConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = 2
 
     def validate_architecture(self):
-        """The hidden width must be divisible by the heads; rotary positions turn pairs of channels."""
+        """Check that heads divide the hidden width, and for rotary positions that the width of a head is even."""
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
@@ -68,27 +68,27 @@ class MMDeaconIupacConfig(MMDeaconTowerConfig):
 @strict
 class MMDeaconConfig(MoleculeConfig):
     r"""
-    Configuration of the MM-Deacon models (Guo et al., ACL 2022, arXiv 2109.08830). Scaling of labels:
+    Configuration of the MM-Deacon models (Guo et al., ACL 2022, arXiv 2109.08830). For the scaling of labels see
     [`~hf_molrep.configuration.MoleculeConfig`].
 
     Args:
         smiles_config, iupac_config: the two towers ([`MMDeaconSmilesConfig`], [`MMDeaconIupacConfig`], or dicts).
-        projection_dim: width of the joint space (512: ours, the paper's text could not be checked).
-        logit_scale_init: ln(1 / temperature) at the start of training; the temperature is learned (CLIP's 0.07: ours).
-        logit_scale_max: the learned ln(1 / temperature) is held below this (CLIP's ln 100).
+        projection_dim: width of the joint space (512 is ours; the value of the paper is not known).
+        logit_scale_init: ln(1 / temperature) at the start of training; the temperature is learned (0.07 is CLIP's).
+        logit_scale_max: upper limit of the learned ln(1 / temperature) (CLIP's ln 100).
         loss_reduction: the two directional losses are averaged (`"mean"`) or added (`"sum"`, as the paper writes).
-        encoder_chunk_size: molecules that pass a tower at a time in pre-training and in `get_*_features`, sorted by
-            length and right-padded only to the longest of the chunk; 0: the whole batch. The result is the same; on
-            CPU, where a chunk's activations stay in cache, 32 to 64 train over twice as fast as all 256.
+        encoder_chunk_size: number of molecules that pass a tower at a time in pre-training and in `get_*_features`,
+            sorted by length and padded only to the longest of the chunk; 0: the whole batch. The result is the same; on
+            a CPU, where a chunk's activations stay in cache, 32 to 64 train over twice as fast as all 256.
         classifier_dropout: dropout of the property and interaction heads.
         interaction_hidden_size: width of the hidden layer of the drug-drug interaction head.
         interaction_symmetric: average the interaction logits over both orders of the two molecules.
-        freeze_encoder: keep the towers fixed under the interaction head (the paper's "MM-Deacon fingerprint").
+        freeze_encoder: do not train the towers under the interaction head (the paper's "MM-Deacon fingerprint").
     """
 
     model_type = "mm_deacon"
     sub_configs = {"smiles_config": MMDeaconSmilesConfig, "iupac_config": MMDeaconIupacConfig}
-    problem_types = (*MoleculeConfig.problem_types, "single_label_classification")  # the last of interactions
+    problem_types = (*MoleculeConfig.problem_types, "single_label_classification")  # the last one for interactions
     keys_to_ignore_at_inference = ["losses", "last_hidden_state", "hidden_states", "attentions"]
 
     smiles_config: dict | PreTrainedConfig | None = None
@@ -114,7 +114,7 @@ class MMDeaconConfig(MoleculeConfig):
         super().__post_init__(**kwargs)
 
     def get_text_config(self, *args, **kwargs) -> PreTrainedConfig:
-        """The tower whose embeddings `get_input_embeddings` gives and `resize_token_embeddings` changes."""
+        """Return the tower used by `get_input_embeddings` and `resize_token_embeddings`."""
         return self.smiles_config
 
     @property

@@ -1,13 +1,13 @@
 """
-MM-Deacon: SMILES and IUPAC names as two languages of one molecule, aligned by contrast.
+MM-Deacon: SMILES and IUPAC names as two languages, aligned by a contrastive loss.
 
 Paper: Guo, Sharma, Martinez, Du, Abraham, "Multilingual Molecular Representation Learning via Contrastive
 Pre-training", ACL 2022 (arXiv 2109.08830). The authors released neither code nor weights, so this is a
-re-implementation from the paper and from third-party notes on it; there is nothing to be numerically equal to.
-Theirs: two Transformer encoders without shared weights, six layers each, mean pooling over the tokens, one projection
-per tower into a joint space, symmetric InfoNCE with the other molecules of the batch as negatives, the SMILES tower
-alone for property prediction, the frozen projected embedding as fingerprint, an MLP on two concatenated fingerprints
-for drug-drug interactions.
+re-implementation from the paper and from third-party notes; there is no reference to compare numbers with.
+From the paper: two Transformer encoders without shared weights, six layers each, mean pooling over the tokens, one
+projection per tower into a joint space, symmetric InfoNCE with the other molecules of the batch as negatives, the
+SMILES tower alone for property prediction, the frozen projected embedding as fingerprint, an MLP on two concatenated
+fingerprints for drug-drug interactions.
 Ours: the widths (RoBERTa-base), a learned temperature that starts at 0.07 (CLIP), the optional pre-norm and rotary
 positions.
 """
@@ -63,13 +63,13 @@ class MMDeaconEmbeddings(nn.Module):
         hidden_states = self.norm(hidden_states)
         device = hidden_states.device.type
         if device == "cpu" and torch.is_autocast_enabled(device):
-            # CPU fast path: norms keep the type of their input there, so the residual stream takes half the memory
+            # CPU fast path: norms keep the type of their input, so the residual stream takes half the memory
             hidden_states = hidden_states.to(torch.get_autocast_dtype(device))
         return self.dropout(hidden_states)
 
 
 def rotary_table(length: int, head_dim: int, theta: float, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines of rotary positions (Su et al. 2021, eq. 34), each `[length, head_dim]`."""
+    """Compute cosines and sines of rotary positions (Su et al. 2021, eq. 34), each `[length, head_dim]`."""
     channel = torch.arange(0, head_dim, 2, dtype=torch.float32, device=like.device)
     angle = torch.arange(length, dtype=torch.float32, device=like.device)[:, None] * theta ** (-channel / head_dim)
     angle = torch.cat([angle, angle], dim=-1)
@@ -77,7 +77,7 @@ def rotary_table(length: int, head_dim: int, theta: float, like: torch.Tensor) -
 
 
 def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turn queries or keys `[molecules, heads, length, head_dim]` by their positions."""
+    """Rotate queries or keys `[molecules, heads, length, head_dim]` by their positions."""
     first, second = states.chunk(2, dim=-1)
     return states * cos + torch.cat([-second, first], dim=-1) * sin
 
@@ -109,7 +109,7 @@ class MMDeaconAttention(nn.Module):
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
         self.dropout = config.attention_dropout
-        self.is_causal = False  # sdpa would otherwise run causally whenever nothing is padded
+        self.is_causal = False  # otherwise sdpa would be causal for batches without padding
         self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
@@ -180,7 +180,7 @@ class MMDeaconPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     base_model_prefix = "mm_deacon"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # every loss here is a mean
+    accepts_loss_kwargs = False  # all losses are means
     _no_split_modules = ["MMDeaconLayer"]
     _supports_sdpa = True
     _can_record_outputs = {"hidden_states": MMDeaconLayer, "attentions": MMDeaconAttention}
@@ -188,7 +188,7 @@ class MMDeaconPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """Normal weights of width `initializer_range`, zero biases, unit norms, as BERT; the temperature as CLIP."""
+        """Initialise as BERT (normal weights of `initializer_range`, zero biases, unit norms), temperature as CLIP."""
         std = self.config.initializer_range
         if isinstance(module, nn.Linear):
             init.normal_(module.weight, mean=0.0, std=std)
@@ -265,7 +265,7 @@ class MMDeaconEncoder(MMDeaconPreTrainedModel):
 
 
 def project(output: MoleculeModelOutput, projection: nn.Linear) -> MoleculeModelOutput:
-    """The output of a tower with its embedding in the joint space."""
+    """Project the embedding of a tower into the joint space."""
     return MoleculeModelOutput(
         pooler_output=projection(output.pooler_output),
         last_hidden_state=output.last_hidden_state,
@@ -277,7 +277,7 @@ def project(output: MoleculeModelOutput, projection: nn.Linear) -> MoleculeModel
 class MMDeaconModel(MMDeaconPreTrainedModel):
     """Both towers and their projections into the joint space."""
 
-    # what each input needs: a checkpoint that lacks all of it refuses that input
+    # modules of each input: a checkpoint that lacks all of them refuses the input
     input_modules = {
         "smiles": ("smiles_model", "smiles_projection"),
         "iupac_name": ("iupac_model", "iupac_projection"),
@@ -306,8 +306,8 @@ class MMDeaconModel(MMDeaconPreTrainedModel):
         **kwargs,
     ) -> MoleculeModelOutput:
         """
-        The output of the tower of a view, with the projected embedding as `pooler_output`. `chunk_size`: molecules that
-        pass the tower at a time, sorted by length; of them only the embeddings are kept.
+        Run the tower of a view; `pooler_output` is the projected embedding. With `chunk_size` so many molecules pass
+        the tower at a time, sorted by length, and only embeddings are kept.
         """
         tower, projection = getattr(self, f"{view}_model"), getattr(self, f"{view}_projection")
         recorded = recorded_outputs(self.config, kwargs)
@@ -323,14 +323,14 @@ class MMDeaconModel(MMDeaconPreTrainedModel):
     def get_smiles_features(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> torch.FloatTensor:
-        """Projected embedding of SMILES, `[molecules, length] -> [molecules, projection_dim]`, not normalised."""
+        """Embed SMILES, `[molecules, length] -> [molecules, projection_dim]`, projected, not normalised."""
         chunk_size = self.config.encoder_chunk_size
         return self._encode("smiles", input_ids, attention_mask, chunk_size, **kwargs).pooler_output
 
     def get_iupac_features(
         self, iupac_input_ids: torch.LongTensor, iupac_attention_mask: torch.Tensor | None = None, **kwargs
     ) -> torch.FloatTensor:
-        """Projected embedding of IUPAC names, `[molecules, length] -> [molecules, projection_dim]`, not normalised."""
+        """Embed IUPAC names, `[molecules, length] -> [molecules, projection_dim]`, projected, not normalised."""
         chunk_size = self.config.encoder_chunk_size
         return self._encode("iupac", iupac_input_ids, iupac_attention_mask, chunk_size, **kwargs).pooler_output
 
@@ -348,9 +348,9 @@ class MMDeaconModel(MMDeaconPreTrainedModel):
             input_ids, attention_mask: SMILES, `[molecules, length]`.
             iupac_input_ids, iupac_attention_mask: IUPAC names, `[molecules, iupac_length]`. One view or both.
         Returns:
-            `pooler_output` `[molecules, projection_dim]`: the projected embedding of the view given; of both views the
-            mean of the two L2-normalised ones. `embeddings`: the same by view. `last_hidden_state`: token states of the
-            SMILES, or of the name where only that is given; so are `hidden_states` and `attentions`.
+            `pooler_output` `[molecules, projection_dim]`: the projected embedding of the given view, or the mean of
+            both L2-normalised ones. `embeddings`: the same by view. `last_hidden_state`, `hidden_states`,
+            `attentions`: of the SMILES, or of the name if only that is given.
         Raises:
             ValueError: neither view is given.
         """
@@ -377,7 +377,7 @@ class MMDeaconModel(MMDeaconPreTrainedModel):
 
 
 class MMDeaconForPreTraining(MMDeaconPreTrainedModel):
-    """Contrastive pre-training: each SMILES must find the name of its molecule in the batch, each name its SMILES."""
+    """Contrastive pre-training: match each SMILES of the batch with the name of its molecule, and vice versa."""
 
     def __init__(self, config: MMDeaconConfig):
         super().__init__(config)
@@ -398,7 +398,7 @@ class MMDeaconForPreTraining(MMDeaconPreTrainedModel):
         """
         Args:
             input_ids, attention_mask, iupac_input_ids, iupac_attention_mask: as in [`MMDeaconModel`]; row k of both
-                views is the same molecule. Negatives are the other rows, of all processes under `torch.distributed`.
+                views is the same molecule. The other rows are negatives, of all processes under `torch.distributed`.
         Returns:
             `losses`: `smiles_to_iupac` and `iupac_to_smiles`, [`~hf_molrep.losses.info_nce`] each; `loss`: their mean
             (or sum, `config.loss_reduction`); `embeddings`: `smiles` and `iupac`, `[molecules, projection_dim]`;
@@ -427,14 +427,14 @@ class MMDeaconForPreTraining(MMDeaconPreTrainedModel):
 
 
 class MMDeaconSmilesOnlyModel(MMDeaconPreTrainedModel):
-    """A head on the SMILES tower alone. The name tower of a checkpoint is neither built nor loaded."""
+    """Base of models on the SMILES tower alone. The name tower of a checkpoint is not loaded."""
 
     input_modules = {"iupac_name": ()}
     _keys_to_ignore_on_load_unexpected = [r"iupac_model\.", r"iupac_projection\.", r"logit_scale"]
 
 
 class MMDeaconSmilesModel(MMDeaconSmilesOnlyModel):
-    """SMILES tower and projection; its parameters have the names that they have in [`MMDeaconModel`]."""
+    """SMILES tower and projection, with parameters named as in [`MMDeaconModel`]."""
 
     def __init__(self, config: MMDeaconConfig):
         super().__init__(config)
@@ -451,7 +451,7 @@ class MMDeaconSmilesModel(MMDeaconSmilesOnlyModel):
     def forward(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> MoleculeModelOutput:
-        """As [`MMDeaconModel`], of SMILES alone and without `embeddings`."""
+        """See [`MMDeaconModel`]; for SMILES only, without `embeddings`."""
         recorded = recorded_outputs(self.config, kwargs)
         return project(self.smiles_model(input_ids, attention_mask, **(kwargs | recorded)), self.smiles_projection)
 
@@ -490,9 +490,9 @@ class MMDeaconForPropertyPrediction(MMDeaconSmilesOnlyModel):
 
 class MMDeaconForInteractionPrediction(MMDeaconSmilesOnlyModel):
     """
-    Interaction of two molecules (drug-drug interaction): their fingerprints concatenated, then an MLP with one hidden
-    layer. `problem_type` `"single_label_classification"` (interaction classes) or `"multi_label_classification"`
-    (binary = one logit).
+    Interaction of two molecules (drug-drug interaction): an MLP with one hidden layer on their concatenated
+    fingerprints. `problem_type` is `"single_label_classification"` (interaction classes) or
+    `"multi_label_classification"` (binary: one logit).
     """
 
     def __init__(self, config: MMDeaconConfig):
@@ -504,7 +504,7 @@ class MMDeaconForInteractionPrediction(MMDeaconSmilesOnlyModel):
         self.post_init()
 
     def train(self, mode: bool = True):
-        """As usual, but a frozen encoder stays as in evaluation: a fingerprint has no dropout."""
+        """Set the mode, but keep a frozen encoder in evaluation mode, without dropout."""
         super().train(mode)
         if self.config.freeze_encoder:
             self.mm_deacon.eval()
@@ -531,14 +531,14 @@ class MMDeaconForInteractionPrediction(MMDeaconSmilesOnlyModel):
             input_ids, attention_mask: SMILES of the first molecule of each pair, `[pairs, length]`.
             second_input_ids, second_attention_mask: of the second one, `[pairs, second_length]`.
             labels: class index `[pairs]`, or 0/1 `[pairs, tasks]` with NaN = missing.
-            embeddings, second_embeddings: instead of the SMILES, the `pooler_output` of both molecules,
-                `[pairs, projection_dim]`. With frozen towers each molecule is then embedded once, not once per pair.
+            embeddings, second_embeddings: `pooler_output` of both molecules, `[pairs, projection_dim]`, instead of the
+                SMILES. With frozen towers each molecule can be embedded once instead of once per pair.
         Returns:
             `logits` `[pairs, classes]`; `predictions`: probabilities of the same shape; `hidden_states` and
             `attentions`: of the first molecule, without gradients where the encoder is frozen.
         Raises:
-            ValueError: a molecule is given neither as SMILES nor as embedding, or as both; hidden states or attention
-                weights of an embedding.
+            ValueError: a molecule is given neither as SMILES nor as embedding, or as both; or hidden states or
+                attention weights are requested for an embedding.
         """
         if (input_ids is None) == (embeddings is None) or (second_input_ids is None) == (second_embeddings is None):
             raise ValueError("give each of the two molecules either as input_ids or as embeddings")

@@ -1,4 +1,4 @@
-"""Pre-training of MM-Deacon: pairs of SMILES and names, evaluated by retrieval of one by the other."""
+"""Hooks for pre-training MM-Deacon: pairs of SMILES and names, evaluated by cross-lingual retrieval."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +12,10 @@ from .processing_mm_deacon import MMDeaconProcessor
 
 @dataclass
 class MMDeaconPreTrainingOptions(PreTrainingOptions):
-    """Options of every method, and those of the towers and of augmentation."""
+    """Options of MM-Deacon: chunk size of the towers, and augmentation."""
 
     encoder_chunk_size: int | None = field(
-        default=None, metadata={"help": "see the configuration of that name; default: 32 on CPU, 0 on a GPU"}
+        default=None, metadata={"help": "see the field of the configuration; default: 32 on a CPU, 0 on a GPU"}
     )
     smiles_augmentation: float = field(default=0.0, metadata={"help": "share of SMILES replaced by random ones"})
 
@@ -23,7 +23,7 @@ class MMDeaconPreTrainingOptions(PreTrainingOptions):
 def config_with_vocabularies(
     config_class: type[MMDeaconConfig], fields: dict[str, Any], processor: MMDeaconProcessor
 ) -> MMDeaconConfig:
-    """The configuration whose towers have the vocabularies of the two tokenizers."""
+    """Make a configuration whose towers have the vocabularies of the two tokenizers."""
     tokenizers = {"smiles_config": processor.tokenizer, "iupac_config": processor.iupac_tokenizer}
     for tower, tokenizer in tokenizers.items():
         vocabulary = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
@@ -32,13 +32,13 @@ def config_with_vocabularies(
 
 
 def set_chunk_size(model: MMDeaconForPreTraining, options: MMDeaconPreTrainingOptions, on_cpu: bool) -> None:
-    """Set how many molecules pass a tower at a time; the result does not depend on it, the speed on CPU does."""
+    """Set how many molecules pass a tower at a time; it affects the speed on a CPU, not the result."""
     chunk_size = options.encoder_chunk_size
     model.config.encoder_chunk_size = chunk_size if chunk_size is not None else 32 * on_cpu
 
 
 def augmentation(config: MMDeaconConfig, options: MMDeaconPreTrainingOptions, training: bool) -> dict[str, float]:
-    """Random SMILES are for training batches alone."""
+    """Return the options of the data collator: random SMILES only in training."""
     return {"smiles_augmentation": options.smiles_augmentation} if training else {}
 
 

@@ -8,9 +8,9 @@ from transformers import BatchFeature, ProcessorMixin
 from ...chem.smiles import MoleculeError, OnError, check_on_error, collect
 from ...hub import RemoteCodeMixin
 from ...processing.contract import Columns, check_columns
-from ...processing.sequences import check_standardize, name_texts, pad_view, smiles_texts, tokenize
+from ...processing.sequences import check_rewriting, name_texts, pad_view, smiles_texts, tokenize
 
-# column -> prefix of its batch keys, the key under which a feature says what was tokenized, what errors call it
+# column -> prefix of its batch keys, key of the tokenized text in a feature, name of the notation in errors
 VIEWS = {"smiles": ("", "smiles_used", "SMILES"), "iupac_name": ("iupac_", "iupac_used", "name")}
 
 
@@ -22,8 +22,8 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
         tokenizer: SMILES tokenizer, saved at the root of the folder (so `AutoTokenizer` finds it).
         iupac_tokenizer: tokenizer of IUPAC names, saved in `iupac_tokenizer/`.
         standardize: `"none"`, `"clean"` or `"parent"`, see [`~hf_molrep.chem.smiles.standardize`].
-        canonical: rewrite every SMILES as RDKit's canonical one; `False` keeps what was written, but still refuses what
-            is no molecule.
+        canonical: rewrite every SMILES as RDKit's canonical one; `False` keeps it as written. Invalid SMILES are
+            refused either way.
     """
 
     inputs = (frozenset({"smiles"}), frozenset({"iupac_name"}), frozenset({"smiles", "iupac_name"}))
@@ -33,7 +33,7 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
 
     def __init__(self, tokenizer, iupac_tokenizer, standardize: str = "clean", canonical: bool = True):
         super().__init__(tokenizer, iupac_tokenizer)
-        check_standardize(standardize, canonical)
+        check_rewriting(standardize, canonical)
         self.standardize = standardize
         self.canonical = canonical
 
@@ -45,21 +45,21 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
         return {}
 
     def tokenizer_of(self, column: str) -> Any:
-        """The tokenizer of the column `smiles` or `iupac_name`."""
+        """Return the tokenizer of the column `smiles` or `iupac_name`."""
         return self.tokenizer if column == "smiles" else self.iupac_tokenizer
 
     def featurize(
         self, columns: Columns, on_error: OnError = "raise", truncation: bool = False, max_length: int | None = None
     ) -> list[dict | MoleculeError]:
         """
-        One dict of one-dimensional int32 arrays per molecule: `input_ids` (with `smiles_used`, the SMILES that was
-        tokenized) and/or `iupac_input_ids` (with `iupac_used`: the name, without the capitals with which a sentence or
-        a label begins, since the rules know small letters), and `truncated` where `truncation` shortened it.
+        Compute one dict of one-dimensional int32 arrays per molecule: `input_ids` (with `smiles_used`, the SMILES that
+        was tokenized) and/or `iupac_input_ids` (with `iupac_used`, the name that was tokenized: without capitals at its
+        beginning, since the tokenizer's rules expect small letters); and `truncated` if it was shortened.
 
         Raises:
-            MoleculeError: the first molecule that is not valid, cannot be expressed or is longer than the model takes
-                (`on_error="raise"`); with `on_error="skip"` such an error stands in the molecule's place.
-            ValueError: neither SMILES nor names, or different numbers of them.
+            MoleculeError: a molecule is not valid, has no tokens for a part, or is longer than the model takes
+                (`on_error="raise"`); with `on_error="skip"` the error takes the molecule's place.
+            ValueError: neither SMILES nor names are given, or their numbers differ.
         """
         check_on_error(on_error)
         results: list[dict | MoleculeError] = [{} for _ in range(check_columns(self, columns))]
@@ -83,12 +83,12 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
         return collect(results, on_error)
 
     def size(self, feature: dict) -> int:
-        """Tokens of a molecule, of all its views: by this number molecules are grouped into batches."""
+        """Number of tokens of all views of a molecule, by which molecules are grouped into batches."""
         return sum(len(feature[key]) for key in ("input_ids", "iupac_input_ids") if key in feature)
 
     def pad(self, features: Sequence[dict], return_tensors: str | None = "pt") -> BatchFeature:
         """
-        Features of several molecules to `input_ids`, `attention_mask` and/or `iupac_input_ids`,
+        Pad the features of several molecules to `input_ids`, `attention_mask` and/or `iupac_input_ids`,
         `iupac_attention_mask`, int64 `[molecules, longest]`.
         """
         batch = {}
@@ -109,12 +109,14 @@ class MMDeaconProcessor(RemoteCodeMixin, ProcessorMixin):
         max_length: int | None = None,
     ) -> BatchFeature:
         """
-        SMILES and/or IUPAC names (a string or several) to a batch, see [`~MMDeaconProcessor.pad`]. Longer than
-        `max_length` (by default what the model takes) raises, unless `truncation=True`.
+        Make a batch from SMILES and/or IUPAC names (a string or several), see [`~MMDeaconProcessor.pad`].
 
+        Args:
+            padding: False gives lists of unequal length.
+            truncation, max_length: see [`~hf_molrep.processing.sequences.tokenize`].
         Raises:
-            MoleculeError: as [`~MMDeaconProcessor.featurize`].
-            ValueError: `padding=False` with tensors of unequal length.
+            MoleculeError: see [`~MMDeaconProcessor.featurize`].
+            ValueError: tensors of unequal length (`padding=False`).
         """
         given = {"smiles": smiles, "iupac_name": iupac_name}
         columns = {

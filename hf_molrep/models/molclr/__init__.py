@@ -1,4 +1,4 @@
-"""MolCLR (Wang et al., NMI 2022): graph neural networks, contrastively pre-trained."""
+"""MolCLR (Wang et al., NMI 2022): contrastive pre-training of graph neural networks."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""MolCLR batches: augmented, masked or split molecules for pre-training, molecules with labels for fine-tuning."""
+"""MolCLR data collator: augmented, masked or split molecules for pre-training, or molecules with labels."""
 
 import math
 from collections.abc import Sequence
@@ -15,32 +15,33 @@ from ...processing.collation import MoleculeCollator
 @dataclass
 class MolCLRDataCollator(MoleculeCollator):
     """
-    Rows to a batch. A row holds the features of one molecule, as [`MolCLRFeatureExtractor.featurize`] gives them, or a
-    raw `smiles`. With `labels` the molecules are joined as they are; without, they are made ready for `objective`.
+    Makes a batch of rows. A row holds the features of one molecule from [`MolCLRFeatureExtractor.featurize`], or a raw
+    `smiles`. Rows with `labels` are joined unchanged; rows without are prepared for `objective`.
 
     `"contrastive"`: two augmented views of each molecule, the second one under keys that begin with `second_`.
     Augmentations of N atoms and M bonds (the original's `dataset.py`, `dataset_subgraph.py`, `dataset_mix.py`):
         node: max(1, floor(N / 4)) atoms masked and floor(M / 4) bonds deleted;
         subgraph: floor(N / 4) atoms around a center masked, their bonds deleted, another center in the second view;
         mix: a subgraph of up to a fifth of the atoms, then atoms masked and bonds deleted up to a quarter of each.
-    Other than the original: where the fragment of the center is too small, the subgraph is that fragment (the original
-    never ends, or raises for a lone ion; its `mix` stops too); bonds are deleted whichever way they are written
-    (`subgraph` of the original forgets some); a molecule of one atom is not refused.
+    Differences from the original: if the fragment of the center is too small, the subgraph is that fragment (the
+    original never ends, or raises for a lone ion); bonds are deleted independently of their direction (`subgraph` of
+    the original misses some); molecules of one atom are accepted.
 
-    `"attribute_masking"` (pretrain-gnns' `MaskAtom`): floor(0.15 N + 1) atoms masked, and their bonds where there is a
-    `mask_bond_type`; `masked_atoms`, `masked_bonds` (edges 2k) are their places in the batch, `masked_atom_types`,
-    `masked_bond_types` what stood there.
+    `"attribute_masking"` (pretrain-gnns' `MaskAtom`): floor(0.15 N + 1) atoms are masked, and their bonds if
+    `mask_bond_type` is set. `masked_atoms` and `masked_bonds` (edges 2k) are their indices in the batch,
+    `masked_atom_types` and `masked_bond_types` their true types.
 
-    `"context_prediction"` (`ExtractSubstructureContextPair`): a random atom, its place in `centers`, in the part of its
-    molecule that is within `num_layers` bonds; and what is more than `context_inner_hops`, and at most `context_size`
-    bonds more, away, under keys that begin with `context_`. `anchors` are the context's atoms that are in both parts,
-    `anchor_batch` the molecule of each. A molecule that is too small has no context.
+    `"context_prediction"` (`ExtractSubstructureContextPair`): for a random atom, its index in `centers`, the part of
+    its molecule within `num_layers` bonds, and under keys that begin with `context_` the part that is more than
+    `context_inner_hops` and at most `context_size` bonds further away. `anchors` are the atoms of the context that are
+    in both parts, `anchor_batch` the molecule of each. A molecule that is too small has no context.
 
     Args:
         processor, seed, epoch: see [`~hf_molrep.processing.collation.MoleculeCollator`].
-        objective, mask_atom_type, mask_bond_type, num_layers, context_inner_hops, context_size: the configuration's.
+        objective, mask_atom_type, mask_bond_type, num_layers, context_inner_hops, context_size: as in the
+            configuration.
         augmentation: `"node"` (the original's default), `"subgraph"` or `"mix"`.
-        masked_share: of the atoms, in attribute masking.
+        masked_share: share of the atoms that attribute masking masks.
     """
 
     objective: Literal["contrastive", "attribute_masking", "context_prediction"] = "contrastive"
@@ -59,7 +60,7 @@ class MolCLRDataCollator(MoleculeCollator):
             raise ValueError(f"augmentation is 'node', 'subgraph' or 'mix', not {self.augmentation!r}")
 
     def views(self, feature: dict, rng: np.random.Generator) -> tuple[dict, dict]:
-        """Two augmented copies of a molecule."""
+        """Make two augmented copies of a molecule."""
         mask = (self.mask_atom_type, 0)
         atoms, bonds = int(feature["num_nodes"]), len(feature["edge_index"]) // 4
         centers = rng.permutation(atoms)[:2]
@@ -82,7 +83,7 @@ class MolCLRDataCollator(MoleculeCollator):
         return made[0], made[1]
 
     def masked(self, features: list[dict], generators: list[np.random.Generator]) -> dict[str, torch.Tensor]:
-        """The batch of attribute masking."""
+        """Make a batch of attribute masking."""
         changed, parts, atom, edge = [], [], 0, 0
         for feature, rng in zip(features, generators, strict=True):
             number = int(feature["num_nodes"])
@@ -102,7 +103,7 @@ class MolCLRDataCollator(MoleculeCollator):
         return batch | {name: _joined([part[key] for part in parts]) for key, name in names.items()}
 
     def split(self, features: list[dict], generators: list[np.random.Generator]) -> dict[str, torch.Tensor]:
-        """The batch of context prediction."""
+        """Make a batch of context prediction."""
         inner, outer = self.context_inner_hops, self.context_inner_hops + self.context_size
         near, far, centers, anchors, owners, atom, context_atom = [], [], [], [], [], 0, 0
         for place, (feature, rng) in enumerate(zip(features, generators, strict=True)):
@@ -141,7 +142,7 @@ class MolCLRDataCollator(MoleculeCollator):
 
 
 def _column(flat: Sequence[int]) -> np.ndarray:
-    """The first of two features."""
+    """Return the first of two feature columns."""
     return np.asarray(flat)[::2]
 
 

@@ -11,38 +11,39 @@ from ...configuration import MoleculeConfig
 class MolCLRConfig(MoleculeConfig):
     r"""
     Configuration of the MolCLR models (Wang et al., Nature Machine Intelligence 2022). Defaults are those of the
-    original's `config.yaml` and `config_finetune.yaml`. Scaling of labels:
+    original's `config.yaml` and `config_finetune.yaml`. For the scaling of labels see
     [`~hf_molrep.configuration.MoleculeConfig`].
 
     Args:
         gnn_type: MolCLR's `"gin"` or `"gcn"`; or a layer of pretrain-gnns (Hu et al., ICLR 2020), whose released
             weights have no `feature_dim`: `"gcn_normalized"`, `"graphsage"`, `"gat"`.
-        num_atom_types, num_chiralities, num_bond_types, num_bond_directions: rows of the embeddings. 119 and 5 hold
-            the mask token 118 and the self-loop 4 of MolCLR; pretrain-gnns has 120 and 6.
-        mask_atom_type: what stands in place of a masked atom: MolCLR's 118; pretrain-gnns has 119.
-        mask_bond_type: the same for bonds, in attribute masking only, pretrain-gnns' 5; None: bonds are not masked.
-        objective: of `MolCLRForPreTraining`: MolCLR's `"contrastive"` (NT-Xent), or of pretrain-gnns
-            `"attribute_masking"` or `"context_prediction"`; these two train atom states, so `feature_dim` is None.
-        context_inner_hops, context_size: context prediction; the context of an atom are the atoms more than
+        num_atom_types, num_chiralities, num_bond_types, num_bond_directions: sizes of the embeddings. 119 atom types
+            include the mask 118, and 5 bond types the self-loop 4 of MolCLR; pretrain-gnns has 120 and 6.
+        mask_atom_type: type of a masked atom: 118 in MolCLR, 119 in pretrain-gnns.
+        mask_bond_type: type of a masked bond, for attribute masking only: 5 in pretrain-gnns; None: no bonds are
+            masked.
+        objective: objective of `MolCLRForPreTraining`: MolCLR's `"contrastive"` (NT-Xent), or `"attribute_masking"` or
+            `"context_prediction"` of pretrain-gnns, which train atom states and so need `feature_dim=None`.
+        context_inner_hops, context_size: for context prediction: the context of an atom consists of the atoms more than
             `context_inner_hops` (None: `num_layers - 1`) and at most `context_size` more bonds away; it is encoded by
             `context_size` layers.
         embedding_dim: width of the atom states.
         num_layers: message-passing layers.
         num_heads: attention heads of `"gat"`.
-        jumping_knowledge: which states an atom ends with: the last layer's, or sum, maximum or concatenation over the
-            embedding and all layers.
-        readout: from atoms to the molecule.
+        jumping_knowledge: final states of the atoms: those of the last layer, or sum, maximum or concatenation over
+            the embedding and all layers.
+        readout: pooling of the atoms of a molecule.
         feature_dim: width of `pooler_output`, a linear map of the readout; None: the readout itself.
-        projection_dim: width of the contrasted projection.
+        projection_dim: width of the projection for the contrastive loss.
         temperature: tau of NT-Xent.
-        dropout: after every layer, in pre-training and in the bare model.
-        finetuning_dropout: the same under the property head.
-        head_layers: hidden layers (width `hidden_size // 2`, softplus) of the property head; None: the original's, two
-            over `"gin"`, one over the others.
+        dropout: dropout after every layer, in pre-training and in the base model.
+        finetuning_dropout: the same in a model with a property head.
+        head_layers: number of hidden layers (width `hidden_size // 2`, softplus) of the property head; None: as in the
+            original, two for `"gin"`, one for the others.
     """
 
     model_type = "molclr"
-    attribute_map = {"vocab_size": "num_atom_types"}  # what `resize_token_embeddings` writes down
+    attribute_map = {"vocab_size": "num_atom_types"}  # set by `resize_token_embeddings`
     keys_to_ignore_at_inference = ["losses", "last_hidden_state", "hidden_states"]
 
     gnn_type: Literal["gin", "gcn", "gcn_normalized", "graphsage", "gat"] = "gin"
@@ -83,7 +84,7 @@ class MolCLRConfig(MoleculeConfig):
         return self.feature_dim or self.atom_dim
 
     def validate_architecture(self):
-        """Special types have their rows; what would never be trained is refused."""
+        """Check that special types have embeddings, and that the objective trains all of the model."""
         if self.num_bond_types < 5:
             raise ValueError(f"num_bond_types is {self.num_bond_types}; four bonds and the self-loop need 5")
         if not 0 <= self.mask_atom_type < self.num_atom_types:

@@ -1,4 +1,4 @@
-"""Weights of MolCLR, fine-tuned ones too, and of pretrain-gnns to checkpoints of this package."""
+"""Convert released and fine-tuned weights of MolCLR, and weights of pretrain-gnns, to checkpoints of this package."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -30,17 +30,17 @@ NAMES = {
     r"out_lin\.0\.": "contrast_dense.",
     r"out_lin\.2\.": "contrast_out.",
 }
-# The property head of a fine-tuned file: linear layers with softplus between them, so every second place.
+# property head of a fine-tuned file: linear layers with softplus between them, so every second index
 HEAD = r"pred_head\.(\d+)\.(weight|bias)$"
 
 
 def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    A `state_dict` of the original under our names. The two classes of a fine-tuned file, under a softmax, become one
-    logit `[1]` under a sigmoid, the second class against the first: the probabilities are the same.
+    Rename a `state_dict` of the original. The two classes of a fine-tuned file (softmax) become one logit `[1]`
+    (sigmoid) of the second class, with the same probabilities.
 
     Raises:
-        ValueError: a name that the original does not have; a property head of another make.
+        ValueError: a name is unknown, or the property head is of another kind.
     """
     converted = {}
     places = sorted({int(match[1]) for key in state if (match := re.match(HEAD, key))})
@@ -65,7 +65,7 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         pattern = next((pattern for pattern in NAMES if re.match(pattern, key)), None)
         if pattern is None:
             raise ValueError(f"{key!r} is not a name of MolCLR's or pretrain-gnns' state dict")
-        if re.fullmatch(r"gnns\.\d+\.weight", key):  # the original multiplies from the left
+        if re.fullmatch(r"gnns\.\d+\.weight", key):  # the original multiplies from the other side
             value = value.T
         elif key.endswith(".att"):  # [1, heads, 2 * hidden]
             value = value.flatten(0, 1) if value.dim() == 3 else value
@@ -75,13 +75,13 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def config_of(state: Mapping[str, torch.Tensor], gnn_type: str | None = None, **options) -> MolCLRConfig:
     """
-    The configuration that a `state_dict` of the original belongs to, read from its names and shapes.
+    Make the configuration of a `state_dict` of the original from its names and shapes.
 
     Args:
         gnn_type: needed for the GCN and GraphSAGE of pretrain-gnns, whose files have the same layout.
         options: further fields of [`MolCLRConfig`].
     Raises:
-        ValueError: the layout is none that is known, or it needs `gnn_type`, or it contradicts it.
+        ValueError: the layout is unknown, ambiguous without `gnn_type`, or contradicts it.
     """
     if "x_embedding1.weight" not in state or "gnns.0.edge_embedding1.weight" not in state:
         raise ValueError("not a state dict of MolCLR or pretrain-gnns: it has no x_embedding1 and gnns.0")
@@ -131,14 +131,13 @@ def convert_model(
     state: Mapping[str, torch.Tensor], gnn_type: str | None = None, **options
 ) -> MolCLRForPreTraining | MolCLRForPropertyPrediction | MolCLRModel:
     """
-    The model in evaluation mode with the weights of the original: with its projection where the file has one (MolCLR),
-    with its property head where it was fine-tuned, else the encoder alone (pretrain-gnns). Every tensor must find its
-    place.
+    Make the model in evaluation mode with the weights of the original: with the projection of MolCLR, with the property
+    head of a fine-tuned file, or the encoder alone (pretrain-gnns).
 
     Args:
         gnn_type, options: see [`config_of`].
     Raises:
-        ValueError: as [`config_of`] and [`convert_state`]; or tensors are missing or have another shape.
+        ValueError: see [`config_of`] and [`convert_state`]; or tensors are missing or have another shape.
     """
     converted = convert_state(state)
     config = config_of(state, gnn_type, **options)
@@ -151,7 +150,7 @@ def convert_model(
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     """
-    The `state_dict` in a file of `torch.save`. Only tensors are read: a file that would run code is refused.
+    Read the `state_dict` in a file of `torch.save`. A file that would run code is refused.
 
     Raises:
         FileNotFoundError: no such file.
@@ -171,27 +170,27 @@ def convert(
     task_names: str | Sequence[str] | None = None,
 ) -> list[str]:
     """
-    A file of released or fine-tuned weights to a checkpoint, in float32, with the feature extractor of the graphs that
-    the original fine-tunes: hydrogens explicit for MolCLR, implicit for pretrain-gnns (whose files have no `feat_lin`).
-    SMILES are taken as written, as in the original.
+    Convert released or fine-tuned weights to a checkpoint in float32, with the feature extractor that the original uses
+    for fine-tuning: explicit hydrogens for MolCLR, implicit ones for pretrain-gnns (whose files have no `feat_lin`).
+    SMILES are used as written, as in the original.
 
-    A fine-tuned file of MolCLR has one task: a regression (one output), or two classes under a softmax (two outputs),
-    saved as one logit. The original scales the labels of QM7 and QM9 and does not save how: without `label_mean` and
-    `label_std` predictions stay in that scale.
+    A fine-tuned file of MolCLR has one task: a regression (one output), or two classes (two outputs, softmax), which
+    are saved as one logit. The original scales the labels of QM7 and QM9 and does not save the scale: without
+    `label_mean` and `label_std` predictions stay scaled.
 
     Args:
         source: the file of weights.
         out: folder of the checkpoint.
-        gnn_type: the layers: of MolCLR `"gin"` or `"gcn"`, of pretrain-gnns `"gin"`, `"gcn_normalized"`, `"graphsage"`
-            or `"gat"`. Needed for the GCN and GraphSAGE of pretrain-gnns alone, whose files have the same layout; all
-            others tell it.
-        label_mean, label_std: of a fine-tuned regression, how its labels were scaled, where they were: a number each.
-        task_names: what a fine-tuned file predicts, such as `"p_np"`.
+        gnn_type: the layers: for MolCLR `"gin"` or `"gcn"`, for pretrain-gnns `"gin"`, `"gcn_normalized"`,
+            `"graphsage"` or `"gat"`. Needed only for the GCN and GraphSAGE of pretrain-gnns, whose files have the same
+            layout.
+        label_mean, label_std: scaling of the labels of a fine-tuned regression: a number each.
+        task_names: name of the task of a fine-tuned file, such as `"p_np"`.
     Returns:
-        What was chosen where the file leaves it open, a sentence each.
+        A sentence for each choice that the file does not determine.
     Raises:
-        OSError, ValueError: as [`read_state`] and [`convert_model`]; something said of a property head or of scaled
-            labels that the file does not have.
+        OSError, ValueError: see [`read_state`] and [`convert_model`]; or the file has no property head or scaled labels
+            to which the arguments refer.
     """
     state = read_state(source)
     fields = label_fields(label_mean, label_std, task_names)
@@ -202,21 +201,21 @@ def convert(
     elif len(fields.get("id2label", [""])) != 1:
         raise ValueError(f"{len(fields['id2label'])} task_names for one task")
     model = convert_model(state, gnn_type, **fields)
-    told = ["SMILES are taken as written, as in the original."]
+    choices = ["SMILES are taken as written, as in the original."]
     if isinstance(model, MolCLRForPropertyPrediction):
         if model.config.problem_type != "regression":
             if scaled := fields.keys() & {"label_mean", "label_std"}:
                 raise ValueError(f"the file has two classes, and {', '.join(sorted(scaled))} are of a regression")
-            told.append("Two classes under a softmax are saved as one logit: the probability of the second.")
+            choices.append("Two classes under a softmax are saved as one logit: the probability of the second.")
         elif not fields.keys() & {"label_mean", "label_std"}:
-            told.append(
+            choices.append(
                 "Predictions are the outputs as they are: labels that were scaled (QM7, QM9) need label_mean and "
                 "label_std, which the file does not hold."
             )
     explicit = "feat_lin.weight" in state
     processor = MolCLRFeatureExtractor(explicit_hydrogens=explicit, canonical=False, standardize="none")
     save_checkpoint(model, processor, out, weights_dtype=None)
-    return told
+    return choices
 
 
 __all__ = ["config_of", "convert", "convert_model", "convert_state", "read_state"]

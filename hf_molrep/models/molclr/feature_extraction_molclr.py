@@ -5,8 +5,8 @@ from ...processing.graphs import MolGraphFeatureExtractor
 
 class MolCLRFeatureExtractor(MolGraphFeatureExtractor):
     """
-    SMILES to graphs of the scheme `pretrain_gnns`. The original pre-trains on heavy atoms (`node` and `subgraph`
-    augmentation) and fine-tunes with explicit hydrogens; a checkpoint's extractor says which it means.
+    Turns SMILES into graphs of the scheme `pretrain_gnns`. The original pre-trains on heavy atoms (`node` and
+    `subgraph` augmentation) and fine-tunes with explicit hydrogens; `explicit_hydrogens` is saved with a checkpoint.
     """
 
     def __init__(self, scheme: str = "pretrain_gnns", **kwargs):

@@ -1,18 +1,18 @@
 """
-MolCLR: graph neural networks, pre-trained so that two augmented views of a molecule are alike.
+MolCLR: graph neural networks with contrastive pre-training on augmented views of molecules.
 
 Paper: Wang, Wang, Cao, Barati Farimani, "Molecular contrastive learning of representations via graph neural networks",
 Nature Machine Intelligence 2022 (arXiv 2102.10056). Original code: github.com/yuyangw/MolCLR (MIT), `models/` and
 `nt_xent.py`; its GIN and the layers of `gnn_type` `"gcn_normalized"`, `"graphsage"`, `"gat"` are those of
 github.com/snap-stanford/pretrain-gnns (MIT; Hu et al., ICLR 2020).
 
-As the original does, and not as a textbook: `"gcn"` adds neighbours without a norm (the original computes it and throws
-it away), and `"gat"` normalises attention over the edges that leave an atom, not over those that arrive.
-Ours: bond embeddings are added as (number of bonds of each kind) times (table), once per atom and not per edge; one
-logit per binary task and all tasks at once, where the original trains a two-class model per task; no message passing
-of PyG, which stores a row per edge (see `nn/gather_sum.py`); `jumping_knowledge="sum"` sums all layers (the original
-takes the first of what it sums). Negatives of context prediction skip molecules that have no context, as the original's
-batches do.
+As in the original, and unlike textbooks: `"gcn"` adds neighbours without a norm (the original computes it but does not
+use it), and `"gat"` normalises attention over the edges that leave an atom, not over those that arrive.
+Different from the original: bond embeddings are added as (number of bonds of each kind) times (table), once per atom
+instead of per edge; there is one logit per binary task and one model for all tasks, instead of a two-class model per
+task; PyG's message passing, which stores a row per edge, is not used (see `nn/gather_sum.py`);
+`jumping_knowledge="sum"` sums all layers (the original takes only the first). Negatives of context prediction skip
+molecules without a context, as the original's batches do.
 """
 
 import copy
@@ -38,18 +38,18 @@ from ...nn.heads import PropertyHead
 from .configuration_molclr import MolCLRConfig
 
 SELF_LOOP = 4  # bond type; its direction is 0
-ATOM_CLASSES, BOND_CLASSES = 119, 4  # that attribute masking tells apart
+ATOM_CLASSES, BOND_CLASSES = 119, 4  # number of bond types that attribute masking predicts
 
 
 class MolCLREdges(NamedTuple):
     """
-    The edges of a batch with a self-loop at every atom, in the form that the layers need; made once per batch.
+    The edges of a batch with a self-loop at every atom, in the form that the layers need.
 
     Args:
         source, target, bond: `[edges]`, `[edges]`, `[edges, 2]` (type, direction).
-        neighbours: the plan of the sum over neighbours and the atom itself.
-        degree: `[atoms]`, how many rows that sum has.
-        bond_counts: `[atoms, bond types + directions + 1]`, bonds of each kind that arrive at an atom, and 1.
+        neighbours: plan of the sum over the neighbours of an atom and itself.
+        degree: `[atoms]`, number of terms of that sum.
+        bond_counts: `[atoms, bond types + directions + 1]`, number of bonds of each kind at an atom, and 1.
     """
 
     source: torch.Tensor
@@ -62,9 +62,10 @@ class MolCLREdges(NamedTuple):
 
 def check_graph(x: torch.Tensor, edge_index: torch.Tensor, edge_attr: torch.Tensor, config: MolCLRConfig) -> None:
     """
+    Check that a batch is whole and of the scheme `pretrain_gnns`. (Atoms out of range fail in the embeddings.)
+
     Raises:
-        ValueError: the batch was cut, as `nn.DataParallel` does; columns, bond types or bond directions of another
-            scheme than `pretrain_gnns`. (Atoms out of range fail in the embeddings.)
+        ValueError: the batch was cut, as `nn.DataParallel` does; or columns, bond types or bond directions do not fit.
     """
     if edge_index.shape[0] != 2 or edge_index.shape[1] != len(edge_attr):
         raise ValueError(
@@ -76,20 +77,20 @@ def check_graph(x: torch.Tensor, edge_index: torch.Tensor, edge_attr: torch.Tens
             f"x {tuple(x.shape)} and edge_attr {tuple(edge_attr.shape)} are not of the scheme 'pretrain_gnns', which "
             "MolCLR takes: two columns each (MolCLRFeatureExtractor makes them)"
         )
-    # counted and not looked up: a bond type too many would be taken for a direction
+    # types are counted, not looked up: one out of range would be taken for a direction
     kinds = {"bond types": config.num_bond_types, "directions": config.num_bond_directions}
     fits = ((edge_attr >= 0) & (edge_attr < edge_attr.new_tensor(list(kinds.values())))).all()
     complaint = " and ".join(f"{name} 0 ... {size - 1}" for name, size in kinds.items())
     complaint = f"edge_attr of the scheme 'pretrain_gnns' holds {complaint} of this model"
     if torch.compiler.is_compiling() or fits.device.type != "cpu":
-        torch._assert_async(fits, complaint)  # the host neither waits for a GPU nor leaves a compiled graph
+        torch._assert_async(fits, complaint)  # a check on the host would wait for a GPU and break a compiled graph
     elif not fits:
         low, high = edge_attr.amin(dim=0).tolist(), edge_attr.amax(dim=0).tolist()
         raise ValueError(f"{complaint}; here {low[0]} ... {high[0]} and {low[1]} ... {high[1]}")
 
 
 def count_bonds(target: torch.Tensor, bond: torch.Tensor, weight: torch.Tensor, atoms: int, config) -> torch.Tensor:
-    """Weights `[edges]` summed by target atom and kind of bond, `[atoms, bond types + directions]`."""
+    """Sum weights `[edges]` by target atom and kind of bond, `[atoms, bond types + directions]`."""
     kinds = config.num_bond_types + config.num_bond_directions
     place = target[:, None] * kinds + bond + torch.tensor([0, config.num_bond_types], device=bond.device)
     counts = torch.zeros(atoms * kinds, dtype=weight.dtype, device=weight.device)
@@ -97,12 +98,12 @@ def count_bonds(target: torch.Tensor, bond: torch.Tensor, weight: torch.Tensor, 
 
 
 def make_edges(edge_index: torch.Tensor, edge_attr: torch.Tensor, atoms: int, dtype, config) -> MolCLREdges:
-    """Edges `[2, edges]`, `[edges, 2]` of a joined graph to [`MolCLREdges`]."""
+    """Make [`MolCLREdges`] from the edges `[2, edges]`, `[edges, 2]` of a joined graph."""
     loops = torch.arange(atoms, device=edge_index.device)
     source, target = torch.cat([edge_index[0], loops]), torch.cat([edge_index[1], loops])
     bond = torch.cat([edge_attr, edge_attr.new_tensor([[SELF_LOOP, 0]]).expand(atoms, 2)])
     ones = torch.ones(len(source), dtype=dtype, device=source.device)
-    if config.gnn_type == "gcn_normalized":  # 1 / sqrt(degree), of the atoms that edges leave
+    if config.gnn_type == "gcn_normalized":  # 1 / sqrt(degree) of the source atoms
         degree = torch.zeros(atoms, dtype=dtype, device=source.device).scatter_add_(0, source, ones)
         weight = degree.rsqrt()[source]
     else:
@@ -114,8 +115,8 @@ def make_edges(edge_index: torch.Tensor, edge_attr: torch.Tensor, atoms: int, dt
 
 class MolCLRLayer(GradientCheckpointingLayer):
     """
-    One message-passing layer, `[atoms, hidden] -> [atoms, hidden]`. Normalisation comes after it and outside, so that
-    gradient checkpointing does not count a batch twice in the running statistics.
+    Base of the message-passing layers, `[atoms, hidden] -> [atoms, hidden]`. Normalisation is outside of it, so that
+    gradient checkpointing does not update the running statistics twice.
     """
 
     def __init__(self, config: MolCLRConfig, bond_dim: int):
@@ -124,13 +125,13 @@ class MolCLRLayer(GradientCheckpointingLayer):
         self.direction_embeddings = nn.Embedding(config.num_bond_directions, bond_dim)
 
     def bond_table(self) -> torch.Tensor:
-        """`[bond types + directions, width]`."""
+        """Return the bond embeddings `[bond types + directions, width]`."""
         return torch.cat([self.bond_embeddings.weight, self.direction_embeddings.weight])
 
     def add_messages(self, states: torch.Tensor, edges: MolCLREdges) -> torch.Tensor:
-        """Sum of neighbours, the atom itself and the embeddings of the bonds to them."""
+        """Sum the neighbours, the atom itself and the embeddings of the bonds to them."""
         messages = edges.neighbours(states)
-        # in place, as the ReLUs: memory is the rest of the time
+        # in place, as the ReLUs: the layer is bound by memory
         messages += edges.bond_counts[:, :-1] @ self.bond_table()
         return messages
 
@@ -145,18 +146,18 @@ class MolCLRGINLayer(MolCLRLayer):
 
     def up(self, states: torch.Tensor, edges: MolCLREdges) -> torch.Tensor:
         """
-        `up_proj` of the messages, without making them: the bond table goes through `up_proj` before its rows are
-        counted, and the bias is one row more, counted once.
+        Apply `up_proj` to the messages without making them: the bond table is projected before it is multiplied by
+        the counts, and the bias is a further row of count 1.
         """
-        if type(self.up_proj) is not nn.Linear:  # an adapter has taken its place
+        if type(self.up_proj) is not nn.Linear:  # replaced by an adapter
             return self.up_proj(self.add_messages(states, edges))
         table = F.linear(self.bond_table(), self.up_proj.weight)
         hidden = edges.bond_counts @ torch.cat([table, self.up_proj.bias[None].to(table.dtype)])
         sums, weight = edges.neighbours(states).to(hidden.dtype), self.up_proj.weight.to(hidden.dtype)
-        return hidden.addmm_(sums, weight.T)  # in place: memory is what takes the rest of the time
+        return hidden.addmm_(sums, weight.T)  # in place: the layer is bound by memory
 
     def forward(self, states: torch.Tensor, edges: MolCLREdges, norm: nn.BatchNorm1d | None = None) -> torch.Tensor:
-        """With `norm`, which must be in evaluation mode, batch norm is a part of `down_proj`."""
+        """Run the layer; a `norm` in evaluation mode is merged into `down_proj`."""
         hidden = F.relu(self.up(states, edges), inplace=True)
         if norm is None or type(self.down_proj) is not nn.Linear:
             states = self.down_proj(hidden)
@@ -167,7 +168,7 @@ class MolCLRGINLayer(MolCLRLayer):
 
 
 class MolCLRGlorotLinear(nn.Linear):
-    """A linear map that starts from Glorot's distribution (the original's `glorot`), not from torch's."""
+    """A linear layer with Glorot initialisation (the original's `glorot`)."""
 
 
 class MolCLRGCNLayer(MolCLRLayer):
@@ -195,7 +196,7 @@ class MolCLRNormalizedGCNLayer(MolCLRLayer):
 
 
 class MolCLRGraphSAGELayer(MolCLRLayer):
-    """GraphSAGE of pretrain-gnns: mean of W state + bond, to length one."""
+    """GraphSAGE of pretrain-gnns: mean of W state + bond, normalised to length 1."""
 
     def __init__(self, config: MolCLRConfig):
         super().__init__(config, config.embedding_dim)
@@ -240,8 +241,10 @@ LAYERS = {
 
 
 class MolCLRBatchNorm(nn.BatchNorm1d):
-    """Batch norm over atoms. One atom alone (methane as the last batch of an epoch) has no variance: it is normalised
-    as in evaluation, where torch would raise."""
+    """
+    Batch norm over atoms. A batch of one atom (methane) has no variance and is normalised as in evaluation, where torch
+    would raise.
+    """
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         if self.training and len(states) == 1:
@@ -254,13 +257,13 @@ class MolCLRPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     base_model_prefix = "molclr"
     main_input_name = "x"
     supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # every loss here is a mean
+    accepts_loss_kwargs = False  # all losses are means
     _no_split_modules = ["MolCLRLayer"]
     _keys_to_ignore_on_load_unexpected = [r"^contrast_(dense|out)\.", r"^(atom|bond)_head\.", r"^context_model\."]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """As the original: Glorot for embeddings and the GCN's and GAT's weights, torch's defaults for the rest."""
+        """Initialise as the original: Glorot for embeddings and weights of GCN and GAT, torch's defaults otherwise."""
         if isinstance(module, MolCLRGlorotLinear):
             init.xavier_uniform_(module.weight)
         elif isinstance(module, nn.Linear):
@@ -287,7 +290,7 @@ class MolCLRPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
 
 
 class MolCLRModel(MolCLRPreTrainedModel):
-    """The encoder: a molecular graph to atom states, their mean, and the representation that is fine-tuned."""
+    """Encoder: molecular graphs to states of the atoms and an embedding of each molecule."""
 
     def __init__(self, config: MolCLRConfig):
         super().__init__(config)
@@ -326,8 +329,8 @@ class MolCLRModel(MolCLRPreTrainedModel):
             `hidden_states`: the embeddings of the atoms and their states after each layer with its norm, activation and
             dropout, `[atoms, embedding_dim]`.
         Raises:
-            ValueError: see [`check_graph`]; `output_attentions`, which no layer returns (that of `"gat"` belongs to
-                edges, not to pairs of atoms).
+            ValueError: see [`check_graph`]; or `output_attentions` is requested, which no layer returns (`"gat"` has
+                attention over edges, not pairs of atoms).
         """
         recorded = recorded_outputs(self.config, kwargs)
         if "output_attentions" in recorded:
@@ -364,7 +367,7 @@ class MolCLRModel(MolCLRPreTrainedModel):
         return MoleculeModelOutput(last_hidden_state=states, pooler_output=pooled, hidden_states=hidden_states)
 
     def pool(self, states: torch.Tensor, batch: torch.LongTensor, num_graphs: int) -> torch.Tensor:
-        """Atoms `[atoms, width]` to molecules `[molecules, width]`; a molecule without atoms is 0."""
+        """Pool atoms `[atoms, width]` to molecules `[molecules, width]`; a molecule without atoms gives 0."""
         if self.config.readout == "max":
             place = batch[:, None].expand_as(states)
             return states.new_zeros(num_graphs, states.shape[1]).scatter_reduce(
@@ -382,9 +385,9 @@ class MolCLRForPreTraining(MolCLRPreTrainedModel):
     """
     Pre-training by `config.objective`:
 
-    `"contrastive"` (MolCLR): each of the two views of a molecule must find the other among all views of the batch.
-    `"attribute_masking"` (pretrain-gnns): the types of masked atoms, and of masked bonds where there are such.
-    `"context_prediction"` (pretrain-gnns): which surroundings, encoded by a model of their own, belong to an atom.
+    `"contrastive"` (MolCLR): match the two views of each molecule among all views of the batch.
+    `"attribute_masking"` (pretrain-gnns): predict the types of masked atoms, and of masked bonds if there are any.
+    `"context_prediction"` (pretrain-gnns): match atoms with their surroundings, which a second model encodes.
     """
 
     def __init__(self, config: MolCLRConfig):
@@ -404,7 +407,7 @@ class MolCLRForPreTraining(MolCLRPreTrainedModel):
         self.post_init()
 
     def project(self, embedding: torch.Tensor) -> torch.Tensor:
-        """`[molecules, hidden] -> [molecules, projection_dim]`: the original's `z`."""
+        """Project `[molecules, hidden] -> [molecules, projection_dim]`: the original's `z`."""
         return self.contrast_out(F.relu(self.contrast_dense(embedding)))
 
     @can_return_tuple
@@ -436,10 +439,10 @@ class MolCLRForPreTraining(MolCLRPreTrainedModel):
         Args:
             x, edge_index, edge_attr, batch, num_graphs: molecules, first views, or the parts around `centers`, as in
                 [`MolCLRModel`].
-            second_x, ...: contrastive: the second views; molecule k of both is the same one. Each set of views passes
-                the encoder by itself, so batch norm sees one at a time, as in the original.
-            masked_atoms, masked_bonds: attribute masking: `[masked]`, places in `x` and `edge_attr`;
-                masked_atom_types, masked_bond_types: what stood there.
+            second_x, ...: contrastive: the second views, in the order of the first ones. Each set of views passes the
+                encoder separately, so batch norm sees one at a time, as in the original.
+            masked_atoms, masked_bonds: attribute masking: `[masked]`, indices into `x` and `edge_attr`;
+                masked_atom_types, masked_bond_types: the true types.
             centers: context prediction: `[molecules]`, an atom of each; context_x, ...: the contexts; anchors: atoms of
                 the contexts whose states are averaged; anchor_batch: the molecule of each. A molecule may have none.
         Returns:
@@ -486,7 +489,7 @@ class MolCLRForPreTraining(MolCLRPreTrainedModel):
 
 
 class MolCLRPropertyHead(PropertyHead):
-    """The original's: linear and softplus, `head_layers` times, then linear; hidden width half of the embedding."""
+    """Property head of the original: `head_layers` times linear and softplus, then linear; half the embedding wide."""
 
     def __init__(self, config: MolCLRConfig):
         nn.Module.__init__(self)

@@ -1,4 +1,4 @@
-"""Uni-Mol (Zhou et al., ICLR 2023): a Transformer over atoms and pairs of atoms of one conformer."""
+"""Uni-Mol (Zhou et al., ICLR 2023): a Transformer over the atoms and pairs of atoms of a conformer."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Uni-Mol batches: masked and moved atoms for pre-training, molecules with labels, pairs of conformers."""
+"""Uni-Mol data collators: masked and moved atoms, molecules with labels, or pairs of conformers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,25 +14,22 @@ from .feature_extraction_uni_mol import ELEMENTS, MASK, UNKNOWN
 @dataclass
 class UniMolDataCollator(MoleculeCollator):
     """
-    Rows to a batch. A row holds the features of one molecule, as [`UniMolFeatureExtractor.featurize`] gives them, or
-    the columns that the processor reads. With `labels` the molecules are padded as they are; without, atoms are
-    chosen, masked and moved (`mask_points_dataset.py` of the original), the truth stands in `target_ids` and
-    `target_pos`.
+    Makes a batch of rows. A row holds the features of one molecule from [`UniMolFeatureExtractor.featurize`], or the
+    columns that the processor reads. Rows with `labels` are padded unchanged. In rows without, for pre-training, atoms
+    are chosen, masked and moved (`mask_points_dataset.py` of the original); `target_ids` and `target_pos` hold the
+    truth.
 
-    Of n atoms `int(mask_probability * n + u)` are chosen, u uniform in 0 ... 1. A share `leave_probability` of them is
-    left as it is, a share `random_probability` gets the token of a random element, the others `[MASK]`; all but those
-    left are moved.
+    Of n atoms `int(mask_probability * n + u)` are chosen, u uniform in 0 ... 1; for few atoms this may be none, as in
+    the original. A share `leave_probability` of them is not changed, a share `random_probability` gets the token of a
+    random element, the others `[MASK]`; all changed atoms are moved.
 
     Args:
         processor, seed, epoch: see [`~hf_molrep.processing.collation.MoleculeCollator`].
         mask_probability, leave_probability, random_probability: see above.
-        noise, noise_type: `"uniform"` in -noise ... noise angstrom along each axis, `"normal"` of that width,
-            `"truncated_normal"` (cut at twice the width), or `"none"`.
-        conformers: of molecules that have several: `"random"`: one per epoch (the paper, in training), `"all"` (the
-            paper, in evaluation) or `"first"`. None: `"random"` in pre-training, `"all"` where there are labels, which
-            may be for evaluation: ask for `"random"` in training (by default there is one conformer).
-
-    A molecule of few atoms may have none chosen, here as in the original.
+        noise, noise_type: `"uniform"` in -noise ... noise angstrom along each axis, `"normal"` with that standard
+            deviation, `"truncated_normal"` (cut at twice of it), or `"none"`.
+        conformers: choice among several conformers: `"random"`: one per epoch (the paper, in training), `"all"` (the
+            paper, in evaluation) or `"first"`. None: `"random"` in pre-training, `"all"` for rows with labels.
     """
 
     mask_probability: float = 0.15
@@ -59,7 +56,7 @@ class UniMolDataCollator(MoleculeCollator):
         return drawn if self.noise_type == "normal" else drawn.clip(-2 * self.noise, 2 * self.noise)
 
     def corrupted(self, feature: dict, rng: np.random.Generator) -> tuple[dict, np.ndarray]:
-        """A molecule with masked and moved atoms, and its `target_ids` `[atoms + 2]` (-100: not chosen)."""
+        """Mask and move atoms of a molecule. Returns it and its `target_ids` `[atoms + 2]` (-100: not chosen)."""
         ids = np.array(feature["input_ids"])
         atoms = len(ids) - 2
         chosen = 1 + rng.choice(atoms, int(self.mask_probability * atoms + rng.random()), replace=False)
@@ -104,16 +101,17 @@ class UniMolDataCollator(MoleculeCollator):
 @dataclass
 class UniMolConformerCollator(MoleculeCollator):
     """
-    Rows to a batch for [`UniMolForConformerGeneration`]. A row holds one molecule as
-    [`UniMolFeatureExtractor.featurize`] gives it, `pos` being its `n` starting conformers, and also `target_pos`
-    `[m * atoms * 3]`, its `m` reference conformers, `rmsd` `[m * n]`, angstrom, between them
-    ([`hf_molrep.data.conformer_pairs`] prepares all that), and `row_id`.
+    Makes a batch for [`UniMolForConformerGeneration`]. A row holds the features of one molecule from
+    [`UniMolFeatureExtractor.featurize`], with its `n` starting conformers as `pos`; `target_pos` `[m * atoms * 3]`, its
+    `m` reference conformers; `rmsd` `[m * n]` between them, angstrom; and `row_id`. See
+    [`hf_molrep.data.conformer_pairs`].
 
-    Of each molecule a reference is drawn, all alike, then one of the `nearest` starting conformers, with weights
+    For each molecule a reference is drawn uniformly, then one of the `nearest` starting conformers with weights
     `1 / (rmsd ** power + smooth)` (`ConformerSampleConfGV2Dataset` of the original, with the options of its README).
 
     Args:
         processor, seed, epoch: see [`~hf_molrep.processing.collation.MoleculeCollator`].
+        nearest, power, smooth: see above.
     """
 
     nearest: int = 20
@@ -125,7 +123,7 @@ class UniMolConformerCollator(MoleculeCollator):
             raise ValueError("nearest is 1 or more and smooth more than 0")
 
     def drawn(self, row: dict, rng: np.random.Generator) -> tuple[dict, dict]:
-        """The starting and the reference conformer of a molecule, both centred, as features to be padded."""
+        """Draw a starting and a reference conformer of a molecule, both centred, as features to pad."""
         width = 3 * (len(row["input_ids"]) - 2)
         starts = np.asarray(row["pos"], dtype=np.float32).reshape(-1, width)
         targets = np.asarray(row["target_pos"], dtype=np.float32).reshape(-1, width)

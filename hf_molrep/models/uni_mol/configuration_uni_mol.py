@@ -11,32 +11,32 @@ from ...configuration import MoleculeConfig
 class UniMolConfig(MoleculeConfig):
     r"""
     Configuration of the Uni-Mol models (Zhou et al., ICLR 2023). The defaults are those of the released molecular
-    models: 47.6 million parameters with all pre-training heads. Scaling of labels:
+    models: 47.6 million parameters with all pre-training heads. For the scaling of labels see
     [`~hf_molrep.configuration.MoleculeConfig`].
 
     Args:
-        vocab_size: tokens: padding, beginning, end, unknown element, 26 elements, mask. Pairs of tokens have
+        vocab_size: number of tokens: padding, beginning, end, unknown element, 26 elements, mask. Pairs of tokens have
             `vocab_size ** 2` types.
-        hydrogens: which of them are atoms to these weights: `"all"`, `"polar"` (those on carbon left out) or `"none"`.
-            [`UniMolFeatureExtractor`] has the same setting, and must agree; None: not known.
-        num_attention_heads: also the width of the pair representation.
-        num_kernels: Gaussian functions of the distance.
-        kernel_init: weights of the Gaussian kernel before training: `"normal"` of width `initializer_range`, as the
-            released pre-training code in effect drew them, or `"uniform"`: centres and widths uniform in 0 ... 3,
-            scale 1 and shift 0, as the original layer means to (and does when it is not pre-trained).
-        embedding_dropout, hidden_dropout, attention_dropout, activation_dropout: of the token embeddings, of what each
-            half of a layer adds, of the attention weights, inside the feed-forward network.
-        max_length: longest sequence, atoms and two special tokens.
+        hydrogens: hydrogens that the weights were trained with: `"all"`, `"polar"` (those on carbon left out) or
+            `"none"`. The setting of [`UniMolFeatureExtractor`] must agree. None: not known.
+        num_attention_heads: number of heads; also the width of the pair representation.
+        num_kernels: number of Gaussian functions of the distance.
+        kernel_init: initial weights of the Gaussian kernel: `"normal"` with deviation `initializer_range`, as in the
+            released pre-training code in effect, or `"uniform"`: centres and widths uniform in 0 ... 3, scale 1 and
+            shift 0, as in the original layer without pre-training.
+        embedding_dropout, hidden_dropout, attention_dropout, activation_dropout: dropout of the token embeddings, of
+            the output of each half of a layer, of the attention weights, inside the feed-forward network.
+        max_length: longest sequence, including two special tokens.
         distance_mean, distance_std: the distance head predicts `(distance - mean) / std`, angstrom.
         token_loss_weight, coordinate_loss_weight, distance_loss_weight, hidden_norm_loss_weight,
-            pair_norm_loss_weight: of the five terms of the pre-training loss.
-        num_recycles: how often states and pairs pass through the encoder before conformers are predicted (the paper's
-            recipe; the default of the original's command line is 1).
-        conformer_coordinate_loss_weight, conformer_distance_loss_weight: of the two terms of the loss of conformer
-            generation.
+            pair_norm_loss_weight: weights of the five terms of the pre-training loss.
+        num_recycles: number of passes of states and pairs through the encoder before conformers are predicted (the
+            paper's recipe; the default of the original's command line is 1).
+        conformer_coordinate_loss_weight, conformer_distance_loss_weight: weights of the two terms of the loss of
+            conformer generation.
         head_type: property head: `"tanh"` (the paper: dropout, linear, tanh, dropout, linear) or `"linear"`
             (unimol_tools: dropout, linear).
-        classifier_dropout: of the property head.
+        classifier_dropout: dropout of the property head.
     """
 
     model_type = "uni_mol"
@@ -84,7 +84,7 @@ class UniMolConfig(MoleculeConfig):
     eos_token_id: int | list[int] | None = 2
 
     def validate_architecture(self):
-        """The hidden width must be divisible by the heads; states pass through the encoder at least once."""
+        """Check that heads divide the hidden width, and that `num_recycles` is positive."""
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"

@@ -1,4 +1,4 @@
-"""Released weights of Uni-Mol and fine-tuned ones of unimol_tools to checkpoints of this package."""
+"""Convert weights of Uni-Mol and unimol_tools to checkpoints of this package."""
 
 import argparse
 import re
@@ -44,21 +44,21 @@ NAMES = {
     r"dist_head\.out_proj\.": "distance_head.out_proj.",
     r"(?:classification_head|classification_heads\.[^.]+)\.(dense|out_proj)\.": r"head.\1.",
 }
-CONFORMERS = "unimol."  # what names begin with in files fine-tuned to generate conformers
-OTHER_KERNEL = "gbf.w_edge.weight"  # of the crystal and OLED models
+CONFORMERS = "unimol."  # prefix of names in files fine-tuned to generate conformers
+OTHER_KERNEL = "gbf.w_edge.weight"  # names of the crystal and OLED models
 
 
 def of_conformers(state: Mapping[str, torch.Tensor]) -> bool:
-    """Whether these are the weights of a model fine-tuned to generate conformers, by their names in the original."""
+    """Return whether weights of the original, by their names, are of a model for conformer generation."""
     return bool(state) and all(key.startswith(CONFORMERS) for key in state)
 
 
 def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    A `state_dict` of the original under our names. Those of conformer generation all begin with `unimol.`.
+    Rename a `state_dict` of the original. In files of conformer generation all names begin with `unimol.`.
 
     Raises:
-        ValueError: a name that the original's molecular models do not have, or two heads for properties.
+        ValueError: a name is unknown, or there are two property heads.
     """
     if OTHER_KERNEL in state:
         raise ValueError("this is a crystal or OLED model of Uni-Mol: its distance features are not the molecular ones")
@@ -77,11 +77,11 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def fold_classes(converted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    Renamed weights whose head has two classes, under a softmax, as those of one logit `[1]` under a sigmoid: the second
-    class against the first. The probabilities are the same.
+    Turn the property head of two classes (softmax) into one logit `[1]` (sigmoid) of the second class, with the same
+    probabilities.
 
     Raises:
-        ValueError: no property head, or another number of outputs.
+        ValueError: there is no property head, or it has another number of outputs.
     """
     if "head.out_proj.weight" not in converted:
         raise ValueError("problem_type 'classification' is for files with a property head, and this has none")
@@ -98,7 +98,7 @@ def fold_classes(converted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
         )
     folded = dict(converted)
     for name in ("head.out_proj.weight", "head.out_proj.bias"):
-        if name in converted:  # load_state_dict says what is missing
+        if name in converted:  # make_model reports what is missing
             first, second = converted[name].float()
             folded[name] = (second - first)[None]
     return folded
@@ -106,11 +106,11 @@ def fold_classes(converted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
 
 def config_of(converted: Mapping[str, torch.Tensor], **options) -> UniMolConfig:
     """
-    The configuration that renamed weights belong to, read from their shapes; `options` are further fields.
+    Make the configuration of renamed weights from their shapes; `options` are further fields.
 
     Raises:
-        ValueError: weights of the encoder are missing; an option that is no field; names of tasks (`id2label`) that are
-            not as many as the outputs, or none where two outputs could be two classes.
+        ValueError: weights of the encoder are missing; an option is not a field; or there are not as many names of
+            tasks (`id2label`) as outputs, or none although two outputs could be two classes.
     """
     vocab_size, hidden_size = shape_of(converted, "uni_mol.token_embeddings.weight")
     heads, num_kernels = shape_of(converted, "uni_mol.pair_embedding.out_proj.weight")
@@ -144,14 +144,13 @@ def config_of(converted: Mapping[str, torch.Tensor], **options) -> UniMolConfig:
 
 def convert_model(state: Mapping[str, torch.Tensor], **options) -> UniMolPreTrainedModel:
     """
-    The model in evaluation mode with the weights of the original: [`UniMolForConformerGeneration`] where the file was
-    fine-tuned for that, [`UniMolForPropertyPrediction`] where it has a property head, [`UniMolForPreTraining`] where it
-    has those of pre-training, else [`UniMolModel`].
+    Make the model in evaluation mode with the weights of the original: [`UniMolForConformerGeneration`],
+    [`UniMolForPropertyPrediction`] or [`UniMolForPreTraining`] if the file has their heads, else [`UniMolModel`].
 
     Args:
-        options: fields of [`UniMolConfig`]; `problem_type="classification"` see [`fold_classes`].
+        options: fields of [`UniMolConfig`]; for `problem_type="classification"` see [`fold_classes`].
     Raises:
-        ValueError: as [`convert_state`], [`fold_classes`] and [`config_of`]; or tensors are missing or have another
+        ValueError: see [`convert_state`], [`fold_classes`] and [`config_of`]; or tensors are missing or have another
             shape.
     """
     converted = convert_state(state)
@@ -176,9 +175,8 @@ def convert_model(state: Mapping[str, torch.Tensor], **options) -> UniMolPreTrai
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     """
-    The `state_dict` in a file of `torch.save`, wherever the original puts it (`model`, `model_state_dict`, or the whole
-    file). Only tensors, plain containers and the options of a command line are read: a file that would run code is
-    refused.
+    Read the `state_dict` in a file of `torch.save`: under `model` or `model_state_dict`, or the whole file. A file that
+    would run code is refused.
 
     Raises:
         FileNotFoundError: no such file.
@@ -202,38 +200,39 @@ def convert(
     task_names: str | Sequence[str] | None = None,
 ) -> list[str]:
     """
-    `mol_pre_all_h_220816.pt`, `mol_pre_no_h_220816.pt` or a fine-tuned model (of conformers `qm9_220908.pt`,
-    `drugs_220908.pt`) to a folder with weights, configuration and feature extractor. SMILES are taken as written, as in
+    Convert `mol_pre_all_h_220816.pt`, `mol_pre_no_h_220816.pt` or a fine-tuned model (for conformers `qm9_220908.pt`,
+    `drugs_220908.pt`) to a folder with weights, configuration and feature extractor. SMILES are used as written, as in
     the original.
 
     Args:
         source: the file of weights.
         out: folder of the checkpoint.
-        hydrogens: which hydrogens the weights have seen: `"all"`, `"polar"` (those on carbon left out) or `"none"`. Not
-            needed where `all_h` or `no_h` in the file's name tells it, or for conformer generation (`"none"`, as in the
-            original).
-        problem_type: what the property head predicts, needed where there is one: `"regression"`; `"classification"`,
-            one binary task with two outputs under a softmax (unimol_tools' classification; BBBP, BACE of the
-            original), saved as one logit; `"multi_label_classification"`, binary tasks with one output each under a
-            sigmoid (unimol_tools' multilabel_classification). Heads of more classes have no counterpart here.
-        label_mean, label_std: of a regression, how its labels were scaled: a number, or a list with one for each task,
-            such as `[0.5, 1.2]`. unimol_tools keeps that in another file (a pickle).
+        hydrogens: hydrogens that the weights were trained with: `"all"`, `"polar"` (those on carbon left out) or
+            `"none"`. Not needed if the file's name contains `all_h` or `no_h`, or for conformer generation (`"none"`,
+            as in the original).
+        problem_type: problem type of the property head, needed if there is one: `"regression"`; `"classification"`: one
+            binary task with two outputs and a softmax (unimol_tools' classification; BBBP, BACE of the original),
+            saved as one logit; `"multi_label_classification"`: binary tasks with one output each and a sigmoid
+            (unimol_tools' multilabel_classification). Heads of more classes are not supported.
+        label_mean, label_std: scaling of the labels of a regression: a number, or a list with one for each task, such
+            as `[0.5, 1.2]`. unimol_tools saves it in another file (a pickle).
         task_names: a name, or a list with one for each task, such as `["FDA_APPROVED", "CT_TOX"]`; needed for
-            `"multi_label_classification"` with two outputs, to tell them from two classes.
+            `"multi_label_classification"` with two outputs, to distinguish them from two classes.
     Returns:
-        What was chosen where the file leaves it open, a sentence each.
+        A sentence for each choice that the file does not determine.
     Raises:
         OSError: no such file.
-        ValueError: as [`read_state`] and [`convert_model`]; what the file does not tell was not said.
+        ValueError: see [`read_state`] and [`convert_model`]; or an argument is missing that the file does not
+            determine.
     """
     state = read_state(source)
     if hydrogens is None and of_conformers(state):
         hydrogens = "none"
     if hydrogens is None:
-        told = {kind for kind, text in (("all", "all_h"), ("none", "no_h")) if text in Path(source).name}
-        if len(told) != 1:
+        found = {kind for kind, text in (("all", "all_h"), ("none", "no_h")) if text in Path(source).name}
+        if len(found) != 1:
             raise ValueError("the name of the file does not tell whether its weights saw hydrogens: say hydrogens")
-        (hydrogens,) = told
+        (hydrogens,) = found
     options: dict = {}
     if any(key.startswith("classification_head") for key in state):
         if problem_type not in ("regression", "classification", "multi_label_classification"):

@@ -1,4 +1,4 @@
-"""SMILES, or atoms with coordinates, to the tokens and coordinates that Uni-Mol reads; saved with the weights."""
+"""Uni-Mol feature extractor: SMILES, or atoms with coordinates, to tokens and coordinates."""
 
 import warnings
 import zlib
@@ -10,14 +10,14 @@ from transformers import BatchFeature, FeatureExtractionMixin
 
 from ...chem.conformers import Conformers
 from ...chem.elements import SYMBOLS, formula
-from ...chem.smiles import STANDARDIZE_MODES, MoleculeError, OnError, collect
+from ...chem.smiles import MoleculeError, OnError, collect
 from ...data.batching import pad_tokens
 from ...hub import RemoteCodeMixin
 from ...processing.conformers import ConformerSource
-from ...processing.contract import Columns, check_columns
+from ...processing.contract import Columns, check_columns, check_standardize
 
 PAD, BEGIN, END, UNKNOWN = 0, 1, 2, 3
-# The dictionary of the released weights after its special tokens, in its order: symbol -> atomic number.
+# Elements of the released weights' dictionary, in its order after the special tokens: symbol -> atomic number.
 ELEMENTS = {
     **{"C": 6, "N": 7, "O": 8, "S": 16, "H": 1, "Cl": 17, "F": 9, "Br": 35, "I": 53, "Si": 14, "P": 15, "B": 5},
     **{"Na": 11, "K": 19, "Al": 13, "Ca": 20, "Sn": 50, "As": 33, "Hg": 80, "Fe": 26, "Zn": 30, "Cr": 24, "Se": 34},
@@ -31,26 +31,24 @@ TOKEN_OF[list(ELEMENTS.values())] = np.arange(len(ELEMENTS)) + UNKNOWN + 1
 
 class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
     """
-    SMILES, or atomic numbers and coordinates, to tokens (a special one before and after the atoms) and centred
-    coordinates. Of a SMILES conformers are computed, see [`hf_molrep.chem.conformers`]; those already computed are
-    taken from a cache on disk.
+    Turns SMILES, or atomic numbers and coordinates, into tokens (a special one before and after the atoms) and centred
+    coordinates. Conformers of SMILES are computed, or taken from a cache on disk, see [`hf_molrep.chem.conformers`].
+    Elements without a token become `[UNK]`, with a warning that names them.
 
     Args:
-        hydrogens: `"all"` (the weights that the paper reports on saw all), `"none"`, or `"polar"`: those on carbon are
-            left out. Weights of one kind do not fit atoms of another.
-        num_conformers, conformer_seed, force_field, dimensions: of what is computed, see
+        hydrogens: which hydrogens are kept: `"all"` (as for the weights that the paper reports), `"none"`, or `"polar"`
+            (those on carbon are left out). It must be what the weights were trained with.
+        num_conformers, conformer_seed, force_field, dimensions: of computed conformers, see
             [`~hf_molrep.chem.conformers.ConformerSettings`].
-        standardize: of SMILES: `"none"`, `"clean"` or `"parent"`, see [`~hf_molrep.chem.smiles.standardize`].
-        max_atoms: more (of those that are left) are refused with `MoleculeError`; the original takes a random choice of
-            256 in silence.
-        too_many_atoms: `"error"`, or `"sample"`: `max_atoms` of them, chosen by `seed` and the elements alone.
-        seed: of that choice.
+        standardize: mode for SMILES: `"none"`, `"clean"` or `"parent"`, see [`~hf_molrep.chem.smiles.standardize`].
+        max_atoms: largest number of atoms that are kept; the original silently takes a random choice of 256.
+        too_many_atoms: what happens above it: `"error"`, or `"sample"`: a choice that depends only on `seed` and the
+            elements.
+        seed: seed of that choice.
 
     Attributes:
-        conformers: where they come from; its `cache`, `processes` and `time_limit` say how they are computed, see
+        conformers: the source of conformers; its `cache`, `processes` and `time_limit` say how they are computed, see
             [`~hf_molrep.processing.conformers.ConformerSource`].
-
-    Elements without a token become `[UNK]`, with a warning that names them.
     """
 
     model_input_names = ["input_ids", "pos", "attention_mask"]
@@ -79,8 +77,7 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
     ):
         if too_many_atoms not in ("error", "sample"):
             raise ValueError(f"too_many_atoms is 'error' or 'sample', not {too_many_atoms!r}")
-        if standardize not in STANDARDIZE_MODES:
-            raise ValueError(f"standardize is one of {', '.join(STANDARDIZE_MODES)}, not {standardize!r}")
+        check_standardize(standardize)
         self.hydrogens = hydrogens
         self.num_conformers = num_conformers
         self.conformer_seed = conformer_seed
@@ -92,7 +89,7 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         self.seed = seed
         super().__init__(**kwargs)
         self.conformers = ConformerSource()
-        self._configure()  # refuses what it does not know
+        self._configure()  # checks the values
 
     def _configure(self) -> None:
         self.conformers.configure(
@@ -104,7 +101,7 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         )
 
     def config_fields(self) -> dict[str, Any]:
-        """What the configuration of a model takes from here."""
+        """See [`~hf_molrep.processing.contract.MoleculeProcessor.config_fields`]."""
         return {"hydrogens": self.hydrogens}
 
     def to_dict(self) -> dict:
@@ -113,7 +110,7 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         return saved
 
     def _feature(self, molecule: Conformers) -> dict:
-        """The feature of one molecule. Raises MoleculeError for too many atoms."""
+        """Make the feature of one molecule. Raises MoleculeError for too many atoms."""
         z, pos, left_out = molecule.z, molecule.pos, []
         if len(z) > self.max_atoms:
             if self.too_many_atoms == "error":
@@ -141,17 +138,17 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
 
     def featurize(self, columns: Columns, on_error: OnError = "raise") -> list[dict | MoleculeError]:
         """
-        One dict per molecule: `input_ids` uint8 `[atoms + 2]`, `z` uint8 `[atoms]`, `pos` float32
-        `[conformers * atoms * 3]` (angstrom, each conformer's centroid at the origin), `num_conformers`; where a
-        molecule was given, not its atoms alone, also `smiles_used` (of what has coordinates), `conformer_status`
-        (`"3d"`, `"2d"`) and `conformer_flags`, separated by spaces, see [`hf_molrep.chem.conformers.FLAGS`].
+        Compute one dict per molecule: `input_ids` uint8 `[atoms + 2]`, `z` uint8 `[atoms]`, `pos` float32
+        `[conformers * atoms * 3]` (angstrom, each conformer's centroid at the origin) and `num_conformers`; unless only
+        `z` and `pos` are given also `smiles_used` (of the atoms that have coordinates), `conformer_status` (`"3d"`,
+        `"2d"`) and `conformer_flags`, separated by spaces, see [`hf_molrep.chem.conformers.FLAGS`].
 
         Args:
-            columns: `smiles`; `z` and `pos`, or all three; or `mol_block`. See
+            columns: `smiles`; `z` and `pos`; all three; or `mol_block`. See
                 [`~hf_molrep.processing.conformers.ConformerSource`].
-            on_error: `"raise"`, or `"skip"`: a `MoleculeError` stands in the molecule's place.
+            on_error: `"raise"`, or `"skip"`: a `MoleculeError` takes the molecule's place.
         Raises:
-            MoleculeError: the first molecule that cannot be used.
+            MoleculeError: a molecule cannot be used.
             ValueError: columns that this extractor does not read.
         """
         check_columns(self, columns)
@@ -173,7 +170,7 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         return found
 
     def featurize_one(self, z: np.ndarray, pos: np.ndarray, smiles: str | None = None) -> dict:
-        """One molecule with coordinates, see [`~UniMolFeatureExtractor.featurize`]."""
+        """Compute the feature of one molecule with coordinates, see [`~UniMolFeatureExtractor.featurize`]."""
         columns = {"z": [z], "pos": [pos]} | ({} if smiles is None else {"smiles": [smiles]})
         (feature,) = self.featurize(columns)
         return feature
@@ -187,12 +184,12 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
             warnings.warn(f"no token for {names}: [UNK] in {count} of {len(results)} molecules", stacklevel=3)
 
     def size(self, feature: dict) -> int:
-        """Tokens of a molecule: by this number molecules are grouped into batches."""
+        """Number of tokens, by which molecules are grouped into batches."""
         return len(feature["input_ids"])
 
     def pad(self, features: Sequence[dict], return_tensors: str | None = "pt") -> BatchFeature:
         """
-        Features of several molecules to a batch, padded right: `input_ids` and `attention_mask` int64
+        Pad the features of several molecules, on the right: `input_ids` and `attention_mask` int64
         `[molecules, length]`, `pos` float32 `[molecules, length, 3]`. If any has several conformers, `pos` is
         `[molecules, conformers, length, 3]` and `conformer_mask` int64 `[molecules, conformers]`.
         """
@@ -223,7 +220,7 @@ class UniMolFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         z: Sequence | None = None,
         pos: Sequence | None = None,
     ) -> BatchFeature:
-        """Molecules to a batch, see [`~UniMolFeatureExtractor.featurize`] and [`~UniMolFeatureExtractor.pad`]."""
+        """Make a batch of molecules, see [`~UniMolFeatureExtractor.featurize`] and [`~UniMolFeatureExtractor.pad`]."""
         columns = {"smiles": [smiles] if isinstance(smiles, str) else smiles, "z": z, "pos": pos}
         columns = {name: values for name, values in columns.items() if values is not None}
         return self.pad(self.featurize(columns), return_tensors)

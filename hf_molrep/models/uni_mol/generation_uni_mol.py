@@ -1,14 +1,14 @@
-"""SMILES to conformers: those of RDKit, clustered, each moved by the model."""
+"""Generate conformers: those of RDKit, clustered, then moved by the model."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from ...chem.conformer_clustering import clustered_conformers, mol_with_conformers
 from ...chem.conformers import Conformers
-from ...chem.smiles import MoleculeError, OnError
+from ...chem.smiles import MoleculeError, OnError, collect
 from .feature_extraction_uni_mol import UniMolFeatureExtractor
 from .modeling_uni_mol import UniMolForConformerGeneration
 
@@ -21,15 +21,18 @@ def move_conformers(
     batch_size: int = 32,
 ) -> list[np.ndarray]:
     """
-    The coordinates that the model makes of each conformer: float32 `[conformers, atoms, 3]` of each molecule, angstrom.
+    Move conformers by the model.
 
     Args:
-        model: used in evaluation mode and left in the mode it was in.
-        starts: with the hydrogens that `processor` keeps.
-        batch_size: conformers.
+        model: the model; it is used in evaluation mode and then set back to its previous mode.
+        processor: the feature extractor of the checkpoint.
+        starts: conformers of each molecule, with the hydrogens that `processor` keeps.
+        batch_size: number of conformers in a batch.
+    Returns:
+        Coordinates of each molecule, float32 `[conformers, atoms, 3]`, angstrom.
     Raises:
         MoleculeError: the feature extractor refuses a molecule.
-        ValueError: it leaves atoms out that `starts` has.
+        ValueError: the feature extractor leaves out atoms of `starts`.
     """
     features, place = [], []
     for molecule, start in enumerate(starts):
@@ -71,16 +74,19 @@ def generate_conformers(
     on_error: OnError = "raise",
 ) -> list:
     """
-    RDKit molecules, atoms in the order of their SMILES, each with at most `num_conformers` conformers: RDKit's, chosen
-    by [`~hf_molrep.chem.conformer_clustering.clustered_conformers`], each moved by the model. No force field follows.
+    Generate at most `num_conformers` conformers of each molecule: RDKit's conformers, chosen by
+    [`~hf_molrep.chem.conformer_clustering.clustered_conformers`], then moved by the model, without a force field.
 
     Args:
         processor: the feature extractor of the checkpoint; with `hydrogens="none"` the molecules have none.
-        pool, seed, cache, processes, time_limit: of RDKit's conformers.
-        batch_size: conformers.
-        on_error: `"raise"`, or `"skip"`: a `MoleculeError` stands in the molecule's place.
+        pool, seed, cache, processes, time_limit: how RDKit's conformers are computed.
+        batch_size: number of conformers in a batch.
+        on_error: `"raise"`, or `"skip"`: a molecule that fails gives a `MoleculeError`.
+    Returns:
+        RDKit molecules with conformers, their atoms in the order of the SMILES.
     Raises:
-        ValueError: `processor.hydrogens` is `"polar"`: what bonds are is not known where the model is asked.
+        MoleculeError: a molecule fails (`on_error="raise"`).
+        ValueError: `processor.hydrogens` is `"polar"`.
     """
     if processor.hydrogens == "polar":
         raise ValueError("conformers are generated with all hydrogens or without")
@@ -88,18 +94,18 @@ def generate_conformers(
     starts = clustered_conformers(smiles, num_conformers, pool, seed=seed, hydrogens=processor.hydrogens, **options)
     usable = [start for start in starts if not isinstance(start, MoleculeError)]
     moved = iter(move_conformers(model, processor, usable, batch_size))
-    results: list = []
-    for text, start in zip(smiles, starts, strict=True):
-        if not isinstance(start, MoleculeError):
-            pos = next(moved)
+
+    def results() -> Iterator:
+        for text, start in zip(smiles, starts, strict=True):
+            if isinstance(start, MoleculeError):
+                yield start
+                continue
             try:
-                start = mol_with_conformers(text, start, pos)
+                yield mol_with_conformers(text, start, next(moved))
             except MoleculeError as error:
-                if on_error == "raise":
-                    raise
-                start = error
-        results.append(start)
-    return results
+                yield error
+
+    return collect(results(), on_error)
 
 
 __all__ = ["generate_conformers", "move_conformers"]

@@ -5,14 +5,14 @@ Paper: Zhou, Gao, Ding, Zheng, Xu, Wei, Zhang, Ke, "Uni-Mol: A Universal 3D Mole
 Framework", ICLR 2023. Original code: github.com/deepmodeling/Uni-Mol (`unimol/models/unimol.py`,
 `transformer_encoder_with_pair.py`, `unimol/losses/unimol.py`) and github.com/deepmodeling/unimol_tools, both MIT.
 
-The model sees elements and distances and nothing else: no bonds, charges or chirality. Rotation, translation and
-reflection of the conformer leave every embedding; predicted coordinates turn with it.
+The model sees only elements and distances: no bonds, charges or chirality. Embeddings are invariant to rotation,
+translation and reflection of the conformer; predicted coordinates are equivariant.
 
 Differences from the original: pairs that contain padding get the most negative finite logit instead of minus infinity
-(attention to them is exactly zero either way); the pre-training heads are evaluated only where the loss looks (chosen
-atoms); a batch without padding works; a batch without any chosen atom has loss terms 0 instead of NaN; under
-`torch.distributed` means over atoms and pairs are those of the joined batch. Those of conformer generation
-(`unimol/models/conf_gen.py`, `unimol/losses/conf_gen.py`) stand at [`UniMolForConformerGeneration`].
+(attention to them is exactly zero either way); the pre-training heads are evaluated only for chosen atoms; a batch
+without padding works; a batch without any chosen atom has loss terms 0 instead of NaN; under `torch.distributed` means
+over atoms and pairs are those of the joined batch. For conformer generation (`unimol/models/conf_gen.py`,
+`unimol/losses/conf_gen.py`) see [`UniMolForConformerGeneration`].
 """
 
 from collections.abc import Callable, Sequence
@@ -42,8 +42,8 @@ from ...modeling_outputs import (
 from ...nn.heads import PropertyHead
 from .configuration_uni_mol import UniMolConfig
 
-PI = 3.14159  # as the original writes it: the released weights were trained with it
-CPU_TOKENS = 256  # padding counted; see `by_parts`
+PI = 3.14159  # the original's value, with which the released weights were trained
+CPU_TOKENS = 256  # including padding; see `by_parts`
 CHUNK_OF_PAIRS = 4096  # see `UniMolPairEmbedding.forward`
 
 
@@ -55,7 +55,7 @@ class UniMolModelOutput(MoleculeModelOutput):
     Args:
         pair_representation (`torch.FloatTensor` of shape `(molecules, length, length, heads)`):
             Attention logits of the last layer, 0 where either token is padding.
-        initial_pair_representation (the same shape): what the first layer was given.
+        initial_pair_representation (the same shape): input of the first layer.
     """
 
     pair_representation: torch.FloatTensor | None = None
@@ -65,7 +65,7 @@ class UniMolModelOutput(MoleculeModelOutput):
 @dataclass
 class UniMolPreTrainingOutput(MoleculePreTrainingOutput):
     """
-    [`~hf_molrep.modeling_outputs.MoleculePreTrainingOutput`] and, of a batch without targets:
+    [`~hf_molrep.modeling_outputs.MoleculePreTrainingOutput`] and, for a batch without targets:
 
     Args:
         token_logits (`torch.FloatTensor` of shape `(molecules, length, vocabulary)`).
@@ -84,13 +84,13 @@ class UniMolConformerOutput(ModelOutput):
     Output of [`UniMolForConformerGeneration`].
 
     Args:
-        loss (`torch.FloatTensor` of shape `()`): the weighted sum of `losses`, where there are targets.
+        loss (`torch.FloatTensor` of shape `()`): the weighted sum of `losses`, if there are targets.
         losses (`dict[str, torch.FloatTensor]`): `coordinate` and `distance`, angstrom, before weighting.
         coordinates (`torch.FloatTensor` of shape `(molecules, length, 3)`): predicted, angstrom; 0 where padded.
-        distances (`torch.FloatTensor` of shape `(molecules, length, length)`): predicted by a head of their own (they
-            are not those of `coordinates`), angstrom; 0 where padded.
-        hidden_states, attentions (`tuple[torch.FloatTensor]`): on request, what the first layer starts from and what
-            every layer gives, and its attention weights `(molecules, heads, length, length)`; one pass after the other.
+        distances (`torch.FloatTensor` of shape `(molecules, length, length)`): predicted by a separate head (not the
+            distances of `coordinates`), angstrom; 0 where padded.
+        hidden_states, attentions (`tuple[torch.FloatTensor]`): on request, input of the first layer and output of every
+            layer, and attention weights `(molecules, heads, length, length)`; one pass after the other.
     """
 
     loss: torch.FloatTensor | None = None
@@ -103,8 +103,8 @@ class UniMolConformerOutput(ModelOutput):
 
 class UniMolPairEmbedding(nn.Module):
     """
-    Distance and types of each pair of tokens to the pair representation: an affine map of the distance by the ordered
-    pair of token types, Gaussian functions of it, and a two-layer perceptron.
+    Pair representation from the distance and types of each pair of tokens: an affine map of the distance that depends
+    on the ordered pair of types, Gaussian functions of it, and a two-layer perceptron.
     """
 
     def __init__(self, config: UniMolConfig):
@@ -118,12 +118,12 @@ class UniMolPairEmbedding(nn.Module):
         self.out_proj = nn.Linear(config.num_kernels, config.num_attention_heads)
 
     def features(self, positions: torch.Tensor) -> torch.Tensor:
-        """Affinely mapped distances `[pairs]` to `gelu(dense(gaussians))` `[pairs, kernels]`."""
+        """Compute `gelu(dense(gaussians))` `[pairs, kernels]` from affinely mapped distances `[pairs]`."""
         exact = torch.promote_types(self.stds.dtype, torch.float32)
         std = self.stds.to(exact).abs() + 1e-5
         scale = 0.5**0.5 / std
         exponents = torch.addcmul(-self.means.to(exact) * scale, positions.to(exact)[:, None], scale)
-        # exp(-64) is 0 to everything that follows; without the limit narrow kernels give denormal numbers, which are
+        # exp(-64) is as good as 0 here; without the limit narrow kernels give denormal numbers, which are
         # slow to make and slower to multiply
         if torch.is_grad_enabled():
             gaussians = (-exponents.clamp(-8.0, 8.0).square()).exp() / ((2 * PI) ** 0.5 * std)
@@ -132,16 +132,16 @@ class UniMolPairEmbedding(nn.Module):
         return F.gelu(self.dense(gaussians.to(self.dense.weight.dtype)))
 
     def forward(self, input_ids: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
-        """`[molecules, length]` and `[molecules, length, 3]` (angstrom) to `[molecules, heads, length, length]`."""
+        """Map `[molecules, length]` and `[molecules, length, 3]` (angstrom) to `[molecules, heads, length, length]`."""
         molecules, length = input_ids.shape
         types = input_ids[:, :, None] * self.vocab_size + input_ids[:, None]
-        # not through matrix products, which lose the digits of small distances
+        # not by matrix products, which lose precision for small distances
         distances = torch.cdist(pos, pos, compute_mode="donot_use_mm_for_euclid_dist")
         mul, bias = (F.embedding(types, table)[..., 0].to(pos.dtype) for table in (self.mul, self.bias))
         positions = torch.addcmul(bias, mul, distances).flatten()
         if torch.is_grad_enabled() or pos.device.type != "cpu":
             features = self.features(positions)
-        else:  # CPU fast path: features of few pairs stay in cache; for 64 molecules of 32 tokens a third less time
+        else:  # CPU fast path: few pairs stay in cache; saves a third of the time for 64 molecules of 32 tokens
             features = torch.cat([self.features(chunk) for chunk in positions.split(CHUNK_OF_PAIRS)])
         features = features.view(molecules, length * length, -1)
         # pairs last: the layout of attention logits, without a transposed copy
@@ -170,18 +170,18 @@ class UniMolAttention(nn.Module):
             hidden_states: `[molecules, length, hidden]`; pair: `[molecules, heads, length, length]`, changed in place
                 in evaluation without gradients.
         Returns:
-            what the layer adds `[molecules, length, hidden]`, attention weights, the new pair representation.
+            The output of the layer `[molecules, length, hidden]`, attention weights, the new pair representation.
         """
         molecules, length, hidden = hidden_states.shape
         qkv = self.qkv_proj(hidden_states).view(molecules, length, 3, self.heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).reshape(3, -1, length, self.head_dim)
         logits = pair.view(-1, length, length)
-        # in training too: the reentrant kind of checkpointing runs a layer first without gradients, then once more
+        # in place only in evaluation: reentrant checkpointing runs a layer first without gradients, then again
         if torch.is_grad_enabled() or self.training:
             logits = torch.baddbmm(logits, query, key.transpose(1, 2), alpha=self.scaling)
         else:
             logits = logits.to(query.dtype).baddbmm_(query, key.transpose(1, 2), alpha=self.scaling)
-        with torch.autocast(logits.device.type, enabled=False):  # which would make and keep a float32 copy of all pairs
+        with torch.autocast(logits.device.type, enabled=False):  # which would keep a float32 copy of all pairs
             weights = F.softmax(logits, dim=-1)
         shape = (molecules, self.heads, length, length)
         weights = F.dropout(weights, self.dropout, self.training).view(shape)
@@ -191,7 +191,7 @@ class UniMolAttention(nn.Module):
 
 
 class UniMolLayer(GradientCheckpointingLayer):
-    """Pre-norm attention and feed-forward network; hands the pair representation on."""
+    """Pre-norm attention and feed-forward network; passes the pair representation on."""
 
     def __init__(self, config: UniMolConfig):
         super().__init__()
@@ -211,7 +211,7 @@ class UniMolLayer(GradientCheckpointingLayer):
 
 
 class UniMolTokenHead(nn.Module):
-    """States of masked atoms to logits of the vocabulary; its output weights are its own."""
+    """Logits of the vocabulary from states of masked atoms; output weights are not tied."""
 
     def __init__(self, config: UniMolConfig):
         super().__init__()
@@ -235,7 +235,7 @@ class UniMolCoordinateHead(nn.Module):
         super().__init__()
         width = config.num_attention_heads
         self.norm = None if of_conformers else nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.left_out = 1 if of_conformers else 0
+        self.excluded = 1 if of_conformers else 0
         self.dense = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, 1)
 
@@ -246,18 +246,18 @@ class UniMolCoordinateHead(nn.Module):
             own: `[rows, 3]`, coordinates of these atoms; others: `[rows, length, 3]`, of the tokens.
             real: `[rows, length]`, 1 for tokens, 0 for padding.
         Returns:
-            new coordinates `[rows, 3]`.
+            New coordinates `[rows, 3]`.
         """
         if self.norm is not None:
             delta = self.norm(delta)
         factors = self.out_proj(F.gelu(self.dense(delta)))[..., 0]
         real = real.to(own.dtype)
-        factors = factors.to(own.dtype) * real / (real.sum(dim=-1, keepdim=True) - self.left_out)
+        factors = factors.to(own.dtype) * real / (real.sum(dim=-1, keepdim=True) - self.excluded)
         return own + (factors[:, None] @ (others - own[:, None]))[:, 0]
 
 
 class UniMolDistanceHead(nn.Module):
-    """Pair representation to scaled distances `[..., heads] -> [...]`, not yet symmetric."""
+    """Scaled distances from the pair representation, `[..., heads] -> [...]`, not yet symmetric."""
 
     def __init__(self, config: UniMolConfig):
         super().__init__()
@@ -275,10 +275,10 @@ class UniMolPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     base_model_prefix = "uni_mol"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # every loss here is a mean
+    accepts_loss_kwargs = False  # all losses are means
     _no_split_modules = ["UniMolLayer"]
     _can_record_outputs = {"hidden_states": UniMolLayer, "attentions": UniMolAttention}
-    # heads of pre-training, where a model has none
+    # pre-training heads that a model does not have
     _keys_to_ignore_on_load_unexpected = [r"token_head\.", r"coordinate_head\.", r"distance_head\."]
 
     def resize_token_embeddings(self, *args, **kwargs):
@@ -294,8 +294,8 @@ class UniMolPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         """
-        As the original: normal weights of width `initializer_range`, zero biases, a zero row for padding, unit norms;
-        the output weights of the token head as torch draws those of a linear layer. See also `config.kernel_init`.
+        Initialise as the original: normal weights with deviation `initializer_range`, zero biases, a zero row for
+        padding, unit norms; the output weights of the token head as torch. See also `config.kernel_init`.
         """
         std = self.config.initializer_range
         if isinstance(module, nn.Linear):
@@ -330,7 +330,7 @@ def as_single_conformers(
     conformer_mask: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
     """
-    Several conformers per molecule, `pos` `[molecules, conformers, length, 3]`, to one per row: `input_ids`
+    Flatten several conformers per molecule, `pos` `[molecules, conformers, length, 3]`, to one per row: `input_ids`
     `[rows, length]`, `pos` `[rows, length, 3]`, `attention_mask`, and the molecule of each row `[rows]`.
     """
     if conformer_mask is None:
@@ -341,7 +341,7 @@ def as_single_conformers(
 
 
 def mean_by_molecule(values: torch.Tensor, molecule: torch.Tensor, molecules: int) -> torch.Tensor:
-    """Rows `[rows, ...]` averaged over those of the same molecule, `[molecules, ...]`."""
+    """Average rows `[rows, ...]` of the same molecule, `[molecules, ...]`."""
     total = values.new_zeros(molecules, *values.shape[1:]).index_add(0, molecule, values)
     counts = torch.bincount(molecule, minlength=molecules).to(values.dtype)
     return total / counts.view(-1, *[1] * (values.dim() - 1))
@@ -357,19 +357,20 @@ def by_parts(
     whole: bool = False,
 ) -> list[torch.Tensor]:
     """
-    `run(input_ids, pos, attention_mask, *more)`; on a CPU for few molecules of similar length at a time (`CPU_TOKENS`).
+    Call `run(input_ids, pos, attention_mask, *more)`; on a CPU for a few molecules of similar length at a time
+    (`CPU_TOKENS`).
 
     Args:
-        run: gives tensors `[molecules, ...]`; after the first dimension each has `lengths` of the batch's length.
-        whole: all molecules at once (what the layers give is recorded, and belongs to one batch).
+        run: returns tensors `[molecules, ...]`; after the first dimension each has `lengths` of the batch's length.
+        whole: run all molecules at once, since outputs of the layers are recorded.
     """
     tensors = (input_ids, pos, attention_mask, *more)
     molecules, length = input_ids.shape
     whole = whole or input_ids.device.type != "cpu" or input_ids.numel() <= CPU_TOKENS
     if whole or torch.compiler.is_compiling():
         return list(run(*tensors))
-    # CPU fast path: what belongs to pairs of tokens stays in cache, also in the backward pass, and little is padding;
-    # 32 molecules of 12 to 39 tokens take a quarter less time
+    # CPU fast path: tensors over pairs of tokens stay in cache, also in the backward pass, with little padding;
+    # saves a quarter of the time for 32 molecules of 12 to 39 tokens
     longest = torch.full((molecules,), length)
     if attention_mask is not None:
         longest = (attention_mask.bool() * torch.arange(1, length + 1)).amax(dim=1)
@@ -391,7 +392,7 @@ def by_parts(
 
 
 class UniMolModel(UniMolPreTrainedModel):
-    """Tokens and coordinates to states of the atoms and of the molecule."""
+    """Encoder: tokens and coordinates to states of the atoms and of the molecule."""
 
     def __init__(self, config: UniMolConfig):
         super().__init__(config)
@@ -419,9 +420,10 @@ class UniMolModel(UniMolPreTrainedModel):
         passes: int = 1,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """
-        States before the final norm `[molecules, length, hidden]`, pair representation of the last layer and (on
-        request) of the first, `[molecules, heads, length, length]`; very negative where the second token is padding.
-        With several `passes`, what the last layer gives goes through the norm of the embeddings and all layers again.
+        Compute states before the final norm `[molecules, length, hidden]`, and the pair representation of the last
+        layer and (on request) of the first, `[molecules, heads, length, length]`; very negative where the second token
+        is padding. With several `passes`, the output of the last layer goes through the norm of the embeddings and all
+        layers again.
         """
         length = input_ids.shape[1]
         if length > self.config.max_length:
@@ -429,11 +431,11 @@ class UniMolModel(UniMolPreTrainedModel):
         hidden_states = self.token_embeddings(input_ids)
         pair = self.pair_embedding(input_ids, pos)
         if attention_mask is not None:
-            # finite, so that differences of pair representations are; sums with it stay in range
+            # finite, so that differences and sums of pair representations are finite
             pair = pair.masked_fill_(attention_mask[:, None, None] == 0, torch.finfo(pair.dtype).min / 2)
         first = None
         if keep_initial_pair:
-            first = pair if torch.is_grad_enabled() else pair.clone()  # without gradient the layers work in place
+            first = pair if torch.is_grad_enabled() else pair.clone()  # without gradients the layers work in place
         for _ in range(passes):
             hidden_states = self.dropout(self.embedding_norm(hidden_states))
             if attention_mask is not None:
@@ -463,8 +465,8 @@ class UniMolModel(UniMolPreTrainedModel):
             output_pair: return the pair representations too.
         Returns:
             `pooler_output` `[molecules, hidden]`, the state of the first special token; `last_hidden_state`;
-            `hidden_states` (before the final norm) and `attentions`: of several conformers one row per conformer that
-            is there, those of a molecule together.
+            `hidden_states` (before the final norm) and `attentions`: for several conformers one row per conformer,
+            ordered by molecule.
         Raises:
             ValueError: more tokens than `max_length`; `output_pair` with several conformers.
         """
@@ -492,12 +494,12 @@ class UniMolModel(UniMolPreTrainedModel):
 
 
 def norm_excess(squared: torch.Tensor, width: int) -> torch.Tensor:
-    """`relu(| ||v|| - sqrt(width) | - 1)` of vectors, given their squared lengths (paper, appendix; `norm_loss`)."""
+    """Compute `relu(| ||v|| - sqrt(width) | - 1)` from squared lengths of vectors (paper, appendix; `norm_loss`)."""
     return F.relu(((squared + 1e-10).sqrt() - width**0.5).abs() - 1.0)
 
 
 class UniMolForPreTraining(UniMolPreTrainedModel):
-    """Masked atoms, denoised coordinates and denoised distances, with a regulariser of two norms."""
+    """Pre-training: masked atoms, denoised coordinates and distances, and a regulariser of two norms."""
 
     def __init__(self, config: UniMolConfig):
         super().__init__(config)
@@ -508,7 +510,7 @@ class UniMolForPreTraining(UniMolPreTrainedModel):
         self.post_init()
 
     def _predict(self, hidden_states, pair, delta, pos, real, rows, columns):
-        """Heads at the tokens `(rows, columns)`: logits, coordinates, and scaled distances to all tokens."""
+        """Apply the heads to the tokens `(rows, columns)`: logits, coordinates, and scaled distances to all tokens."""
         logits = self.token_head(hidden_states[rows, columns])
         coordinates = self.coordinate_head(
             delta[rows, :, columns].transpose(1, 2), pos[rows, columns], pos[rows], real[rows]
@@ -535,15 +537,15 @@ class UniMolForPreTraining(UniMolPreTrainedModel):
             input_ids, pos, attention_mask: as in [`UniMolModel`], with chosen atoms masked and moved
                 ([`UniMolDataCollator`] does it).
             target_ids: `[molecules, length]`, the true token of chosen atoms, -100 elsewhere.
-            target_pos: `[molecules, length, 3]`, the true coordinates. No re-alignment: of the chosen atoms only.
+            target_pos: `[molecules, length, 3]`, the true coordinates, not aligned; only chosen atoms count.
         Returns:
-            with targets `losses`: `token` (cross-entropy), `coordinate` and `distance` (smooth L1, of the chosen atoms
+            With targets `losses`: `token` (cross-entropy), `coordinate` and `distance` (smooth L1, of the chosen atoms
             and of their distances to all tokens), `hidden_norm` and `pair_norm` ([`norm_excess`], mean over tokens and
             pairs of a molecule, then over molecules); `loss`: their sum with the weights of the configuration;
             `embeddings`: `molecule`. Without targets the predictions for all tokens.
         """
         if target_ids is not None and target_pos is not None and return_loss:
-            # here where it is compiled: their number is not known to a compiler, and it has nothing to interrupt yet
+            # before the encoder: the number of chosen atoms depends on the data, which interrupts a compiled graph
             chosen = (target_ids != -100).nonzero(as_tuple=True) if torch.compiler.is_compiling() else None
             whole = bool(recorded_outputs(self.config, kwargs))
             return self._learn(chosen, whole, input_ids, pos, attention_mask, target_ids, target_pos)
@@ -566,8 +568,8 @@ class UniMolForPreTraining(UniMolPreTrainedModel):
 
     def _learn(self, chosen: tuple | None, whole: bool, *batch: torch.Tensor | None) -> UniMolPreTrainingOutput:
         """
-        Losses of a batch: the arguments of [`~UniMolForPreTraining.forward`]; chosen: see `_terms`; whole: see
-        [`by_parts`].
+        Compute the losses of a batch. Arguments: see [`~UniMolForPreTraining.forward`]; `chosen`: see `_terms`;
+        `whole`: see [`by_parts`].
         """
         embeddings, sums, counts, norms = by_parts(
             lambda *part: self._terms(*part, chosen=chosen), (0, 0, 0, 0), *batch, whole=whole
@@ -585,9 +587,9 @@ class UniMolForPreTraining(UniMolPreTrainedModel):
 
     def _terms(self, input_ids, pos, attention_mask, target_ids, target_pos, chosen=None) -> tuple[torch.Tensor, ...]:
         """
-        Of each molecule: its embedding; sums of the losses of tokens, coordinates and distances `[molecules, 3]`;
-        numbers of chosen atoms and of their distances `[molecules, 2]`; the two norms `[molecules, 2]`. chosen: rows
-        and columns of the chosen atoms, where they are known.
+        Compute for each molecule its embedding; sums of the losses of tokens, coordinates and distances
+        `[molecules, 3]`; numbers of chosen atoms and of their distances `[molecules, 2]`; the two norms
+        `[molecules, 2]`. `chosen`: rows and columns of the chosen atoms, if known.
         """
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         rows, columns = chosen or (target_ids != -100).nonzero(as_tuple=True)
@@ -621,20 +623,20 @@ class UniMolForPreTraining(UniMolPreTrainedModel):
 
 class UniMolForConformerGeneration(UniMolPreTrainedModel):
     """
-    One conformer to another one: coordinates of RDKit to those of a better method.
+    Conformer generation: move a conformer of RDKit towards one of a better method.
 
-    The states and pairs of the last layer go through the whole encoder again, `num_recycles` times in all and with
-    gradients through all of them; distances are not computed anew, and the coordinates change once, at the end, by the
-    difference of the last and the first pair representation.
+    States and pairs pass through the whole encoder `num_recycles` times, with gradients through all passes. Distances
+    are not recomputed in between; the coordinates change once, at the end, by the difference of the last and the first
+    pair representation.
 
-    As in the original, what a loss is taken of is not what [`UniMolForPreTraining`] predicts: distances are those of
-    all atoms and unscaled, the target is rotated onto the prediction, both losses are absolute differences, special
-    tokens do not count, the coordinate head has no norm and divides by one token less. Different here: padding does not
-    move the atoms (in the original each token of padding pulls all atoms to the origin or pushes them away, by the bias
-    of the coordinate head), and the rotation is found on the device, for the whole batch.
+    As in the original, and unlike [`UniMolForPreTraining`]: distances are those of all atoms and unscaled, the target
+    is rotated onto the prediction, both losses are absolute differences, special tokens do not count, the coordinate
+    head has no norm and divides by one token less. Different from the original: padding does not move the atoms (there
+    each padding token moves all atoms along the line to the origin, by the bias of the coordinate head), and the
+    rotation is computed on the device for the whole batch.
     """
 
-    # of pre-training: the head of tokens, and the norm that this coordinate head does without
+    # of pre-training: the token head, and the norm of the coordinate head
     _keys_to_ignore_on_load_unexpected = [r"token_head\.", r"coordinate_head\.norm\."]
 
     def __init__(self, config: UniMolConfig):
@@ -658,8 +660,8 @@ class UniMolForConformerGeneration(UniMolPreTrainedModel):
         """
         Args:
             input_ids, pos, attention_mask: as in [`UniMolModel`], one conformer per row.
-            target_pos: `[molecules, length, 3]`, a reference conformer of each molecule, angstrom, its atoms in the
-                same order, placed and turned in any way ([`UniMolConformerCollator`] draws both).
+            target_pos: `[molecules, length, 3]`, a reference conformer of each molecule, angstrom, with atoms in the
+                same order and any position and rotation ([`UniMolConformerCollator`] draws both).
         Returns:
             `coordinates`, `distances`; with a target `losses` ([`~hf_molrep.losses.conformer_losses`]) and `loss`.
         Raises:
@@ -676,20 +678,20 @@ class UniMolForConformerGeneration(UniMolPreTrainedModel):
         special = (input_ids == self.config.bos_token_id) | (input_ids == self.config.eos_token_id)
         losses = conformer_losses(coordinates, distances, target_pos, (real != 0) & ~special)
         loss = sum(getattr(self.config, f"conformer_{name}_loss_weight") * value for name, value in losses.items())
-        # The last states say nothing about the coordinates. What makes them has a gradient of zero rather than none:
-        # distributed training then need not search for it.
+        # The coordinates do not depend on the last states. Their layers get a zero gradient rather than none, so that
+        # distributed training need not search for unused parameters.
         output.loss = loss + 0.0 * self.uni_mol.final_norm(states).float().mean()
         output.losses = losses
         return output
 
     def _move(self, input_ids, pos, attention_mask) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """New coordinates, distances, and the states before the final norm."""
+        """Compute new coordinates, distances, and the states before the final norm."""
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         hidden_states, pair, first = self.uni_mol.encode(
             input_ids, pos, attention_mask, keep_initial_pair=True, passes=self.config.num_recycles
         )
         molecules, length = input_ids.shape
-        delta = (pair - first).permute(0, 2, 3, 1)  # where the second token is padding the head does not look
+        delta = (pair - first).permute(0, 2, 3, 1)  # the head ignores padding as second token
         others = pos[:, None].expand(-1, length, -1, -1)
         coordinates = self.coordinate_head(
             delta.flatten(0, 1),
@@ -704,7 +706,7 @@ class UniMolForConformerGeneration(UniMolPreTrainedModel):
 
 
 class UniMolPropertyHead(PropertyHead):
-    """[`~hf_molrep.nn.heads.PropertyHead`], or with `head_type="linear"` its last layer alone."""
+    """[`~hf_molrep.nn.heads.PropertyHead`], or with `head_type="linear"` only its last layer."""
 
     def __init__(self, config: UniMolConfig, hidden_size: int):
         super().__init__(config, hidden_size)
