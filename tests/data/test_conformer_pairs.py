@@ -66,5 +66,5 @@ def test_refused(tmp_path):
         conformer_pairs([ensemble], starts, UniMolFeatureExtractor(hydrogens="none"))
     rows[3]["smiles"] = SMILES["b"]
     pq.write_table(pa.Table.from_pylist(rows), path)
-    with pytest.raises(ValueError, match="b is c1ccccc1S and c1ccccc1O"):
+    with pytest.raises(ValueError, match="b has two SMILES, c1ccccc1S and c1ccccc1O"):
         read_molecules(path)

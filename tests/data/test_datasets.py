@@ -188,7 +188,7 @@ def test_the_folder_of_moleculenet_is_given_or_named_by_the_environment(tmp_path
     folder.mkdir()
     write_moleculenet(folder, "bbbp", ["CCO", "CCN"], [[1.0, 0.0]])
     monkeypatch.delenv("HF_MOLREP_DATA", raising=False)
-    with pytest.raises(ValueError, match="Pass their folder as root, or set the environment variable HF_MOLREP_DATA"):
+    with pytest.raises(ValueError, match="pass it as root, or set the environment variable HF_MOLREP_DATA"):
         load_moleculenet("bbbp")
     monkeypatch.setenv("HF_MOLREP_DATA", str(tmp_path))
     assert load_moleculenet("bbbp")["smiles"][:] == ["CCO", "CCN"]
