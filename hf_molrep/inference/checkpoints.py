@@ -1,6 +1,7 @@
 """Load the model and the processor of a checkpoint, and check that they are complete and fit each other."""
 
 import contextlib
+import copy
 from collections.abc import Collection, Iterator
 from importlib import resources
 from pathlib import Path
@@ -56,24 +57,32 @@ def load_model(auto_class: type, name: str, **options: Any) -> PreTrainedModel:
     """
     with silent_transformers(logging.ERROR):  # missing weights are reported below
         model, info = auto_class.from_pretrained(resolve_checkpoint(name), output_loading_info=True, **options)
-    missing, left_out = set(info["missing_keys"]), set()
-    for column, modules in getattr(model, "input_modules", {}).items():
+    missing, left_out, random = set(info["missing_keys"]), set(), set()
+    input_modules = getattr(model, "input_modules", {})
+    for column, modules in input_modules.items():
         needed = {key for key in model.state_dict() if key.split(".")[0] in modules}
         if needed <= missing:
             left_out.add(column)
-            missing -= needed
+            random |= needed
+    missing -= random
+    if input_modules and random and left_out == set(input_modules):
+        raise ValueError(f"{name} holds none of the weights of {type(model).__name__}")
     if missing:
         some = ", ".join(sorted(missing)[:3]) + (", ..." if len(missing) > 3 else "")
         raise ValueError(f"{name} lacks {len(missing)} of the weights of {type(model).__name__}: {some}")
     model.left_out = frozenset(left_out)
+    # what was initialised at random must not be saved as if it had been trained
+    model._keys_to_ignore_on_save = [*(model._keys_to_ignore_on_save or ()), *sorted(random)] or None
     return model.eval()
 
 
 def without_columns(processor: MoleculeProcessor, columns: Collection[str]) -> MoleculeProcessor:
-    """Make a processor refuse columns for which the checkpoint has no weights."""
-    if columns:
-        processor.inputs = tuple(names for names in processor.inputs if not names & set(columns))
-    return processor
+    """Copy a processor so that it refuses columns for which the checkpoint has no weights."""
+    if not columns:
+        return processor
+    restricted = copy.copy(processor)
+    restricted.inputs = tuple(names for names in processor.inputs if not names & set(columns))
+    return restricted
 
 
 def load_checkpoint(

@@ -273,7 +273,7 @@ def _launch(model, processor, step, sizes, autocast_to, features, threads: _Thre
     for output, part in zip(outputs, parts, strict=True):
         if len(output) != len(part):
             raise ValueError(f"the step gave {len(output)} results for {len(part)} molecules")
-    if all(isinstance(output, torch.Tensor) for output in outputs):
+    if all(isinstance(output, torch.Tensor) for output in outputs) and len({each.shape[1:] for each in outputs}) == 1:
         outputs = [torch.cat(outputs)]  # one transfer from the device
     return np.array(places)[order], outputs
 
@@ -300,11 +300,26 @@ def _collect(rows, features, places, outputs, reports, on_error, first):
 def _on_host(output: torch.Tensor | Sequence[Any]) -> list[Any]:
     """Convert to one result per molecule: tensors to separate NumPy arrays, floating-point numbers to float32."""
     if isinstance(output, torch.Tensor):
-        output = (output.float() if output.is_floating_point() else output).cpu().numpy()
-        return [row.copy() for row in output]  # a view would keep the whole window in memory
-    return [_on_host(result[None])[0] if isinstance(result, torch.Tensor) else result for result in output]
+        return [row.copy() for row in _as_array(output)]  # a view would keep the whole window in memory
+    return [_result_on_host(result) for result in output]
+
+
+def _as_array(tensor: torch.Tensor) -> np.ndarray:
+    return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
+
+
+def _result_on_host(result: Any) -> Any:
+    """Convert one result, dicts and lists of tensors included."""
+    if isinstance(result, torch.Tensor):
+        return _as_array(result)
+    if isinstance(result, dict):
+        return {name: _result_on_host(value) for name, value in result.items()}
+    return [_result_on_host(value) for value in result] if isinstance(result, list) else result
 
 
 def _is_finite(result: Any) -> bool:
-    is_float = isinstance(result, np.ndarray | np.generic) and result.dtype.kind == "f"
+    """Check all floating-point numbers of a result, those in dicts and lists included."""
+    if isinstance(result, dict | list):
+        return all(map(_is_finite, result.values() if isinstance(result, dict) else result))
+    is_float = isinstance(result, float) or (isinstance(result, np.ndarray | np.generic) and result.dtype.kind == "f")
     return not is_float or bool(np.isfinite(result).all())

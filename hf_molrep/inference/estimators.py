@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..chem.smiles import MoleculeError, OnError
 from ..processing.contract import MoleculeProcessor
 from . import BATCH_TOKENS, DEFAULT_CHECKPOINT
-from .checkpoints import load_checkpoint
+from .checkpoints import check_processor, load_checkpoint, without_columns
 from .embedding import embed
 
 
@@ -96,7 +96,10 @@ class MoleculeEmbedder(TransformerMixin, BaseEstimator):
         if getattr(self, "_loaded", (None,))[0] != wanted:
             self._loaded = (wanted, load_checkpoint(AutoModel, self.model, self.device))
         model, processor = self._loaded[1]
-        return model, self.processor or processor
+        if self.processor is not None:
+            processor = without_columns(self.processor, model.left_out)
+            check_processor(processor, model.config)
+        return model, processor
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())

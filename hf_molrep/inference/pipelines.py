@@ -48,7 +48,7 @@ class _MoleculePipeline(Pipeline):
         stock = {name: kwargs.pop(name) for name in signature(Pipeline.__init__).parameters if name in kwargs}
         self._sanitize_parameters(**kwargs)
         super().__init__(model=model, processor=processor, **stock)
-        without_columns(self.processor, getattr(self.model, "left_out", ()))
+        self.processor = without_columns(self.processor, getattr(self.model, "left_out", ()))
         check_processor(self.processor, self.model.config)
         self._options = self._sanitize_parameters(**options)[0]
         # pipeline() loads a checkpoint in the requested dtype; a model object runs under autocast

@@ -1,7 +1,7 @@
 """Base of the data collators: features, labels and a random generator of each row."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -68,4 +68,12 @@ class MoleculeCollator:
         return {"labels": torch.from_numpy(labels.astype(np.int64 if keep else np.float32))}
 
 
-__all__ = ["MoleculeCollator"]
+def check_options(collator_class: type[MoleculeCollator], options: Mapping[str, Any]) -> None:
+    """Raise ValueError for options that a data collator does not have."""
+    known = {each.name for each in fields(collator_class)} - {"processor", "seed", "epoch"}
+    if unknown := sorted(set(options) - known):
+        has = ", ".join(sorted(known)) or "none"
+        raise ValueError(f"{collator_class.__name__} has no option {', '.join(unknown)}; it has {has}")
+
+
+__all__ = ["MoleculeCollator", "check_options"]

@@ -24,12 +24,14 @@ class MoleculeProcessor(Protocol):
             molecules are joined, and must not be grouped by size (batch norm would see the sizes).
         truncates: `featurize` also takes `truncation` and `max_length`, as tokenizers do.
         reports: keys of a feature, besides `smiles_used`, that say how the feature was made.
+        model_input_names: keys of a batch, as in transformers; a feature has the first of them.
     """
 
     inputs: tuple[frozenset[str], ...]
     pads: bool
     truncates: bool
     reports: tuple[str, ...]
+    model_input_names: list[str]
 
     def featurize(self, columns: Columns, on_error: OnError = "raise") -> list[dict[str, Any] | MoleculeError]:
         """

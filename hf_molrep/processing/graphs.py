@@ -98,7 +98,7 @@ class MolGraphFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
     @classmethod
     def from_dict(cls, feature_extractor_dict: dict, **kwargs):
         """As in transformers, but also accept options that were added after the file was written."""
-        own = signature(cls.__init__).parameters
+        own = {name for base in cls.__mro__ for name in signature(base.__init__).parameters}
         unnamed = {name: value for name, value in kwargs.items() if name in own and name not in feature_extractor_dict}
         return super().from_dict(feature_extractor_dict | unnamed, **kwargs)
 

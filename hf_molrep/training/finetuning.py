@@ -22,8 +22,10 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..chem.smiles import MoleculeError
+from ..configuration import check_fields
 from ..data.runs import check_continues
 from ..inference.checkpoints import silent_transformers
+from ..processing.collation import check_options
 from ..processing.contract import MoleculeProcessor
 from .callbacks import EpochLines
 from .labelled_molecules import GREATER_SCORE_IS_BETTER, LabelledMolecules
@@ -123,6 +125,7 @@ def finetune(
     if resume and output_dir is None:
         raise ValueError("resume needs the output_dir of the run that is to be continued")
     collator = task_of(AutoConfig.from_pretrained(checkpoint), data.task).collator
+    check_options(collator, settings.collator_options)
     processor = load_processor(checkpoint, settings.processor_options)
     prepared = data.prepare(processor, settings)
 
@@ -131,6 +134,8 @@ def finetune(
     settings = dataclasses.replace(settings, metric=prepared.selected_by(settings.metric), bf16=bf16)
     if settings.patience is not None and settings.metric == "last epoch":
         raise ValueError("patience needs a validation part with labels")
+    overrides = {**processor.config_fields(), **settings.config_overrides}
+    check_fields(type(AutoConfig.from_pretrained(checkpoint)), overrides)
     recorded = {"checkpoint": str(checkpoint), **prepared.identity(), **dataclasses.asdict(settings)}
     if output_dir is not None:
         check_continues(Path(output_dir) / "settings.json", recorded, resume)
@@ -139,7 +144,7 @@ def finetune(
     model = prepared.load_model(
         checkpoint,
         settings,
-        {**processor.config_fields(), **settings.config_overrides},
+        overrides,
         # on a CPU the backward pass of torch's fused kernel takes twice as long for short sequences
         None if on_gpu else "eager",
     )

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
+from ..configuration import check_fields
 from ..inference.checkpoints import check_processor, silent_transformers
 from ..models.auto import Task, method_of
 from ..processing.contract import MoleculeProcessor
@@ -63,7 +64,9 @@ def config_for_labels(
         overrides: fields to change, nested for sub-configurations, for instance
             `{"classifier_dropout": 0.2, "smiles_config": {"hidden_dropout": 0.1}}`.
     """
-    config = AutoConfig.from_pretrained(checkpoint, **(overrides or {}))
+    overrides = overrides or {}
+    check_fields(type(AutoConfig.from_pretrained(checkpoint)), overrides)
+    config = AutoConfig.from_pretrained(checkpoint, **overrides)
     config.label_mean = config.label_std = config.label_units = None
     config.problem_type = problem_type
     config.id2label = dict(enumerate(label_names))

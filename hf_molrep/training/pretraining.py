@@ -32,7 +32,7 @@ from ..configuration import check_fields
 from ..inference.checkpoints import check_processor, resolve_checkpoint
 from ..models.auto import METHODS
 from ..models.pretraining import PreTraining, PreTrainingOptions, pretraining_of
-from ..processing.collation import MoleculeCollator
+from ..processing.collation import MoleculeCollator, check_options
 from ..processing.contract import MoleculeProcessor
 from .trainer import MoleculeTrainer, bf16_is_fast
 
@@ -255,10 +255,10 @@ def make_collators(
     collator_class = METHODS[method_name].tasks["pre-training"].collator
     collator_options = pretraining_of(method_name).collator_options
     given = _json_object(options.collator, "--collator") if options.collator else {}
-    known = {each.name for each in fields(collator_class)} - {"processor", "seed", "epoch"}
-    if unknown := sorted(set(given) - known):
-        has = ", ".join(sorted(known))
-        raise ValueError(f"--collator: {collator_class.__name__} has no option {', '.join(unknown)}; it has {has}")
+    try:
+        check_options(collator_class, given)
+    except ValueError as error:
+        raise ValueError(f"--collator: {error}") from None
     return (
         collator_class(processor, seed=seed, **collator_options(config, options, True) | given),
         collator_class(processor, **collator_options(config, options, False)),

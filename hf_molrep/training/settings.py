@@ -49,6 +49,22 @@ class FinetuningSettings:
         metadata={"option": "collator", "help": "of training batches, e.g. smiles_augmentation=0.5"},
     )
 
+    def __post_init__(self):
+        """Raise ValueError for values that no run can have."""
+        from transformers import SchedulerType  # here, so that `finetune --help` does not load transformers
+
+        for name in ("epochs", "batch_size", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is at least 1, not {value}")
+        if not self.learning_rate >= 0:
+            raise ValueError(f"learning_rate is not negative: {self.learning_rate}")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup is a fraction of the updates, 0 to 1, not {self.warmup}")
+        schedules = [schedule.value for schedule in SchedulerType]
+        if self.lr_scheduler_type not in schedules:
+            raise ValueError(f"lr_scheduler_type is one of {', '.join(schedules)}, not {self.lr_scheduler_type!r}")
+
 
 def _changed(name: str, default: Any) -> Any:
     """Copy a field of [`FinetuningSettings`] with another default."""

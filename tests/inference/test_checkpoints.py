@@ -45,9 +45,8 @@ def test_a_part_that_was_left_out_is_refused(finetuned, tmp_path, capsys):
     model, processor = load_checkpoint(AutoModel, finetuned, "cpu")
     assert model.left_out == {"iupac_name"}
     again = load_checkpoint(AutoModel, finetuned, "cpu")
-    np.testing.assert_array_equal(
-        np.stack(list(embed(model, processor, SMILES))), np.stack(list(embed(*again, SMILES)))
-    )
+    first, second = (np.stack(list(embed(*loaded, SMILES))) for loaded in ((model, processor), again))
+    np.testing.assert_allclose(first, second, atol=1e-6)
     refusal = "no weights for it"
     with pytest.raises(ValueError, match=refusal):
         list(embed(model, processor, ["ethanol"], kind="iupac"))
@@ -67,6 +66,47 @@ def test_a_part_that_was_left_out_is_refused(finetuned, tmp_path, capsys):
         assert main([*map(str, arguments), "--model", finetuned, "--device", "cpu"]) == 2
         assert refusal in capsys.readouterr().err
     assert not (tmp_path / "out.parquet").exists()
+
+
+def test_random_weights_are_not_saved_as_if_trained(finetuned, tmp_path):
+    """Neither by the model nor by the pipeline: the copy refuses names as the original does."""
+    model, processor = load_checkpoint(AutoModel, finetuned, "cpu")
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    pipeline("molecule-embedding", model=finetuned, device="cpu").save_pretrained(tmp_path / "pipeline")
+    for folder in ("model", "pipeline"):
+        names = load_file(tmp_path / folder / "model.safetensors")
+        assert not [name for name in names if name.startswith("iupac_")]
+        copy = pipeline("molecule-embedding", model=str(tmp_path / folder), device="cpu")
+        np.testing.assert_allclose(copy("CCO")["embedding"], next(embed(model, processor, ["CCO"])), atol=1e-6)
+        with pytest.raises(ValueError, match="no weights for it"):
+            copy("ethanol", kind="iupac")
+
+
+def test_a_processor_that_is_given_is_restricted_and_left_as_it_is(finetuned, tmp_path):
+    own = tiny_processor()
+    with pytest.raises(ValueError, match="no weights for it"):
+        MoleculeEmbedder(finetuned, own, kind="iupac", device="cpu").fit_transform(["ethanol"])
+    with pytest.raises(ValueError, match="no weights for it"):
+        pipeline("molecule-embedding", model=finetuned, processor=own, device="cpu")("ethanol", kind="iupac")
+    whole = save_tiny_checkpoint(tmp_path)
+    assert len(pipeline("molecule-embedding", model=whole, processor=own, device="cpu")("ethanol", kind="iupac"))
+
+
+def test_a_restricted_processor_is_saved_whole(finetuned, tmp_path):
+    """Embedding a file saves the processor to recognise it again."""
+    (tmp_path / "in.csv").write_text("smiles\nCCO\n")
+    command = ["embed", str(tmp_path / "in.csv"), str(tmp_path / "out.csv"), "--model", finetuned, "--device", "cpu"]
+    assert main(command) == 0
+
+
+def test_a_file_without_any_input_is_refused(changed):
+    def empty(weights):
+        for name in list(weights):
+            weights[f"other.{name}"] = weights.pop(name)
+
+    with pytest.raises(ValueError, match="holds none of the weights of MMDeaconModel"):
+        load_checkpoint(AutoModel, changed(empty), "cpu")
 
 
 def test_missing_weights_are_named(changed, tmp_path, capsys):

@@ -166,6 +166,27 @@ def test_several_threads_give_the_same(model, processor, alone):
     np.testing.assert_allclose(np.stack(rows), np.tile(alone, (20, 1)), atol=1e-5)
 
 
+def test_tensors_of_unequal_length_and_dicts_are_results(model, processor):
+    """Padded token states differ in length between batches; numbers in dicts and lists are checked as arrays are."""
+    rows = [{"smiles": smiles} for smiles in SMILES]
+
+    def states(model, batch):
+        return model(**batch).last_hidden_state
+
+    shapes = {result.output.shape for result in infer(model, processor, rows, states, batch_tokens=30)}
+    assert len(shapes) > 1
+
+    def named(model, batch):
+        values = embedding_step(model, batch)
+        return [{"mean": value.mean(), "score": float("nan") if length > 5 else 1.0, "all": [value]}
+                for value, length in zip(values, batch["attention_mask"].sum(dim=1), strict=True)]  # fmt: skip
+
+    good, bad = infer(model, processor, [{"smiles": "CC"}, {"smiles": "c1ccccc1O"}], named, on_error="skip")
+    assert isinstance(good.output["mean"], np.ndarray)
+    assert isinstance(good.output["all"][0], np.ndarray)
+    assert isinstance(bad, MoleculeError)
+
+
 def test_batch_size_bounds_the_molecules_of_a_batch(model, processor, alone):
     sizes = []
 

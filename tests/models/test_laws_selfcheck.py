@@ -40,6 +40,8 @@ FAULTS = [
     ("law_10_bad_smiles", "accepts bad SMILES"),
     ("law_10_bad_smiles", "loses places"),
     ("law_10_bad_smiles", "prints"),
+    ("law_10_contract", "reads anything"),
+    ("law_10_contract", "one size"),
     ("law_10_odd_molecules", "refuses salts"),
     ("law_11_agreement", "numbers disagree"),
     ("law_12_sdpa", "causal"),

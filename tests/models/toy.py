@@ -81,6 +81,8 @@ class ToyProcessor(FeatureExtractionMixin):
 
     def featurize(self, columns, on_error: str = "raise") -> list:
         results: list = []
+        if self.fault == "reads anything":
+            columns = {"smiles": ["C"]} | {name: columns[name] for name in columns if name == "smiles"}
         check_columns(self, columns)
         for text in columns["smiles"]:
             try:
@@ -105,7 +107,7 @@ class ToyProcessor(FeatureExtractionMixin):
         return {}
 
     def size(self, feature: dict) -> int:
-        return len(feature["z"])
+        return 1 if self.fault == "one size" else len(feature["z"])
 
     def pad(self, features, return_tensors: str | None = "pt") -> BatchFeature:
         z, mask = pad_tokens([np.asarray(feature["z"]) for feature in features], 0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_molrep import MolGraphFeatureExtractor
+from hf_molrep import GroverFeatureExtractor, MolCLRFeatureExtractor, MolGraphFeatureExtractor
 from hf_molrep.chem.graph import SCHEMES, mol_to_graph
 from hf_molrep.chem.smiles import MoleculeError, parse
 from hf_molrep.data.batching import from_pyg, to_pyg
@@ -144,7 +144,7 @@ def test_several_conformers_of_a_graph():
     assert batch["pos"].shape == (3, 8, 3)
     for conformer, own in zip(batch["pos"][:, :5], features[0]["pos"].reshape(3, 5, 3), strict=True):
         np.testing.assert_array_equal(conformer.numpy(), own)
-    with pytest.raises(ValueError, match="1, 3 conformers"):
+    with pytest.raises(ValueError, match="numbers of conformers: 1, 3"):
         extractor.pad([features[0], {**features[1], "pos": features[1]["pos"][:9]}])
 
 
@@ -161,6 +161,15 @@ def test_what_has_no_conformer_of_all_its_atoms_is_refused(tmp_path):
     moved = {"smiles": ["CCO"], "z": [ethanol["z"]], "pos": [ethanol["pos"]]}
     with pytest.raises(MoleculeError, match=r"angstrom apart|not this molecule"):
         extractor.featurize(moved)
+
+
+@pytest.mark.parametrize("extractor_class", [MolCLRFeatureExtractor, GroverFeatureExtractor])
+def test_a_checkpoint_of_graphs_alone_can_be_asked_for_conformers(extractor_class, tmp_path):
+    extractor_class().save_pretrained(tmp_path)
+    loaded = extractor_class.from_pretrained(tmp_path, num_conformers=1)
+    assert loaded.num_conformers == 1
+    loaded.conformers.cache = None
+    assert loaded(["CCO"], return_tensors="pt")["pos"].shape == (3, 3)
 
 
 def test_conformer_settings_are_saved(tmp_path):

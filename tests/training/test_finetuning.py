@@ -348,3 +348,35 @@ def test_precomputed_features_are_used(checkpoint, monkeypatch):
     expected = fit(*arguments, **QUICK).test_predictions
     monkeypatch.setattr(type(processor), "featurize", None)
     np.testing.assert_array_equal(fit(*arguments, **QUICK, features=features).test_predictions, expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs is at least 1"),
+        ({"batch_size": 0}, "batch_size is at least 1"),
+        ({"patience": 0}, "patience is at least 1"),
+        ({"warmup": 2.0}, "warmup is a fraction"),
+        ({"learning_rate": -1.0}, "learning_rate is not negative"),
+        ({"lr_scheduler_type": "foo"}, "lr_scheduler_type is one of"),
+    ],
+)
+def test_settings_that_no_run_can_have_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        FinetuningSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"collator_options": {"foo": 1}}, "MMDeaconDataCollator has no option foo; it has smiles_augmentation"),
+        ({"config_overrides": {"foo": 1}}, "MMDeaconConfig has no field 'foo'"),
+        ({"processor_options": {"foo": 1}}, "does not take foo=1"),
+    ],
+)
+def test_a_mistyped_option_leaves_nothing_behind(checkpoint, tmp_path, settings, message):
+    """So that the command can be given again, corrected."""
+    data = (SMILES, CARBONS, ["carbons"], "regression", SPLIT)
+    with pytest.raises(ValueError, match=message):
+        fit(checkpoint, *data, **settings, output_dir=tmp_path / "run")
+    assert not (tmp_path / "run" / "settings.json").exists()

@@ -141,6 +141,8 @@ class UniMolConformerCollator(MoleculeCollator):
         return {"input_ids": ids, "pos": starts[start]}, {"input_ids": ids, "pos": reference.ravel()}
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
+        if missing := [name for name in ("input_ids", "pos", "target_pos", "rmsd") if name not in rows[0]]:
+            raise ValueError(f"rows lack {', '.join(missing)}: hf_molrep.data.conformer_pairs prepares them")
         generators = [self.generator(row) for row in rows]
         pairs = [self.drawn(row, rng) for row, rng in zip(rows, generators, strict=True)]
         batch = dict(self.processor.pad([start for start, _ in pairs], return_tensors="pt"))

@@ -416,7 +416,7 @@ def test_smiles(tmp_path):
     assert polar.featurize({"smiles": ["CO"], "z": [alcohol["z"]], "pos": [pos]})[0]["z"].tolist() == [6, 8, 1]
     with pytest.raises(MoleculeError, match="only a SMILES beside coordinates"):
         polar.featurize({"z": [alcohol["z"]], "pos": [pos]})
-    with pytest.raises(ValueError, match="give smiles, or z and pos"):
+    with pytest.raises(ValueError, match=r"reads smiles; or .* not nothing"):
         polar.featurize({})
 
 
@@ -812,7 +812,7 @@ def test_columns_give_their_coordinates(tmp_path):
     assert pq.read_table(tmp_path / "text.parquet")["error"].to_pylist() == [None]
 
     labels = np.array([[0.0], [1.0]])
-    with pytest.raises(ValueError, match="different numbers"):
+    with pytest.raises(ValueError, match="different lengths"):
         finetune(
             model,
             LabelledMolecules(["CC", "CC"], labels, ["x"], "regression", {"train": [0, 1]}, z=z[:1], pos=pos[:1]),
