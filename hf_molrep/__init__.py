@@ -20,6 +20,14 @@ if _TYPE_CHECKING:  # what `__getattr__` finds, for editors; tests/test_imports.
         AutoModelForMoleculeInteractionPrediction,
         AutoModelForMoleculePropertyPrediction,
     )
+    from .models.graphmvp import (
+        GraphMVPConfig,
+        GraphMVPDataCollator,
+        GraphMVPFeatureExtractor,
+        GraphMVPForPreTraining,
+        GraphMVPForPropertyPrediction,
+        GraphMVPModel,
+    )
     from .models.grover import (
         GroverConfig,
         GroverDataCollator,

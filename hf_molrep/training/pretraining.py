@@ -103,8 +103,9 @@ def prepare(source: str, processor: Any, options: PreTrainingOptions, name: str,
     for column in (*hooks.columns, *([options.group_by] if options.group_by else [])):
         if column not in dataset.column_names:
             raise ValueError(f"{source} has no column {column!r}; there are {', '.join(dataset.column_names)}")
-    featurize = partial(_featurize, hooks.feature_processor(processor), shorten=shorten)
-    columns = _columns(processor, dataset, hooks)
+    reader = hooks.feature_processor(processor)
+    featurize = partial(_featurize, reader, shorten=shorten)
+    columns = _columns(reader, dataset, hooks)
     types = _feature_types(dataset, columns, featurize, source, name)
     beside = {
         "smiles": Value("string"),
