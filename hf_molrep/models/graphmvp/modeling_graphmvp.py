@@ -279,14 +279,8 @@ class GraphMVPSchNet(nn.Module):
         self.dense = GraphMVPGlorotLinear(config.embedding_dim, config.embedding_dim)
         self.out_proj = GraphMVPGlorotLinear(config.embedding_dim, config.embedding_dim)
 
-    def forward(
-        self,
-        z: torch.LongTensor,
-        pos: torch.Tensor,
-        batch: torch.LongTensor | None = None,
-        num_graphs: int | None = None,
-    ) -> torch.Tensor:
-        """See [`GraphMVPForPreTraining.get_conformer_features`]."""
+    def pairs(self, z: torch.Tensor, pos: torch.Tensor, batch: torch.Tensor) -> GraphMVPPairs:
+        """The neighbours that `forward` needs. Raises ValueError: see there."""
         if z.shape != pos.shape[:-1] or pos.shape[-1:] != (3,):
             raise ValueError(
                 f"z {tuple(z.shape)} and pos {tuple(pos.shape)} are not an element and a point for each atom: SchNet "
@@ -296,10 +290,14 @@ class GraphMVPSchNet(nn.Module):
         if torch.compiler.is_compiling() or known.device.type != "cpu":
             torch._assert_async(known, "z holds atomic numbers")
         elif not known:
-            raise ValueError(f"z holds atomic numbers, 1 ... {self.config.num_elements}, not {int(z.min())}")
-        batch, num_graphs = molecules_of(z, batch, num_graphs)
+            raise ValueError(
+                f"z holds atomic numbers, 1 ... {self.config.num_elements}; here {sorted(set(z.tolist()))}"
+            )
+        return make_pairs(pos, batch, self.element_embeddings.weight.dtype, self.config)
+
+    def forward(self, z: torch.Tensor, pairs: GraphMVPPairs, batch: torch.Tensor, num_graphs: int) -> torch.Tensor:
+        """See [`GraphMVPForPreTraining.get_conformer_features`]; `pairs` are those of the coordinates."""
         states = self.element_embeddings(z - 1)
-        pairs = make_pairs(pos, batch, states.dtype, self.config)
         for interaction in self.interactions:
             states = states + interaction(states, pairs)
         states = self.out_proj(shifted_softplus(self.dense(states)))
@@ -493,7 +491,8 @@ class GraphMVPForPreTraining(GraphMVPPreTrainedModel):
         Raises:
             ValueError: several conformers of a molecule, or what is no element.
         """
-        return self.schnet(z, pos, batch, num_graphs)
+        batch, num_graphs = molecules_of(z, batch, num_graphs)
+        return self.schnet(z, self.schnet.pairs(z, pos, batch), batch, num_graphs)
 
     def contrast(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """One direction of the contrast."""
@@ -559,8 +558,9 @@ class GraphMVPForPreTraining(GraphMVPPreTrainedModel):
                 f"this batch was not made for objective {config.objective!r}: give it to the data collator"
             )
         batch, num_graphs = molecules_of(x, batch, num_graphs)
+        pairs = self.schnet.pairs(z, pos, batch)  # first: here a compiled graph ends, before there are states
         output = self.graphmvp(x, edge_index, edge_attr, batch, num_graphs, **kwargs)
-        graph, conformer = output.pooler_output, self.get_conformer_features(z, pos, batch, num_graphs)
+        graph, conformer = output.pooler_output, self.schnet(z, pairs, batch, num_graphs)
         contrast = (self.contrast(graph, conformer) + self.contrast(conformer, graph)) / 2
         directions = (self.graph_to_conformer(graph, conformer), self.conformer_to_graph(conformer, graph))
         error, divergence = (sum(terms) / 2 for terms in zip(*directions, strict=True))
