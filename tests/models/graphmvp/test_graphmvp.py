@@ -266,6 +266,7 @@ def graphs_of(stored: dict) -> dict:
 def test_reconstruction():
     """Noise in training, of the width that the variance says; no gradient into the target, some into the source."""
     head = draw_weights(GraphMVPReconstruction(tiny_config())).train()
+    torch.manual_seed(0)
     source, target = (part.clone().requires_grad_() for part in torch.randn(2, 6, 16))
     torch.manual_seed(3)
     found = head(source, target)
@@ -475,7 +476,7 @@ def test_layers_by_hand():
         for place in range(3):
             own = expected[batch["batch"] == place].mean(dim=0)
             torch.testing.assert_close(output.pooler_output[place], own, atol=1e-5, rtol=1e-5)
-        order = torch.randperm(len(batch["edge_attr"]))
+        order = torch.randperm(len(batch["edge_attr"]), generator=torch.Generator().manual_seed(0))
         shuffled = {"edge_index": batch["edge_index"][:, order], "edge_attr": batch["edge_attr"][order]}
         again = model(**{**batch, **shuffled, "num_graphs": None}).pooler_output
         torch.testing.assert_close(again, output.pooler_output, atol=1e-5, rtol=1e-5)
