@@ -1,7 +1,7 @@
 """Weights of GraphMVP to checkpoints of this package."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -103,10 +103,9 @@ def convert_parts(parts: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, 
     return converted
 
 
-def _rows(state: Mapping[str, torch.Tensor], pattern: str) -> list[int]:
+def _rows(state: Mapping[str, torch.Tensor], name: str, columns: Sequence[int]) -> list[int]:
     """Rows of the embeddings of each column."""
-    found = {int(match[1]): key for key in state if (match := re.fullmatch(pattern, key))}
-    return [shape_of(state, found[column])[0] for column in sorted(found)]
+    return [shape_of(state, f"{name.format(column)}.weight")[0] for column in columns]
 
 
 def _count(state: Mapping[str, torch.Tensor], name: str) -> int:
@@ -127,14 +126,16 @@ def config_of(parts: Mapping[str, Mapping[str, torch.Tensor]], **options) -> Gra
     if "gnns.0.mlp.0.weight" not in state:
         raise ValueError("not a state dict of GraphMVP's graph encoder: it has no gnns.0.mlp.0 (a GIN)")
     ogb = "gnns.0.eps" in state
-    atoms = r"atom_encoder\.atom_embedding_list\.(\d+)\.weight" if ogb else r"x_embedding(\d)\.weight"
-    bonds = r"gnns\.0\." + (
-        r"bond_encoder\.bond_embedding_list\.(\d+)\.weight" if ogb else r"edge_embedding(\d)\.weight"
-    )
+    if ogb:
+        atoms = _rows(state, "atom_encoder.atom_embedding_list.{}", range(9))
+        bonds = _rows(state, "gnns.0.bond_encoder.bond_embedding_list.{}", range(3))
+    else:
+        atoms = _rows(state, "x_embedding{}", (1, 2))
+        bonds = _rows(state, "gnns.0.edge_embedding{}", (1, 2))
     fields = {
         "graph_scheme": "ogb" if ogb else "pretrain_gnns",
-        "atom_feature_dims": _rows(state, atoms),
-        "bond_feature_dims": _rows(state, bonds),
+        "atom_feature_dims": atoms,
+        "bond_feature_dims": bonds,
         "embedding_dim": shape_of(state, "gnns.0.mlp.0.weight")[1],
         "num_layers": _count(state, "gnns"),
     }
@@ -182,7 +183,9 @@ def read_parts(path: str | Path) -> dict[str, dict[str, torch.Tensor]]:
     if not isinstance(found, Mapping) or "model" not in found:
         return {"model": check_state(found, path)}
     if set(found) != set(PARTS):
-        raise ValueError(f"{path} holds {', '.join(map(str, found))}; a complete file has {', '.join(PARTS)}")
+        raise ValueError(
+            f"{path} holds {', '.join(map(str, found))}; a complete file has the state dicts {', '.join(PARTS)}"
+        )
     return {part: check_state(state, path) for part, state in found.items()}
 
 

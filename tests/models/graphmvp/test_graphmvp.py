@@ -568,7 +568,7 @@ def test_foreign_files_are_refused(tmp_path):
         torch.save(found, tmp_path / "file.pth")
         return str(tmp_path / "file.pth")
 
-    with pytest.raises(ValueError, match=r"holds model, other; a complete file has model, model_3D"):
+    with pytest.raises(ValueError, match=r"holds model, other; a complete file has the state dicts model, model_3D"):
         read_parts(saved({"model": parts["model"], "other": {}}))
     schnet = parts["model_3D"]
     for part, changed, complaint in (
