@@ -59,6 +59,35 @@ def info_nce(
     return F.cross_entropy(scale * queries @ keys.T, targets)
 
 
+def ebm_nce(
+    first: torch.Tensor, second: torch.Tensor, temperature: float, negatives: int = 1, gather: bool = True
+) -> torch.Tensor:
+    """
+    EBM-NCE, one direction (Liu et al. 2022, eq. 5; GraphMVP's `do_CL`): is this the same molecule,
+
+        L = mean_i softplus(-s_i,i) + sum_k mean_i softplus(s_i,i+k),    s_i,j = cos(x_i, y_j) / T,  k = 1 ... K
+
+    where i + k is the k-th next molecule of the batch, the first one after the last.
+
+    Args:
+        first, second: `[molecules, hidden]`, row k of both is the same molecule; need not be normalised.
+        temperature: T.
+        negatives: K.
+        gather: under `torch.distributed`, the next molecules are those of all processes; the mean of the losses of the
+            processes is the loss of one process with the joined batch, gradients included.
+    """
+    first, second = F.normalize(first.float(), dim=-1), F.normalize(second.float(), dim=-1)
+    everyone, start = second, 0
+    if gather and torch.distributed.is_available() and torch.distributed.is_initialized():
+        everyone, start = gather_with_gradient(second), torch.distributed.get_rank() * len(first)
+    own = torch.arange(len(first), device=first.device) + start
+    loss = F.softplus(-(first * second).sum(dim=-1) / temperature).mean()
+    for shift in range(1, negatives + 1):
+        others = everyone[(own + shift) % len(everyone)]
+        loss = loss + F.softplus((first * others).sum(dim=-1) / temperature).mean()
+    return loss
+
+
 def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float, gather: bool = True) -> torch.Tensor:
     """
     NT-Xent (Chen et al. 2020, eq. 1; MolCLR's `nt_xent.py` with cosine similarity): each of the 2N views must find the

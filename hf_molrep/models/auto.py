@@ -75,6 +75,15 @@ AUTO_CLASSES: dict[str, tuple[str, ...]] = {
 }
 
 METHODS: dict[str, Method] = {
+    "graphmvp": Method(
+        config="graphmvp.GraphMVPConfig",
+        processor="graphmvp.GraphMVPFeatureExtractor",
+        model="graphmvp.GraphMVPModel",
+        tasks={
+            "pre-training": Task("graphmvp.GraphMVPForPreTraining", "graphmvp.GraphMVPDataCollator"),
+            "property-prediction": Task("graphmvp.GraphMVPForPropertyPrediction", "graphmvp.GraphMVPDataCollator"),
+        },
+    ),
     "grover": Method(
         config="grover.GroverConfig",
         processor="grover.GroverFeatureExtractor",

@@ -97,8 +97,9 @@ def prepare(
     for column in (*hooks.columns, *([options.group_by] if options.group_by else [])):
         if column not in dataset.column_names:
             raise ValueError(f"{source} has no column {column!r}; there are {', '.join(dataset.column_names)}")
-    featurize = partial(hooks.feature_processor(processor).featurize, on_error="skip", **truncation)
-    columns = _columns(processor, dataset, hooks)
+    feature_processor = hooks.feature_processor(processor)
+    featurize = partial(feature_processor.featurize, on_error="skip", **truncation)
+    columns = _columns(feature_processor, dataset, hooks)
     types = _feature_types(dataset, columns, featurize, source, name)
     further_types = {
         "smiles": Value("string"),

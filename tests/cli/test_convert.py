@@ -11,6 +11,7 @@ import torch
 from hf_molrep.cli import main
 from hf_molrep.cli.convert import METHODS, conversion, convertible
 from hf_molrep.configuration import check_fields
+from tests.models.graphmvp.tiny import original_parts
 from tests.models.grover.test_grover import original
 from tests.models.molclr.tiny import original_shapes, original_weights
 from tests.models.uni_mol.test_uni_mol import SMALL, original_state
@@ -32,8 +33,8 @@ def _wide(monkeypatch):
 
 
 def test_methods_and_their_options(capsys):
-    assert CONVERTIBLE == ["grover", "molclr", "uni_mol"]
-    assert "{grover,molclr,uni_mol} method of the weights" in shown(capsys)
+    assert CONVERTIBLE == ["graphmvp", "grover", "molclr", "uni_mol"]
+    assert "{graphmvp,grover,molclr,uni_mol} method of the weights" in shown(capsys)
     assert "--gnn-type {gin,gcn,gcn_normalized,graphsage,gat}" in shown(capsys, "molclr")
     assert "--problem-type {regression,classification,multi_label_classification}" in shown(capsys, "uni_mol")
     assert "--option NAME=VALUE" in shown(capsys, "grover")
@@ -75,6 +76,9 @@ SAID = {"uni_mol": ["--hydrogens", "all"], "grover": ["--option", "depth=5"]}
 
 def original_file(method: str):
     """What a small file of the original holds, and its state dict."""
+    if method == "graphmvp":
+        state = original_parts(width=16, layers=2)["model"]
+        return state, state
     if method == "molclr":
         state = original_weights(original_shapes("gin", width=12, layers=2, features=8))
         return state, state

@@ -22,12 +22,14 @@ from tests.models.mm_deacon.tiny import PAIRS
 
 TOWER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 SIZES = {
+    "graphmvp": {"embedding_dim": 16, "num_layers": 2, "num_interactions": 1, "num_filters": 8, "num_gaussians": 8},
     "grover": {"embedding_dim": 16, "num_attention_heads": 2, "depth": 4},
     "mm_deacon": {"smiles_config": TOWER, "iupac_config": TOWER, "projection_dim": 8},
     "molclr": {"embedding_dim": 16, "num_layers": 2, "feature_dim": 24, "projection_dim": 8},
     "uni_mol": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16},
 }
 OWN_OPTIONS = {
+    "graphmvp": ["--num_conformers", "2", "--explicit_hydrogens", "False"],
     "grover": ["--min_frequency", "2"],
     "mm_deacon": ["--max_length", "24", "--group_by", "smiles", "--smiles_augmentation", "0.5"],
     "molclr": ["--collator", '{"augmentation": "subgraph"}'],

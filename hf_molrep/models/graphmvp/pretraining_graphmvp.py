@@ -1,0 +1,71 @@
+"""Pre-training of GraphMVP: its features hold conformers, which a saved extractor does not compute."""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+from ..pretraining import PreTraining, PreTrainingOptions
+from .configuration_graphmvp import GraphMVPConfig
+from .feature_extraction_graphmvp import GraphMVPFeatureExtractor
+
+# Fields of the configuration that the data collator must know.
+SHARED = ("objective", "mask_atom_type", "num_layers", "context_inner_hops", "context_size")
+
+
+@dataclass
+class GraphMVPPreTrainingOptions(PreTrainingOptions):
+    """Options of every method, and what the molecules of pre-training look like."""
+
+    num_conformers: int | None = field(
+        default=None,
+        metadata={
+            "help": "conformers that are computed of a molecule without coordinates, one of which is drawn in each "
+            "epoch; default: what the processor says (1)"
+        },
+    )
+    explicit_hydrogens: bool | None = field(
+        default=None,
+        metadata={
+            "help": "whether both views have hydrogens in pre-training; default: what the processor says (yes, as in "
+            "the original, which embeds and fine-tunes without)"
+        },
+    )
+
+
+def with_options(
+    extractor: GraphMVPFeatureExtractor,
+    options: GraphMVPPreTrainingOptions,
+    training: TrainingArguments,
+    checkpoint: str | None,
+) -> GraphMVPFeatureExtractor:
+    """
+    The extractor that is saved with the model: it remembers what pre-training saw.
+
+    Raises:
+        ValueError: fewer than one conformer.
+    """
+    extractor = copy.deepcopy(extractor)
+    if options.num_conformers is not None:
+        if options.num_conformers < 1:
+            raise ValueError(f"num_conformers is 1 or more, not {options.num_conformers}")
+        extractor.pretraining_conformers = options.num_conformers
+    if options.explicit_hydrogens is not None:
+        extractor.pretraining_hydrogens = options.explicit_hydrogens
+    return extractor
+
+
+def objective_options(config: GraphMVPConfig, options: PreTrainingOptions | None, training: bool) -> dict[str, Any]:
+    """Options of the data collator that follow from the configuration; evaluation takes the first conformer."""
+    return {name: getattr(config, name) for name in SHARED} | {"conformers": "random" if training else "first"}
+
+
+PRETRAINING = PreTraining(
+    options=GraphMVPPreTrainingOptions,
+    prepare_processor=with_options,
+    feature_processor=GraphMVPFeatureExtractor.for_pretraining,
+    collator_options=objective_options,
+)
+
+__all__ = ["PRETRAINING", "GraphMVPPreTrainingOptions", "objective_options"]
