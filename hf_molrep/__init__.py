@@ -28,6 +28,14 @@ if _TYPE_CHECKING:  # what `__getattr__` finds, for editors; tests/test_imports.
         GroverForPropertyPrediction,
         GroverModel,
     )
+    from .models.infomax_3d import (
+        Infomax3DConfig,
+        Infomax3DDataCollator,
+        Infomax3DFeatureExtractor,
+        Infomax3DForPreTraining,
+        Infomax3DForPropertyPrediction,
+        Infomax3DModel,
+    )
     from .models.mm_deacon import (
         MMDeaconConfig,
         MMDeaconDataCollator,

@@ -53,9 +53,14 @@ def same_processor(
     return processor
 
 
-def same_features(processor: Any) -> Any:
+def same_features(processor: Any, config: PreTrainedConfig) -> Any:
     """Default of [`PreTraining.feature_processor`]: features as the processor computes them everywhere."""
     return processor
+
+
+def no_labels(options: PreTrainingOptions, config: PreTrainedConfig) -> list[str]:
+    """Default of [`PreTraining.label_columns`]: pre-training learns from molecules alone."""
+    return []
 
 
 def matching_config(config_class: type[PreTrainedConfig], fields: dict[str, Any], processor: Any) -> PreTrainedConfig:
@@ -85,8 +90,10 @@ class PreTraining:
         columns: columns that the data must have.
         prepare_processor: `(processor, options, training, checkpoint)` to the processor that is saved with the model.
             Called in every process before features are computed; `checkpoint` is the one from which the run resumes.
-        feature_processor: `(processor)` to the one that computes the features of pre-training, where these are more
-            than what a saved processor computes.
+        feature_processor: `(processor, config)` to the one that computes the features of pre-training, where these are
+            more than what a saved processor computes.
+        label_columns: `(options, config)` to the columns of labels that are learned; their names, means and standard
+            deviations are written into the configuration.
         make_config: `(config_class, fields, processor)` to the configuration of a model with random weights; `fields`
             are those of `--config`.
         prepare_model: `(model, options, on_cpu)`; sets what depends on the options or the device.
@@ -99,7 +106,8 @@ class PreTraining:
     default_processor: str | None = None
     columns: tuple[str, ...] = ("smiles",)
     prepare_processor: Callable[[Any, Any, TrainingArguments, str | None], Any] = same_processor
-    feature_processor: Callable[[Any], Any] = same_features
+    feature_processor: Callable[[Any, PreTrainedConfig], Any] = same_features
+    label_columns: Callable[[Any, PreTrainedConfig], list[str]] = no_labels
     make_config: Callable[[type[PreTrainedConfig], dict[str, Any], Any], PreTrainedConfig] = matching_config
     prepare_model: Callable[[PreTrainedModel, Any, bool], None] = same_model
     collator_options: Callable[[PreTrainedConfig, Any, bool], dict[str, Any]] = no_collator_options

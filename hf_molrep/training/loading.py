@@ -83,7 +83,8 @@ def load_model_for_finetuning(
     attention: str | None = None,
 ) -> PreTrainedModel:
     """
-    The model of a checkpoint for a task, float32.
+    The model of a checkpoint for a task, float32. Where a method has rules for what fine-tuning takes over, they are
+    those of its `begin_transfer`, which is called for a new head on the checkpoint's encoder.
 
     Args:
         config: the checkpoint's, with what is changed.
@@ -119,4 +120,6 @@ def load_model_for_finetuning(
             for parameter in module.parameters(recurse=False):
                 parameter._is_hf_initialized = False  # else transformers keeps what it loaded
             model._init_weights(module)
+    if new_head and hasattr(model, "begin_transfer"):
+        model.begin_transfer()
     return model

@@ -34,6 +34,7 @@ from ..inference.checkpoints import check_processor, resolve_checkpoint
 from ..models.auto import METHODS
 from ..models.pretraining import PreTraining, PreTrainingOptions, pretraining_of
 from ..processing.contract import MoleculeProcessor
+from .labelled_molecules import label_scale
 from .trainer import MoleculeTrainer, bf16_is_fast
 
 if TYPE_CHECKING:
@@ -72,7 +73,14 @@ def _featurize(
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-def prepare(source: str, processor: Any, options: PreTrainingOptions, name: str, hooks: PreTraining) -> "Dataset":
+def prepare(
+    source: str,
+    processor: Any,
+    options: PreTrainingOptions,
+    name: str,
+    hooks: PreTraining,
+    config: PreTrainedConfig | None = None,
+) -> "Dataset":
     """
     Compute the features of a source of molecules, once: they are cached on disk by `datasets` and memory-mapped.
 
@@ -81,14 +89,15 @@ def prepare(source: str, processor: Any, options: PreTrainingOptions, name: str,
     Args:
         source: see [`~hf_molrep.data.datasets.load_molecules`].
         name: what the data are called in messages.
+        config: of the model that is trained.
 
     Returns:
-        a `datasets.Dataset` with the arrays and integers of the features, `smiles`, `row_id`, and where molecules are
-        padded `length` and on request `group`.
+        a `datasets.Dataset` with the arrays and integers of the features, `smiles`, `row_id`, where labels are learned
+        `labels`, and where molecules are padded `length` and on request `group`.
     Raises:
         ValueError: an option that does not fit the processor, a column that is missing, no row that is left.
     """
-    from datasets import Features, Value
+    from datasets import Features, List, Value
 
     from ..data.datasets import load_molecules
 
@@ -99,12 +108,14 @@ def prepare(source: str, processor: Any, options: PreTrainingOptions, name: str,
         shorten = {"truncation": True, "max_length": options.max_length}
     elif options.max_length is not None:
         raise ValueError(f"max_length: {type(processor).__name__} has no tokens to count")
-    dataset = load_molecules(source)
+    labels = hooks.label_columns(options, config)
+    dataset = load_molecules(source, label_columns=labels)
     for column in (*hooks.columns, *([options.group_by] if options.group_by else [])):
         if column not in dataset.column_names:
             raise ValueError(f"{source} has no column {column!r}; there are {', '.join(dataset.column_names)}")
-    featurize = partial(_featurize, hooks.feature_processor(processor), shorten=shorten)
-    columns = _columns(processor, dataset, hooks)
+    computing = hooks.feature_processor(processor, config)
+    featurize = partial(_featurize, computing, shorten=shorten)
+    columns = _columns(computing, dataset, hooks)
     types = _feature_types(dataset, columns, featurize, source, name)
     beside = {
         "smiles": Value("string"),
@@ -113,6 +124,8 @@ def prepare(source: str, processor: Any, options: PreTrainingOptions, name: str,
         "group": Value("string"),
         "reason": Value("string"),
     }
+    if labels:
+        beside["labels"] = List(Value("float32"))
     dataset = dataset.map(
         _rows_of_features,
         batched=True,
@@ -124,6 +137,7 @@ def prepare(source: str, processor: Any, options: PreTrainingOptions, name: str,
             "size": processor.size,
             "keys": list(types),
             "group_by": options.group_by,
+            "labels": labels,
         },
         remove_columns=dataset.column_names,
         features=Features(types | beside),
@@ -135,6 +149,11 @@ def prepare(source: str, processor: Any, options: PreTrainingOptions, name: str,
     if not accepted.all():
         _report_refused(dataset, reasons, name)
         dataset = dataset.select(np.flatnonzero(accepted))
+    if "num_conformers" in types:
+        few = int((np.array(dataset["num_conformers"]) < computing.num_conformers).sum())
+        if few:
+            told = f"{few} of {len(dataset)} rows have fewer conformers than {computing.num_conformers}"
+            print(f"{name}: {told}; copies of the first one are in their place", file=sys.stderr)
     unused = ["reason"] + ["group"] * (not options.group_by) + ["length"] * (not processor.pads)
     return dataset.remove_columns(unused)
 
@@ -172,6 +191,7 @@ def _rows_of_features(
     size: Callable[[dict], int],
     keys: Sequence[str],
     group_by: str | None,
+    labels: Sequence[str],
 ) -> dict[str, list]:
     """A batch of `Dataset.map`: features by column; a refused row has a `reason` and None in their place."""
     rows = featurize({given: batch[column] for column, given in columns.items()})
@@ -183,6 +203,7 @@ def _rows_of_features(
             for row, used, smiles in zip(rows, accepted, batch["smiles"], strict=True)
         ],
         "length": [size(row) if used else None for row, used in zip(rows, accepted, strict=True)],
+        **({"labels": [list(row) for row in zip(*(batch[name] for name in labels), strict=True)]} if labels else {}),
         "row_id": batch.get("row_id", indices),
         "group": [str(value) for value in batch[group_by]] if group_by else [""] * len(rows),
         "reason": [None if used else row.reason for row, used in zip(rows, accepted, strict=True)],
@@ -359,13 +380,17 @@ def main(method_name: str, argv: Sequence[str]) -> dict[str, float]:
     collator, eval_collator = make_collators(method_name, processor, config, options, training.seed)
 
     with training.main_process_first(desc="features"):
-        train_set = prepare(options.train_data, processor, options, "training data", hooks)
+        train_set = prepare(options.train_data, processor, options, "training data", hooks, config)
         validation_set = None
         if options.validation_data:
-            validation_set = prepare(options.validation_data, processor, options, "validation data", hooks)
+            validation_set = prepare(options.validation_data, processor, options, "validation data", hooks, config)
     if len(train_set) < (batch := training.train_batch_size * training.world_size):  # incomplete batches are left out
         raise ValueError(f"{len(train_set)} molecules to train on do not fill one batch of {batch}")
 
+    if (label_names := hooks.label_columns(options, config)) and not source:
+        config.id2label = dict(enumerate(label_names))
+        config.label2id = {label: number for number, label in config.id2label.items()}
+        config.label_mean, config.label_std = label_scale(np.array(train_set["labels"]))
     model = model_class.from_pretrained(source) if source else model_class(config)
     on_cpu = training.device.type == "cpu"
     hooks.prepare_model(model, options, on_cpu)

@@ -42,7 +42,7 @@ def with_vocabularies(
     return GroverFeatureExtractor.from_pretrained(folder)
 
 
-def with_labels(extractor: GroverFeatureExtractor) -> GroverFeatureExtractor:
+def with_labels(extractor: GroverFeatureExtractor, config: GroverConfig) -> GroverFeatureExtractor:
     """The same extractor, computing labels too: once, with the features, and not in a checkpoint that embeds."""
     labelling = copy.copy(extractor)
     labelling.context_labels = True
