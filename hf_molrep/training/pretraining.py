@@ -109,7 +109,7 @@ def prepare(
     elif options.max_length is not None:
         raise ValueError(f"max_length: {type(processor).__name__} has no tokens to count")
     labels = hooks.label_columns(options, config)
-    dataset = load_molecules(source, label_columns=labels)
+    dataset = load_molecules(source, label_columns=labels, problem_type=config.problem_type if labels else None)
     for column in (*hooks.columns, *([options.group_by] if options.group_by else [])):
         if column not in dataset.column_names:
             raise ValueError(f"{source} has no column {column!r}; there are {', '.join(dataset.column_names)}")
@@ -390,7 +390,8 @@ def main(method_name: str, argv: Sequence[str]) -> dict[str, float]:
     if (label_names := hooks.label_columns(options, config)) and not source:
         config.id2label = dict(enumerate(label_names))
         config.label2id = {label: number for number, label in config.id2label.items()}
-        config.label_mean, config.label_std = label_scale(np.array(train_set["labels"]))
+        if config.problem_type == "regression":
+            config.label_mean, config.label_std = label_scale(np.array(train_set["labels"]))
     model = model_class.from_pretrained(source) if source else model_class(config)
     on_cpu = training.device.type == "cpu"
     hooks.prepare_model(model, options, on_cpu)

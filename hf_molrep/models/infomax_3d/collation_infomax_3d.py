@@ -19,15 +19,18 @@ Augmentation = Literal["node_dropping", "bond_perturbation", "attribute_masking"
 class Infomax3DDataCollator(MoleculeCollator):
     """
     Rows to a batch. A row holds the features of one molecule, as [`Infomax3DFeatureExtractor.featurize`] gives them, or
-    the columns that it reads; with conformers where the features have such, with `labels` where the rows have such.
+    the columns that it reads; with conformers where the features have such, with `labels` where the rows have such; for
+    `objective="property_prediction"` these are called `targets`, since `Trainer` asks models that take `labels` for no
+    loss where a batch has none.
 
-    With `objective="graph_contrast"` and no labels: two changed graphs of each molecule, the second one under keys that
-    begin with `second_`, without conformers. Both are changed by `augmentation`, in a share of `changed_share` of N atoms
-    or M bonds (GraphCL, You et al. 2020; 3D Infomax compares with the first):
+    With `objective="graph_contrast"` and no labels: two changed graphs of each molecule, the second one under keys
+    that begin with `second_`, without conformers. Both are changed by `augmentation`, in a share of `changed_share` of
+    N atoms or M bonds (GraphCL, You et al. 2020; 3D Infomax compares with the first):
         node_dropping: floor(share N) atoms and their bonds are taken away;
-        bond_perturbation: floor(share M) bonds are taken away and as many put between random atoms, with random features;
-        attribute_masking: floor(share N) atoms get the mean of the features of all atoms, rounded down (as the original,
-            though a mean of categories has no meaning);
+        bond_perturbation: floor(share M) bonds are taken away and as many put between random atoms, with random
+            features;
+        attribute_masking: floor(share N) atoms get the mean of the features of all atoms, rounded down (as in the
+            original, though a mean of categories has no meaning);
         subgraph: floor((1 - share) N) + 1 atoms, at most N, are kept, grown from a random one along bonds; where the
             fragment ends, from another one;
         random: one of these, drawn for each view.
@@ -75,7 +78,10 @@ class Infomax3DDataCollator(MoleculeCollator):
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
         features = self.features(rows)
         if self.objective != "graph_contrast" or "labels" in rows[0]:
-            return dict(self.processor.pad(features, return_tensors="pt")) | self.labels(rows)
+            labels = self.labels(rows)
+            if self.objective == "property_prediction" and labels:
+                labels = {"targets": labels["labels"]}
+            return dict(self.processor.pad(features, return_tensors="pt")) | labels
         pairs = []
         for row, feature in zip(rows, features, strict=True):
             rng = self.generator(row)
@@ -110,7 +116,7 @@ def perturb_bonds(graph: dict, rng: np.random.Generator, share: float) -> dict:
 
 
 def grow(graph: dict, rng: np.random.Generator, count: int) -> np.ndarray:
-    """bool `[atoms]`: `count` atoms, each a random neighbour of those before it, or where there is none a random atom."""
+    """bool `[atoms]`: `count` atoms, each a random neighbour of those before it, or if there is none a random one."""
     source, target = _ends(graph)
     inside = np.zeros(int(graph["num_nodes"]), dtype=bool)
     for _ in range(count):

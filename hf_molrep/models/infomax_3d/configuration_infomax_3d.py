@@ -15,8 +15,8 @@ BOND_SIZES = (5, 6, 2)
 @strict
 class Infomax3DConfig(MoleculeConfig):
     r"""
-    Configuration of the 3D Infomax models (Stärk et al., ICML 2022). Defaults are those of the original's configurations
-    for pre-training on one conformer and for fine-tuning on QM9. Scaling of labels:
+    Configuration of the 3D Infomax models (Stärk et al., ICML 2022). Defaults are those of the original's
+    configurations for pre-training on one conformer and for fine-tuning on QM9. Scaling of labels:
     [`~hf_molrep.configuration.MoleculeConfig`].
 
     Args:
@@ -41,9 +41,10 @@ class Infomax3DConfig(MoleculeConfig):
         num_fourier: a distance d becomes sin(d / 2^k), cos(d / 2^k) for k < `num_fourier`, and d.
         transformer_heads, transformer_dim, transformer_dropout: the layer over the atoms of a molecule in
             `"distance_prediction"`: heads, width of its feed-forward part (None: `embedding_dim`), dropout.
-        regression_loss: of fine-tuning: mean absolute (the original's) or squared error of the scaled labels.
-        restart_batch_norm: fine-tuning takes over all of the encoder but its batch norms, which start anew. The original
-            does so for QM9, and keeps them for the tasks of MoleculeNet.
+        regression_loss: of properties, in pre-training and fine-tuning: mean absolute (the original's) or squared error
+            of the scaled labels.
+        restart_batch_norm: fine-tuning takes over all of the encoder but its batch norms, which start anew. The
+            original does so for QM9, and keeps them for the tasks of MoleculeNet.
         unfreezing_steps: fine-tuning warms up in three stages of so many updates, one after the other: batch norms that
             started anew, the new head, and last what was taken over; until its stage a group stands still. In short
             runs the stages shrink together to 30 % of all updates. `[]`: all are trained from the first update.
@@ -111,7 +112,9 @@ class Infomax3DConfig(MoleculeConfig):
             if not getattr(self, name):
                 raise ValueError(f"{name} must name one or more of min, max, mean, sum")
         if self.embedding_dim % self.transformer_heads:
-            raise ValueError(f"{self.transformer_heads} transformer_heads do not divide embedding_dim {self.embedding_dim}")
+            raise ValueError(
+                f"{self.transformer_heads} transformer_heads do not divide embedding_dim {self.embedding_dim}"
+            )
         if len(self.unfreezing_steps) not in (0, 3) or any(steps < 0 for steps in self.unfreezing_steps):
             raise ValueError(f"unfreezing_steps are three numbers of updates or none, not {self.unfreezing_steps}")
 

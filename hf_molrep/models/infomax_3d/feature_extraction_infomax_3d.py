@@ -13,12 +13,12 @@ class Infomax3DFeatureExtractor(MolGraphFeatureExtractor):
     """
     SMILES to graphs of the scheme `ogb`, and with `num_conformers` to as many conformers.
 
-    The original pre-trains with explicit hydrogens on QM9 and without on QMugs and GEOM-Drugs (its released weights), and
-    fine-tunes with them on QM9 and without on MoleculeNet; a checkpoint's extractor says which it means.
+    The original pre-trains with explicit hydrogens on QM9 and without on QMugs and GEOM-Drugs (its released weights),
+    and fine-tunes with them on QM9 and without on MoleculeNet; a checkpoint's extractor says which it means.
 
-    Of more conformers than asked for, the first ones are taken. Missing ones are, as in the original, copies of the first
-    with noise of 0.05 angstrom in each coordinate, drawn once (from `conformer_seed`); `num_conformers` of a feature is
-    the number before that, and such molecules carry the flag `fewer_conformers`.
+    Of more conformers than asked for, the first ones are taken. Missing ones are, as in the original, copies of the
+    first with noise of 0.05 angstrom in each coordinate, drawn once (from `conformer_seed`); `num_conformers` of a
+    feature is the number before that, and such molecules carry the flag `fewer_conformers`.
     """
 
     def __init__(self, scheme: str = "ogb", **kwargs):

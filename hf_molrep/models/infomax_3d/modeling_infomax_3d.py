@@ -2,20 +2,20 @@
 3D Infomax: a network over molecular graphs, pre-trained so that it tells what a network over conformers tells.
 
 Paper: Stärk, Beaini, Corso, Tossou, Dallago, Günnemann, Liò, "3D Infomax improves GNNs for molecular property
-prediction", ICML 2022 (arXiv 2110.04126). The authors' repository (github.com/HannesStark/3DInfomax) has no licence: this
-is written from the paper and from a description of what that code computes, and agrees with its numbers.
+prediction", ICML 2022 (arXiv 2110.04126). The authors' repository (github.com/HannesStark/3DInfomax) has no licence:
+this is written from the paper and from a description of what that code computes, and agrees with its numbers.
 
 As the original does, and not as a textbook: delta of PNA's scalers (Corso et al., NeurIPS 2020) is 1, whatever the
 degrees of the data; batch norm stands behind the activation; NT-Xent goes one way, from graphs to conformers, and the
-positive is not in its denominator. The first batch norm of a linear layer follows weights drawn by Glorot with the gain
-1 / inputs, about 8e-5 at the paper's size: the variance of their output is far below the eps of batch norm, which so does
-not blow it up. Each layer begins as almost nothing beside its residual, and a fresh network passes on the embeddings of
+positive is not in its denominator. Linear layers are drawn by Glorot with the gain 1 / inputs, which gives
+weights of about 1e-4 at the paper's size: the variance of their output is far below the eps of the batch norm behind
+them, which so does not blow it up. Each layer begins as almost nothing beside its residual, and a fresh network passes on the embeddings of
 the atoms.
 
 Ours: the first linear map of a message is applied to atoms and to kinds of bonds before they are brought to the edges,
 in one sum (see `nn/gather_sum.py`); no message passing of DGL, whose Python loop goes over the degrees. A distance
-predicted from the linear map g of (h_i, h_j) and of (h_j, h_i) is the sum of one number for each atom. `pooler_output` is
-the readout of the atoms, which goes downstream, and not the output of the readout network, which does not.
+predicted from the linear map g of (h_i, h_j) and of (h_j, h_i) is the sum of one number for each atom. `pooler_output`
+is the readout of the atoms, which goes downstream, and not the output of the readout network, which does not.
 With gradient checkpointing, layers see a batch twice: the momentum of their batch norms is then such that the running
 statistics move as far as by seeing it once.
 """
@@ -71,8 +71,8 @@ class Infomax3DEdges(NamedTuple):
 def check_graph(x: torch.Tensor, edge_index: torch.Tensor, edge_attr: torch.Tensor, config: Infomax3DConfig) -> None:
     """
     Raises:
-        ValueError: the batch was cut, as `nn.DataParallel` does; columns or values of another scheme than `ogb`, or that
-            this model has no rows for.
+        ValueError: the batch was cut, as `nn.DataParallel` does; columns or values of another scheme than `ogb`, or
+            that this model has no rows for.
     """
     if edge_index.shape[0] != 2 or edge_index.shape[1] != len(edge_attr):
         raise ValueError(
@@ -112,7 +112,9 @@ def make_edges(
 
 def count_atoms(batch: torch.Tensor, num_graphs: int) -> torch.Tensor:
     """`[molecules]`, atoms of each."""
-    return torch.zeros(num_graphs, dtype=batch.dtype, device=batch.device).scatter_add_(0, batch, torch.ones_like(batch))
+    return torch.zeros(num_graphs, dtype=batch.dtype, device=batch.device).scatter_add_(
+        0, batch, torch.ones_like(batch)
+    )
 
 
 def pairs_within_molecules(batch: torch.Tensor, num_graphs: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -155,8 +157,8 @@ class Infomax3DGlorotLinear(nn.Linear):
 
 
 class Infomax3DBatchNorm(nn.BatchNorm1d):
-    """Batch norm over atoms, edges or molecules. One row alone has no variance: it is normalised as in evaluation, where
-    torch would raise, and so is none at all."""
+    """Batch norm over atoms, edges or molecules. One row alone has no variance: it is normalised as in evaluation,
+    where torch would raise, and so is none at all."""
 
     def statistics_momentum(self) -> float:
         return self.momentum
@@ -268,8 +270,8 @@ class Infomax3DLayer(GradientCheckpointingLayer):
 
 class Infomax3DConformerLayer(nn.Module):
     """
-    One layer over all pairs of atoms of a conformer: gated messages, their mean, and the update of the atom beside which
-    it stands itself. The states of the pairs move on by the messages.
+    One layer over all pairs of atoms of a conformer: gated messages, their mean, and the update of the atom beside
+    which it stands itself. The states of the pairs move on by the messages.
     """
 
     def __init__(self, config: Infomax3DConfig):
@@ -566,7 +568,7 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
         second_edge_attr: torch.LongTensor | None = None,
         second_batch: torch.LongTensor | None = None,
         second_num_graphs: int | None = None,
-        labels: torch.FloatTensor | None = None,
+        targets: torch.FloatTensor | None = None,
         **kwargs,
     ) -> MoleculePreTrainingOutput:
         """
@@ -575,7 +577,7 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
             z, pos: contrastive and distance prediction: their conformers, see [`get_conformer_features`]; of several
                 conformers distance prediction takes the first.
             second_x, ...: graph contrast: the second views; molecule k of both is the same one.
-            labels: property prediction: `[molecules, tasks]`, NaN = missing.
+            targets: property prediction: labels `[molecules, tasks]`, NaN = missing.
         Returns:
             `losses`: `contrastive` ([`~hf_molrep.losses.one_sided_nt_xent`]), or `property` or `distance`
             ([`~hf_molrep.losses.mean_absolute_error`]).
@@ -586,9 +588,11 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
             ValueError: the batch was made for another objective.
         """
         objective = self.config.objective
-        needed = {"graph_contrast": second_x, "property_prediction": labels}.get(objective, pos)
+        needed = {"graph_contrast": second_x, "property_prediction": targets}.get(objective, pos)
         if needed is None:
-            what = {"graph_contrast": "second views", "property_prediction": "labels"}.get(objective, "conformers (pos)")
+            what = {"graph_contrast": "second views", "property_prediction": "labels"}.get(
+                objective, "conformers (pos)"
+            )
             raise ValueError(f"this batch has no {what}, and so was not made for objective {objective!r}")
         if batch is None:
             batch, num_graphs = torch.zeros_like(x[:, 0]), 1
@@ -599,7 +603,7 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
         if objective == "distance_prediction":
             losses = {"distance": self.distance_loss(output.last_hidden_state, pos, batch, num_graphs)}
         elif objective == "property_prediction":
-            found = self.property_readout(output.pooler_output, labels)
+            found = self.property_readout(output.pooler_output, targets)
             losses = {"property": found.loss}
         else:
             first, temperature = self.graph_readout(output.pooler_output), self.config.temperature

@@ -19,7 +19,8 @@ class Infomax3DPreTrainingOptions(PreTrainingOptions):
         default=None, metadata={"help": "columns that the objective property_prediction learns, separated by commas"}
     )
     explicit_hydrogens: bool | None = field(
-        default=None, metadata={"help": "hydrogens are atoms of the graph (QM9 in the paper); default: as the processor"}
+        default=None,
+        metadata={"help": "hydrogens are atoms of the graph (QM9 in the paper); default: as the processor"},
     )
 
 
