@@ -32,8 +32,8 @@ def _wide(monkeypatch):
 
 
 def test_methods_and_their_options(capsys):
-    assert CONVERTIBLE == ["grover", "molclr", "uni_mol"]
-    assert "{grover,molclr,uni_mol} whose weights" in shown(capsys)
+    assert CONVERTIBLE == ["grover", "infomax_3d", "molclr", "uni_mol"]
+    assert "{grover,infomax_3d,molclr,uni_mol} whose weights" in shown(capsys)
     assert "--gnn-type {gin,gcn,gcn_normalized,graphsage,gat}" in shown(capsys, "molclr")
     assert "--problem-type {regression,classification,multi_label_classification}" in shown(capsys, "uni_mol")
     assert "--option NAME=VALUE" in shown(capsys, "grover")

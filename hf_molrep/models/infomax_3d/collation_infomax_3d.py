@@ -10,6 +10,7 @@ import torch
 
 from ...chem.graph import SCHEMES
 from ...data.augmentation import part_of
+from ...nn.atom_pairs import count_atoms, pairs_within_molecules
 from ...processing.collation import MoleculeCollator
 
 Augmentation = Literal["node_dropping", "bond_perturbation", "attribute_masking", "subgraph"]
@@ -75,13 +76,21 @@ class Infomax3DDataCollator(MoleculeCollator):
         x[chosen] = x.mean(axis=0).astype(x.dtype)
         return {**graph, "x": x.ravel()}
 
+    def joined(self, features: Sequence[dict]) -> dict[str, torch.Tensor]:
+        """Graphs, and of conformers what a compiled model could not count: `pairs` of atoms, `max_atoms`."""
+        batch = dict(self.processor.pad(features, return_tensors="pt"))
+        if "pos" in batch:
+            batch["pairs"] = pairs_within_molecules(batch["batch"], batch["num_graphs"])
+            batch["max_atoms"] = int(count_atoms(batch["batch"], batch["num_graphs"]).max())
+        return batch
+
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
         features = self.features(rows)
         if self.objective != "graph_contrast" or "labels" in rows[0]:
             labels = self.labels(rows)
             if self.objective == "property_prediction" and labels:
                 labels = {"targets": labels["labels"]}
-            return dict(self.processor.pad(features, return_tensors="pt")) | labels
+            return self.joined(features) | labels
         pairs = []
         for row, feature in zip(rows, features, strict=True):
             rng = self.generator(row)

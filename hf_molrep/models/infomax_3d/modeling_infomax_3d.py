@@ -7,10 +7,10 @@ this is written from the paper and from a description of what that code computes
 
 As the original does, and not as a textbook: delta of PNA's scalers (Corso et al., NeurIPS 2020) is 1, whatever the
 degrees of the data; batch norm stands behind the activation; NT-Xent goes one way, from graphs to conformers, and the
-positive is not in its denominator. Linear layers are drawn by Glorot with the gain 1 / inputs, which gives
-weights of about 1e-4 at the paper's size: the variance of their output is far below the eps of the batch norm behind
-them, which so does not blow it up. Each layer begins as almost nothing beside its residual, and a fresh network passes on the embeddings of
-the atoms.
+positive is not in its denominator. Linear layers are drawn by Glorot with the gain 1 / inputs, which gives weights of
+about 1e-4 at the paper's size: the variance of their output is far below the eps of the batch norm behind them, which
+so does not blow it up. Each layer begins as almost nothing beside its residual, and a fresh network passes on the
+embeddings of the atoms.
 
 Ours: the first linear map of a message is applied to atoms and to kinds of bonds before they are brought to the edges,
 in one sum (see `nn/gather_sum.py`); no message passing of DGL, whose Python loop goes over the degrees. A distance
@@ -31,13 +31,14 @@ from transformers import PreTrainedModel
 
 from ...compat import GradientCheckpointingLayer, can_return_tuple, init
 from ...hub import RemoteCodeMixin
-from ...losses import mean_absolute_error, mean_over_processes, one_sided_nt_xent
+from ...losses import mean_absolute_error, one_sided_nt_xent
 from ...modeling_outputs import (
     MoleculeModelOutput,
     MoleculePreTrainingOutput,
     MoleculePropertyOutput,
     recorded_outputs,
 )
+from ...nn.atom_pairs import count_atoms, pairs_within_molecules
 from ...nn.gather_sum import GatherSum
 from ...nn.heads import PropertyHead
 from .configuration_infomax_3d import Infomax3DConfig
@@ -110,30 +111,6 @@ def make_edges(
     return Infomax3DEdges(source, target, kind, parts, arriving, degree, degree > 0, (degree + 1).log())
 
 
-def count_atoms(batch: torch.Tensor, num_graphs: int) -> torch.Tensor:
-    """`[molecules]`, atoms of each."""
-    return torch.zeros(num_graphs, dtype=batch.dtype, device=batch.device).scatter_add_(
-        0, batch, torch.ones_like(batch)
-    )
-
-
-def pairs_within_molecules(batch: torch.Tensor, num_graphs: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    All ordered pairs of two atoms of one molecule, `([pairs], [pairs])`.
-
-    Args:
-        batch: `[atoms]`, molecule of each atom; the atoms of a molecule stand together, molecules in their order.
-    """
-    counts = count_atoms(batch, num_graphs)
-    first = (counts.cumsum(0) - counts)[batch]
-    partners = counts[batch] - 1
-    atoms = torch.arange(len(batch), device=batch.device)
-    source = atoms.repeat_interleave(partners)
-    place = torch.arange(len(source), device=batch.device) - (partners.cumsum(0) - partners)[source]
-    target = first[source] + place
-    return source, target + (target >= source)  # passing over the atom itself
-
-
 def pool(states: torch.Tensor, batch: torch.Tensor, num_graphs: int, readout: Sequence[str]) -> torch.Tensor:
     """Atoms `[atoms, width]` to molecules `[molecules, len(readout) * width]`."""
     pooled = {}
@@ -154,6 +131,10 @@ class Infomax3DLinear(nn.Linear):
 
 class Infomax3DGlorotLinear(nn.Linear):
     """A linear map that starts from Glorot's distribution, its bias at 0 (torch's multi-head attention)."""
+
+
+class Infomax3DAttentionOut(nn.Linear):
+    """A linear map that starts from torch's distribution, its bias at 0 (torch's multi-head attention)."""
 
 
 class Infomax3DBatchNorm(nn.BatchNorm1d):
@@ -305,19 +286,19 @@ class Infomax3DConformerEncoder(nn.Module):
         self.layers = nn.ModuleList([Infomax3DConformerLayer(config) for _ in range(config.net_3d_layers)])
         self.out_proj = Infomax3DLinear(len(config.readout) * width, config.projection_dim)
 
-    def forward(self, pos: torch.Tensor, batch: torch.Tensor, num_graphs: int) -> torch.Tensor:
+    def forward(self, pos: torch.Tensor, batch: torch.Tensor, num_graphs: int, pairs: torch.Tensor) -> torch.Tensor:
         """
         Args:
-            pos: `[atoms, 3]`, angstrom, or `[conformers, atoms, 3]`; batch: `[atoms]`, molecule of each.
+            pos: `[atoms, 3]`, angstrom, or `[conformers, atoms, 3]`; batch: `[atoms]`, molecule of each; pairs:
+            `[2, pairs]`, see [`~hf_molrep.nn.atom_pairs.pairs_within_molecules`].
         Returns:
             `[molecules, projection_dim]`, or `[molecules, conformers, projection_dim]`.
         """
         conformers, atoms = len(pos) if pos.dim() == 3 else 1, len(batch)
-        source, target = pairs_within_molecules(batch, num_graphs)
         partners = count_atoms(batch, num_graphs)[batch].repeat(conformers)[:, None] - 1
         # the conformers of all molecules are molecules of one large batch
         shift = torch.arange(conformers, device=batch.device)[:, None]
-        source, target = ((index + shift * atoms).flatten() for index in (source, target))
+        source, target = ((index + shift * atoms).flatten() for index in pairs)
         batch = (batch + shift * num_graphs).flatten()
         positions = pos.reshape(-1, 3)
         with torch.autocast(pos.device.type, enabled=False):
@@ -325,11 +306,11 @@ class Infomax3DConformerEncoder(nn.Module):
             scaled = distance / 2.0 ** torch.arange(self.num_fourier, device=pos.device)
             encoded = torch.cat([scaled.sin(), scaled.cos(), distance], dim=-1)
         encoded = encoded.to(self.atom_embedding.dtype)
-        pairs = F.silu(self.pair_in(encoded))
+        of_pairs = F.silu(self.pair_in(encoded))
         states = self.atom_embedding.expand(len(batch), -1)
         arriving = GatherSum(torch.arange(len(source), device=batch.device), target, len(source), len(batch))
         for layer in self.layers:
-            states, pairs = layer(states, pairs, source, target, arriving, partners)
+            states, of_pairs = layer(states, of_pairs, source, target, arriving, partners)
         features = self.out_proj(pool(states, batch, conformers * num_graphs, self.readout))
         return features.unflatten(0, (conformers, num_graphs)).transpose(0, 1) if pos.dim() == 3 else features
 
@@ -345,7 +326,7 @@ class Infomax3DDistanceHead(nn.Module):
         width, inner = config.embedding_dim, config.transformer_dim or config.embedding_dim
         self.num_heads, self.dropout = config.transformer_heads, config.transformer_dropout
         self.qkv = Infomax3DGlorotLinear(width, 3 * width)
-        self.attention_out = nn.Linear(width, width)
+        self.attention_out = Infomax3DAttentionOut(width, width)
         self.attention_norm = nn.LayerNorm(width)
         self.up_proj, self.down_proj = nn.Linear(width, inner), nn.Linear(inner, width)
         self.norm = nn.LayerNorm(width)
@@ -354,15 +335,16 @@ class Infomax3DDistanceHead(nn.Module):
     def drop(self, states: torch.Tensor) -> torch.Tensor:
         return F.dropout(states, self.dropout, self.training)
 
-    def forward(self, states: torch.Tensor, batch: torch.Tensor, num_graphs: int) -> tuple[torch.Tensor, ...]:
-        """Atoms `[atoms, width]` to `(source, target, distance)`, each `[pairs]`, all ordered pairs, angstrom."""
+    def forward(
+        self, states: torch.Tensor, batch: torch.Tensor, num_graphs: int, pairs: torch.Tensor, max_atoms: int
+    ) -> torch.Tensor:
+        """Atoms `[atoms, width]` to the distance of each of the pairs `[2, pairs]`, `[pairs]`, angstrom."""
         counts = count_atoms(batch, num_graphs)
         place = torch.arange(len(batch), device=batch.device) - (counts.cumsum(0) - counts)[batch]
-        longest = int(counts.max())
         qkv = self.qkv(states)
-        padded = qkv.new_zeros(num_graphs, longest, qkv.shape[1]).index_put((batch, place), qkv)
+        padded = qkv.new_zeros(num_graphs, max_atoms, qkv.shape[1]).index_put((batch, place), qkv)
         query, key, value = padded.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        present = torch.arange(longest, device=batch.device) < counts[:, None]
+        present = torch.arange(max_atoms, device=batch.device) < counts[:, None]
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, present[:, None, None], dropout)
         mixed = mixed.transpose(1, 2).flatten(2)[batch, place]
@@ -371,8 +353,13 @@ class Infomax3DDistanceHead(nn.Module):
         # g(h_i, h_j) + g(h_j, h_i): each atom stands once in front and once behind
         weight = self.pair.weight.unflatten(1, (2, -1)).sum(dim=1)
         of_atom = F.linear(states, weight, self.pair.bias).squeeze(-1)
-        source, target = pairs_within_molecules(batch, num_graphs)
-        return source, target, F.softplus(of_atom[source] + of_atom[target])
+        return F.softplus(of_atom[pairs[0]] + of_atom[pairs[1]])
+
+
+def distance_loss(predicted: torch.Tensor, pos: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+    """Mean absolute error of predicted distances `[pairs]`, angstrom; of several conformers the first counts."""
+    pos = (pos[0] if pos.dim() == 3 else pos).float()
+    return mean_absolute_error(predicted, (pos[pairs[0]] - pos[pairs[1]]).norm(dim=-1))
 
 
 class Infomax3DPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
@@ -400,7 +387,10 @@ class Infomax3DPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
             # torch draws weight and bias from +-1 / sqrt(inputs)
             bound = module.in_features**-0.5
             init.uniform_(module.weight, -bound, bound)
-            init.uniform_(module.bias, -bound, bound)
+            if isinstance(module, Infomax3DAttentionOut):
+                init.zeros_(module.bias)
+            else:
+                init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, nn.Embedding):
             init.xavier_uniform_(module.weight)
         elif isinstance(module, nn.BatchNorm1d):
@@ -414,8 +404,6 @@ class Infomax3DPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, Infomax3DConformerEncoder):
             init.normal_(module.atom_embedding)
-        elif isinstance(module, Infomax3DDistanceHead):
-            init.zeros_(module.attention_out.bias)  # as torch's multi-head attention
 
 
 class Infomax3DModel(Infomax3DPreTrainedModel):
@@ -534,6 +522,7 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
         pos: torch.FloatTensor,
         batch: torch.LongTensor | None = None,
         num_graphs: int | None = None,
+        pairs: torch.LongTensor | None = None,
     ) -> torch.FloatTensor:
         """
         What is contrasted of conformers: `[molecules, projection_dim]`.
@@ -542,6 +531,7 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
             z: `[atoms]`; the network looks at distances alone and not at it.
             pos: `[atoms, 3]`, angstrom; or `[conformers, atoms, 3]`, for `[molecules, conformers, projection_dim]`.
             batch: `[atoms]`, molecule of each atom (None: all of one), in order; num_graphs: molecules (None: counted).
+            pairs: `[2, pairs]`, [`~hf_molrep.nn.atom_pairs.pairs_within_molecules`] (None: made here).
         Raises:
             ValueError: the objective has no network of conformers.
         """
@@ -551,7 +541,8 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
             batch, num_graphs = torch.zeros(pos.shape[-2], dtype=torch.int64, device=pos.device), 1
         if num_graphs is None:
             num_graphs = int(batch.max()) + 1
-        return self.conformer_encoder(pos, batch, num_graphs)
+        pairs = pairs_within_molecules(batch, num_graphs) if pairs is None else pairs
+        return self.conformer_encoder(pos, batch, num_graphs, pairs)
 
     @can_return_tuple
     def forward(
@@ -563,6 +554,8 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
         num_graphs: int | None = None,
         z: torch.LongTensor | None = None,
         pos: torch.FloatTensor | None = None,
+        pairs: torch.LongTensor | None = None,
+        max_atoms: int | None = None,
         second_x: torch.LongTensor | None = None,
         second_edge_index: torch.LongTensor | None = None,
         second_edge_attr: torch.LongTensor | None = None,
@@ -576,11 +569,13 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
             x, edge_index, edge_attr, batch, num_graphs: molecules, as in [`Infomax3DModel`].
             z, pos: contrastive and distance prediction: their conformers, see [`get_conformer_features`]; of several
                 conformers distance prediction takes the first.
+            pairs: `[2, pairs]`, all ordered pairs of two atoms of one molecule; max_atoms: of the largest molecule; both
+                come with conformers from the data collator (None: made here).
             second_x, ...: graph contrast: the second views; molecule k of both is the same one.
             targets: property prediction: labels `[molecules, tasks]`, NaN = missing.
         Returns:
             `losses`: `contrastive` ([`~hf_molrep.losses.one_sided_nt_xent`]), or `property` or `distance`
-            ([`~hf_molrep.losses.mean_absolute_error`]).
+            (mean absolute errors, see [`~hf_molrep.losses.mean_absolute_error`], of scaled labels and in angstrom).
             `embeddings`: contrastive `graph` and `conformer` (of several the mean), graph contrast `first`, `second`,
             `[molecules, projection_dim]`.
             `hidden_states`: of the graphs (first views).
@@ -601,14 +596,17 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
         output = self.infomax_3d(x, edge_index, edge_attr, batch, num_graphs, **kwargs)
         embeddings = None
         if objective == "distance_prediction":
-            losses = {"distance": self.distance_loss(output.last_hidden_state, pos, batch, num_graphs)}
+            pairs = pairs_within_molecules(batch, num_graphs) if pairs is None else pairs
+            max_atoms = int(count_atoms(batch, num_graphs).max()) if max_atoms is None else max_atoms
+            predicted = self.distance_head(output.last_hidden_state, batch, num_graphs, pairs, max_atoms)
+            losses = {"distance": distance_loss(predicted, pos, pairs)}
         elif objective == "property_prediction":
             found = self.property_readout(output.pooler_output, targets)
             losses = {"property": found.loss}
         else:
             first, temperature = self.graph_readout(output.pooler_output), self.config.temperature
             if objective == "contrastive":
-                second = self.get_conformer_features(z, pos, batch, num_graphs)
+                second = self.get_conformer_features(z, pos, batch, num_graphs, pairs)
                 eps = 0.0 if pos.dim() == 3 else 1e-8
                 embeddings = {"graph": first, "conformer": second.mean(dim=1) if second.dim() == 3 else second}
             else:
@@ -619,13 +617,6 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
         return MoleculePreTrainingOutput(
             loss=sum(losses.values()), losses=losses, embeddings=embeddings, hidden_states=output.hidden_states
         )
-
-    def distance_loss(self, states: torch.Tensor, pos: torch.Tensor, batch: torch.Tensor, num_graphs: int):
-        """Mean absolute error of the distances of all pairs, angstrom, over all processes."""
-        pos = (pos[0] if pos.dim() == 3 else pos).float()
-        source, target, predicted = self.distance_head(states, batch, num_graphs)
-        error = (predicted.float() - (pos[source] - pos[target]).norm(dim=-1)).abs()
-        return mean_over_processes(error.sum(), len(error))
 
 
 class Infomax3DPropertyHead(PropertyHead):
