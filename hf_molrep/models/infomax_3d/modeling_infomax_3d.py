@@ -569,7 +569,7 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
             x, edge_index, edge_attr, batch, num_graphs: molecules, as in [`Infomax3DModel`].
             z, pos: contrastive and distance prediction: their conformers, see [`get_conformer_features`]; of several
                 conformers distance prediction takes the first.
-            pairs: `[2, pairs]`, all ordered pairs of two atoms of one molecule; max_atoms: of the largest molecule; both
+            pairs: `[2, pairs]`, all ordered pairs of two atoms of one molecule; max_atoms: of the largest; both
                 come with conformers from the data collator (None: made here).
             second_x, ...: graph contrast: the second views; molecule k of both is the same one.
             targets: property prediction: labels `[molecules, tasks]`, NaN = missing.
