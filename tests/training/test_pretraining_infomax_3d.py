@@ -78,8 +78,8 @@ def test_contrast_then_fine_tuning_and_embedding(pretrain, molecules, tmp_path, 
     table = tmp_path / "labels.csv"
     rows = [f"{smiles},{number}" for number, smiles in enumerate([*MOLECULES, "[Na+].[Cl-]", "CCCO"])]
     table.write_text("\n".join(["smiles,homo", *rows]))
-    tuning = ["finetune", str(output), str(table), "--labels", "homo", "--epochs", "1", "--batch-size", "4"]
-    assert command([*tuning, "--problem-type", "regression", "--out", str(tmp_path / "tuned")]) == 0
+    tuning = ["finetune", str(table), "--model", str(output), "--labels", "homo", "--output", str(tmp_path / "tuned")]
+    assert command([*tuning, "--split", "random", "--epochs", "1", "--batch-size", "4", "--quiet"]) == 0
     tuned = Infomax3DForPropertyPrediction.from_pretrained(tmp_path / "tuned")
     assert tuned.config.id2label == {0: "homo"}
     assert command(["embed", str(table), str(tmp_path / "embedded.parquet"), "--model", str(output)]) == 0
