@@ -12,6 +12,7 @@ from hf_molrep.cli import main
 from hf_molrep.cli.convert import METHODS, conversion, convertible
 from hf_molrep.configuration import check_fields
 from tests.models.grover.test_grover import original
+from tests.models.infomax_3d import tiny as infomax_3d
 from tests.models.molclr.tiny import original_shapes, original_weights
 from tests.models.uni_mol.test_uni_mol import SMALL, original_state
 
@@ -78,6 +79,9 @@ def original_file(method: str):
     if method == "molclr":
         state = original_weights(original_shapes("gin", width=12, layers=2, features=8))
         return state, state
+    if method == "infomax_3d":
+        state = infomax_3d.original_weights(infomax_3d.original_shapes(8, 2, 1, readouts=4))
+        return {"epoch": 3, "model_state_dict": state}, state
     if method == "uni_mol":
         state = original_state("a/", **SMALL)
         return {"args": argparse.Namespace(lr=1e-4), "model": state}, state

@@ -159,7 +159,7 @@ def read_states(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, to
     """
     found = read_file(path, ALLOWED)
     if not isinstance(found, Mapping) or "model_state_dict" not in found:
-        raise ValueError(f"{path} is no checkpoint of 3D Infomax: it has no 'model_state_dict'")
+        raise ValueError(f"{path} is no checkpoint of 3D Infomax: it holds no state dict as 'model_state_dict'")
     of_conformers = found.get("model3d_state_dict")
     return (
         check_state(found["model_state_dict"], path),

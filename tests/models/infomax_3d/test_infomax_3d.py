@@ -605,7 +605,7 @@ def test_fine_tuned_and_foreign_files(tmp_path):
     with pytest.raises(ValueError, match="was not fine-tuned"):
         convert(tmp_path / "bare.pt", tmp_path / "out", task_names="homo")
     torch.save(state, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="no 'model_state_dict'"):
+    with pytest.raises(ValueError, match="no state dict as 'model_state_dict'"):
         read_states(tmp_path / "other.pt")
     with pytest.raises(ValueError, match="'unknown' is not a name"):
         convert_model({**state, "unknown": torch.zeros(2)})
