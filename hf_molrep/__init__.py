@@ -36,6 +36,14 @@ if _TYPE_CHECKING:  # the names of `__getattr__`, for editors; tests/test_import
         GroverForPropertyPrediction,
         GroverModel,
     )
+    from .models.infomax_3d import (
+        Infomax3DConfig,
+        Infomax3DDataCollator,
+        Infomax3DFeatureExtractor,
+        Infomax3DForPreTraining,
+        Infomax3DForPropertyPrediction,
+        Infomax3DModel,
+    )
     from .models.mm_deacon import (
         MMDeaconConfig,
         MMDeaconDataCollator,

@@ -112,6 +112,41 @@ def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float, gathe
     return F.cross_entropy(similarity, self_index ^ 1)
 
 
+def one_sided_nt_xent(
+    queries: torch.Tensor, keys: torch.Tensor, temperature: float, eps: float = 1e-8, gather: bool = True
+) -> torch.Tensor:
+    """
+    NT-Xent as in 3D Infomax (Stärk et al. 2022, eq. 2 and its form with several conformers) and GraphCL (You et al.
+    2020): one direction, and the positive stands outside of the denominator, so that the loss can be negative:
+
+        L = -1/N sum_i log( sum_u exp(s_iiu) / sum_{j != i} sum_u exp(s_iju) ),  s_iju = cos(q_i, k_ju) / T
+
+    A single molecule has nothing to be told from: its loss is 0.
+
+    Args:
+        queries: `[molecules, hidden]`; keys: `[molecules, hidden]`, or `[molecules, conformers, hidden]` (u above); row
+            k of both is the same molecule; need not be normalised.
+        temperature: T.
+        eps: added to the product of the lengths (the original: 1e-8 for one conformer, 0 for several).
+        gather: under `torch.distributed`, the keys of all processes are candidates; the mean of the losses of the
+            processes is the loss of one process with the joined batch, gradients included.
+    """
+    queries, keys = queries.float(), keys.float()
+    keys = keys[:, None] if keys.dim() == 2 else keys
+    rank = 0
+    if gather and torch.distributed.is_available() and torch.distributed.is_initialized():
+        keys, rank = gather_with_gradient(keys), torch.distributed.get_rank()
+    if len(keys) == 1:
+        return (queries.sum() + keys.sum()) * 0
+    lengths = queries.norm(dim=-1)[:, None, None] * keys.norm(dim=-1) + eps
+    similarity = torch.einsum("id,jud->iju", queries, keys) / lengths / temperature
+    similarity = similarity.logsumexp(dim=-1)
+    itself = torch.arange(len(queries), device=queries.device) + rank * len(queries)
+    own = F.one_hot(itself, len(keys)).bool()
+    positive = similarity.masked_fill(~own, 0.0).sum(dim=-1)
+    return (similarity.masked_fill(own, -torch.inf).logsumexp(dim=-1) - positive).mean()
+
+
 def mean_over_processes(total: torch.Tensor, count: int | torch.Tensor) -> torch.Tensor:
     """
     Divide a sum by the mean of `count` over the processes. The mean of the results over the processes is then the mean
@@ -215,6 +250,23 @@ def context_prediction(centers: torch.Tensor, contexts: torch.Tensor, present: t
     positive = F.softplus(-(centers * contexts).sum(dim=-1))
     negative = F.softplus((centers * following).sum(dim=-1))
     return mean_over_processes(torch.where(present, positive + negative, 0.0).sum(), present.sum())
+
+
+def mean_absolute_error(predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """
+    Mean absolute difference of everything that is present (not NaN), over all processes; 0 with a gradient of 0 where
+    nothing is.
+
+    Args:
+        predicted, targets: of one shape.
+    Raises:
+        ValueError: shapes that differ.
+    """
+    if predicted.shape != targets.shape:
+        raise ValueError(f"targets have shape {tuple(targets.shape)}, the model predicts {tuple(predicted.shape)}")
+    present = ~torch.isnan(targets)
+    error = (predicted.float() - torch.where(present, targets, 0.0).float()).abs()
+    return mean_over_processes(torch.where(present, error, 0.0).sum(), present.sum())
 
 
 def property_loss(logits: torch.Tensor, labels: torch.Tensor, problem_type: str) -> torch.Tensor:

@@ -93,6 +93,17 @@ METHODS: dict[str, Method] = {
             "property-prediction": Task("grover.GroverForPropertyPrediction", "grover.GroverDataCollator"),
         },
     ),
+    "infomax_3d": Method(
+        config="infomax_3d.Infomax3DConfig",
+        processor="infomax_3d.Infomax3DFeatureExtractor",
+        model="infomax_3d.Infomax3DModel",
+        tasks={
+            "pre-training": Task("infomax_3d.Infomax3DForPreTraining", "infomax_3d.Infomax3DDataCollator"),
+            "property-prediction": Task(
+                "infomax_3d.Infomax3DForPropertyPrediction", "infomax_3d.Infomax3DDataCollator"
+            ),
+        },
+    ),
     "mm_deacon": Method(
         config="mm_deacon.MMDeaconConfig",
         processor="mm_deacon.MMDeaconProcessor",

@@ -55,9 +55,14 @@ def same_processor(
     return processor
 
 
-def same_features(processor: MoleculeProcessor) -> MoleculeProcessor:
+def same_features(processor: MoleculeProcessor, config: PreTrainedConfig) -> MoleculeProcessor:
     """Default of [`PreTraining.feature_processor`]: the saved processor computes the features."""
     return processor
+
+
+def no_labels(options: PreTrainingOptions, config: PreTrainedConfig) -> list[str]:
+    """Default of [`PreTraining.label_columns`]: pre-training needs no labels."""
+    return []
 
 
 def matching_config(
@@ -89,8 +94,10 @@ class PreTraining:
         columns: columns that the data must have.
         prepare_processor: `(processor, options, training, checkpoint)` -> the processor that is saved with the model.
             Called in every process before features are computed; `checkpoint` is the one from which the run resumes.
-        feature_processor: `(processor)` -> the processor that computes the features of pre-training, if it needs more
-            of them than a saved processor computes.
+        feature_processor: `(processor, config)` -> the processor that computes the features of pre-training, if it
+            needs more of them than a saved processor computes.
+        label_columns: `(options, config)` -> the label columns to learn; their names, means and standard deviations are
+            written into the configuration.
         make_config: `(config_class, fields, processor)` -> configuration of a model with random weights; `fields` are
             those of `--config`.
         prepare_model: `(model, options, on_cpu)`; sets what depends on the options or the device.
@@ -103,7 +110,8 @@ class PreTraining:
     default_processor: str | None = None
     columns: tuple[str, ...] = ("smiles",)
     prepare_processor: Callable[[Any, Any, TrainingArguments, str | None], Any] = same_processor
-    feature_processor: Callable[[Any], Any] = same_features
+    feature_processor: Callable[[Any, PreTrainedConfig], Any] = same_features
+    label_columns: Callable[[Any, PreTrainedConfig], list[str]] = no_labels
     make_config: Callable[[type[PreTrainedConfig], dict[str, Any], Any], PreTrainedConfig] = matching_config
     prepare_model: Callable[[PreTrainedModel, Any, bool], None] = same_model
     collator_options: Callable[[PreTrainedConfig, Any, bool], dict[str, Any]] = no_collator_options

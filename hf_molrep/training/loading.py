@@ -90,6 +90,8 @@ def load_model_for_finetuning(
     """
     Load the model of a checkpoint for a task, in float32.
 
+    If the method has rules for the transfer to a new head, its `begin_transfer` applies them.
+
     Args:
         config: configuration of the checkpoint, with all changes.
         task: see [`task_of`].
@@ -113,9 +115,7 @@ def load_model_for_finetuning(
             output_loading_info=True,
         )
     base = model.base_model_prefix
-    missing = [key for key in info["missing_keys"] if key.startswith(f"{base}.")]
-    if missing:
-        raise ValueError(f"{checkpoint} lacks {len(missing)} weights of the encoder, for instance {sorted(missing)[0]}")
+    check_encoder(model, info, checkpoint)
     for name, part in model.named_children():
         if name == base or not new_head:
             continue
@@ -123,4 +123,13 @@ def load_model_for_finetuning(
             for parameter in module.parameters(recurse=False):
                 parameter._is_hf_initialized = False  # else transformers keeps the loaded values
             model._init_weights(module)
+    if new_head and hasattr(model, "begin_transfer"):
+        model.begin_transfer()
     return model
+
+
+def check_encoder(model: PreTrainedModel, info: Mapping[str, Any], checkpoint: str) -> None:
+    """Raise ValueError if a checkpoint lacks weights of the encoder; `info` is the `loading_info` of transformers."""
+    missing = sorted(key for key in info["missing_keys"] if key.startswith(f"{model.base_model_prefix}."))
+    if missing:
+        raise ValueError(f"{checkpoint} lacks {len(missing)} weights of the encoder, for instance {missing[0]}")

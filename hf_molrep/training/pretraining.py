@@ -34,6 +34,8 @@ from ..models.auto import METHODS
 from ..models.pretraining import PreTraining, PreTrainingOptions, pretraining_of
 from ..processing.collation import MoleculeCollator, check_options
 from ..processing.contract import MoleculeProcessor
+from .labelled_molecules import label_scale
+from .loading import check_encoder
 from .trainer import MoleculeTrainer, bf16_is_fast
 
 if TYPE_CHECKING:
@@ -63,7 +65,12 @@ def _columns(processor: MoleculeProcessor, dataset: "Dataset", hooks: PreTrainin
 
 
 def prepare(
-    source: str, processor: MoleculeProcessor, options: PreTrainingOptions, name: str, hooks: PreTraining
+    source: str,
+    processor: MoleculeProcessor,
+    options: PreTrainingOptions,
+    name: str,
+    hooks: PreTraining,
+    config: PreTrainedConfig | None = None,
 ) -> "Dataset":
     """
     Compute the features of a source of molecules; `datasets` caches them on disk and maps them into memory.
@@ -76,13 +83,14 @@ def prepare(
         options: options of the command.
         name: name of the data in messages.
         hooks: what the method needs in pre-training.
+        config: configuration of the model that is trained.
     Returns:
         A `datasets.Dataset` with the arrays and integers of the features, `smiles`, `row_id`; for padded batches also
-        `length`, and `group` on request.
+        `length`, and `group` on request; and `labels` if there are label columns.
     Raises:
         ValueError: an option does not fit the processor, a column is missing, or no row is left.
     """
-    from datasets import Features, Value
+    from datasets import Features, List, Value
 
     from ..data.datasets import load_molecules
 
@@ -93,11 +101,12 @@ def prepare(
         truncation = {"truncation": True, "max_length": options.max_length}
     elif options.max_length is not None:
         raise ValueError(f"max_length: {type(processor).__name__} has no tokens to count")
-    dataset = load_molecules(source)
+    labels = hooks.label_columns(options, config)
+    dataset = load_molecules(source, label_columns=labels, problem_type=config.problem_type if labels else None)
     for column in (*hooks.columns, *([options.group_by] if options.group_by else [])):
         if column not in dataset.column_names:
             raise ValueError(f"{source} has no column {column!r}; there are {', '.join(dataset.column_names)}")
-    feature_processor = hooks.feature_processor(processor)
+    feature_processor = hooks.feature_processor(processor, config)
     featurize = partial(feature_processor.featurize, on_error="skip", **truncation)
     columns = _columns(feature_processor, dataset, hooks)
     types = _feature_types(dataset, columns, featurize, source, name)
@@ -108,6 +117,8 @@ def prepare(
         "group": Value("string"),
         "reason": Value("string"),
     }
+    if labels:
+        further_types["labels"] = List(Value("float32"))
     dataset = dataset.map(
         _rows_of_features,
         batched=True,
@@ -119,6 +130,7 @@ def prepare(
             "size": processor.size,
             "keys": list(types),
             "group_by": options.group_by,
+            "labels": labels,
         },
         remove_columns=dataset.column_names,
         features=Features(types | further_types),
@@ -130,6 +142,11 @@ def prepare(
     if not accepted.all():
         _report_refused(dataset, reasons, name)
         dataset = dataset.select(np.flatnonzero(accepted))
+    if "num_conformers" in types:
+        few = int((np.array(dataset["num_conformers"]) < feature_processor.num_conformers).sum())
+        if few:
+            least = feature_processor.num_conformers
+            print(f"{name}: {few} of {len(dataset)} rows have fewer conformers than {least}", file=sys.stderr)
     unused = ["reason"] + ["group"] * (not options.group_by) + ["length"] * (not processor.pads)
     return dataset.remove_columns(unused)
 
@@ -167,6 +184,7 @@ def _rows_of_features(
     size: Callable[[dict], int],
     keys: Sequence[str],
     group_by: str | None,
+    labels: Sequence[str],
 ) -> dict[str, list]:
     """Compute a batch of `Dataset.map`: features by column; a refused row has None and a `reason`."""
     rows = featurize({given: batch[column] for column, given in columns.items()})
@@ -178,6 +196,7 @@ def _rows_of_features(
             for row, used, smiles in zip(rows, accepted, batch["smiles"], strict=True)
         ],
         "length": [size(row) if used else None for row, used in zip(rows, accepted, strict=True)],
+        **({"labels": [list(row) for row in zip(*(batch[name] for name in labels), strict=True)]} if labels else {}),
         "row_id": batch.get("row_id", indices),
         "group": [str(value) for value in batch[group_by]] if group_by else [""] * len(rows),
         "reason": [None if used else row.reason for row, used in zip(rows, accepted, strict=True)],
@@ -358,14 +377,23 @@ def main(method_name: str, argv: Sequence[str]) -> dict[str, float]:
     collator, eval_collator = make_collators(method_name, processor, config, options, training.seed)
 
     with training.main_process_first(desc="features"):
-        train_set = prepare(options.train_data, processor, options, "training data", hooks)
+        train_set = prepare(options.train_data, processor, options, "training data", hooks, config)
         validation_set = None
         if options.validation_data:
-            validation_set = prepare(options.validation_data, processor, options, "validation data", hooks)
+            validation_set = prepare(options.validation_data, processor, options, "validation data", hooks, config)
     if len(train_set) < (batch := training.train_batch_size * training.world_size):  # incomplete batches are left out
         raise ValueError(f"{len(train_set)} molecules to train on do not fill one batch of {batch}")
 
-    model = model_class.from_pretrained(source) if source else model_class(config)
+    if (label_names := hooks.label_columns(options, config)) and not source:
+        config.id2label = dict(enumerate(label_names))
+        config.label2id = {label: number for number, label in config.id2label.items()}
+        if config.problem_type == "regression":
+            config.label_mean, config.label_std = label_scale(np.array(train_set["labels"]))
+    if source:
+        model, info = model_class.from_pretrained(source, output_loading_info=True)
+        check_encoder(model, info, options.model)
+    else:
+        model = model_class(config)
     on_cpu = training.device.type == "cpu"
     hooks.prepare_model(model, options, on_cpu)
     if type(model)._supports_sdpa:

@@ -1,6 +1,7 @@
 """`transformers.Trainer` with grouped batches, a log entry for each named loss, and seeded collators."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from transformers import Seq2SeqTrainer, Trainer, TrainerCallback
 from ..data.batching import grouped_order
 from ..hub import push
 
+STAGES_SHARE = 0.3
+
 
 def bf16_is_fast(device: str) -> bool:
     """Return whether the hardware has units for bf16 matrix products (CUDA from Ampere on; CPUs with AVX512-BF16)."""
@@ -20,6 +23,26 @@ def bf16_is_fast(device: str) -> bool:
     if device == "cpu":
         return torch.cpu._is_avx512_bf16_supported()
     return False
+
+
+def stage_factor(steps: Sequence[int], stage: int, update: int, updates: int) -> float:
+    """
+    Part of the learning rate that a stage of warming up has in an update (3D Infomax). The stages rise linearly, one
+    after the other, each over its number of updates; before, the factor is 0. All together take at most 30 % of the
+    run: in a shorter one they shrink.
+
+    Args:
+        steps: updates of each stage; update: counted from 0; updates: of the whole run.
+    """
+    shrunk = min(1.0, STAGES_SHARE * updates / max(sum(steps), 1))
+    begin, length = shrunk * sum(steps[:stage]), shrunk * steps[stage]
+    if update < begin:
+        return 0.0
+    return min(1.0, (update + 1 - begin) / length) if length else 1.0
+
+
+def _staged(factor: Callable[[int], float], steps: Sequence[int], stage: int, updates: int, update: int) -> float:
+    return factor(update) * stage_factor(steps, stage, update, updates)
 
 
 class GroupedSampler(Sampler[int]):
@@ -63,6 +86,7 @@ class MoleculeTrainerMixin:
 
     - If the training set has the column `length`, batches hold molecules of similar length; with the column `group`
       (for instance the molecular formula) also related molecules.
+    - If the model has `warmup_stages`, the learning rate of its parts rises in stages, see [`stage_factor`].
     - Every entry of `outputs.losses` is logged, averaged over the steps since the last log.
     - `data_collator.epoch` is set at the start of each epoch, so that seeded augmentation differs between epochs and is
       the same after resuming. `eval_data_collator` (default: the same collator) serves evaluation and prediction.
@@ -99,6 +123,49 @@ class MoleculeTrainerMixin:
             self.args.data_seed if self.args.data_seed is not None else self.args.seed,
         )
         return self.train_sampler
+
+    def create_optimizer(self, *args, **kwargs) -> torch.optim.Optimizer:
+        """Groups of parameters are those of `Trainer`, divided by the `warmup_stages` of the model, if it has such."""
+        created = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        stages = getattr(self.model, "warmup_stages", [])
+        if created and stages:
+            stage_of = {name: stage for stage, (names, _) in enumerate(stages) for name in names}
+            stage_of = {id(parameter): stage_of[name] for name, parameter in self.model.named_parameters()}
+            optimizer.param_groups = [
+                {**group, "params": inside, "stage": stage}
+                for group in optimizer.param_groups
+                for stage in range(len(stages))
+                if (inside := [parameter for parameter in group["params"] if stage_of[id(parameter)] == stage])
+            ]
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        """
+        The schedule of `Trainer`, times that of the stages of the model.
+
+        Raises:
+            ValueError: the model has stages, and the learning rate does not follow a function of the update.
+        """
+        created = self.lr_scheduler is None
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        stages = getattr(self.model, "warmup_stages", [])
+        if not created or not stages:
+            return scheduler
+        if not isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
+            raise ValueError(
+                f"the model warms up in stages, which lr_scheduler_type {self.args.lr_scheduler_type} cannot"
+            )
+        steps = [count for _, count in stages]
+        scheduler.lr_lambdas = [
+            partial(_staged, factor, steps, group["stage"], num_training_steps)
+            for factor, group in zip(scheduler.lr_lambdas, scheduler.optimizer.param_groups, strict=True)
+        ]
+        for group, base, factor in zip(
+            scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+        ):
+            group["lr"] = base * factor(0)
+        return scheduler
 
     def get_eval_dataloader(self, eval_dataset=None):
         return self._evaluating(super().get_eval_dataloader, eval_dataset)

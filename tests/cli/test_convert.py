@@ -13,6 +13,7 @@ from hf_molrep.cli.convert import METHODS, conversion, convertible
 from hf_molrep.configuration import check_fields
 from tests.models.graphmvp.tiny import original_parts
 from tests.models.grover.test_grover import original
+from tests.models.infomax_3d import tiny as infomax_3d
 from tests.models.molclr.tiny import original_shapes, original_weights
 from tests.models.uni_mol.test_uni_mol import SMALL, original_state
 
@@ -33,8 +34,8 @@ def _wide(monkeypatch):
 
 
 def test_methods_and_their_options(capsys):
-    assert CONVERTIBLE == ["graphmvp", "grover", "molclr", "uni_mol"]
-    assert "{graphmvp,grover,molclr,uni_mol} method of the weights" in shown(capsys)
+    assert CONVERTIBLE == ["graphmvp", "grover", "infomax_3d", "molclr", "uni_mol"]
+    assert "{graphmvp,grover,infomax_3d,molclr,uni_mol} method of the weights" in shown(capsys)
     assert "--gnn-type {gin,gcn,gcn_normalized,graphsage,gat}" in shown(capsys, "molclr")
     assert "--problem-type {regression,classification,multi_label_classification}" in shown(capsys, "uni_mol")
     assert "--option NAME=VALUE" in shown(capsys, "grover")
@@ -82,6 +83,9 @@ def original_file(method: str):
     if method == "molclr":
         state = original_weights(original_shapes("gin", width=12, layers=2, features=8))
         return state, state
+    if method == "infomax_3d":
+        state = infomax_3d.original_weights(infomax_3d.original_shapes(8, 2, 1, readouts=4))
+        return {"epoch": 3, "model_state_dict": state}, state
     if method == "uni_mol":
         state = original_state("a/", **SMALL)
         return {"args": argparse.Namespace(lr=1e-4), "model": state}, state

@@ -85,7 +85,7 @@ def test_one_process_learns(tmp_path, files):
 
 def test_labels_are_computed_beside_the_processor_that_is_saved():
     extractor = tiny_processor()
-    (labelled,) = with_labels(extractor).featurize({"smiles": ["CCO"]})
+    (labelled,) = with_labels(extractor, None).featurize({"smiles": ["CCO"]})
     assert {"atom_context", "bond_context", "motifs"} <= labelled.keys()
     assert not extractor.context_labels
 

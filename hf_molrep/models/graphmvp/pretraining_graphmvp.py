@@ -56,6 +56,11 @@ def with_options(
     return extractor
 
 
+def with_conformers(extractor: GraphMVPFeatureExtractor, config: GraphMVPConfig) -> GraphMVPFeatureExtractor:
+    """Return a copy of the extractor that also computes conformers."""
+    return extractor.for_pretraining()
+
+
 def objective_options(config: GraphMVPConfig, options: PreTrainingOptions | None, training: bool) -> dict[str, Any]:
     """Options of the data collator that follow from the configuration; evaluation takes the first conformer."""
     return {name: getattr(config, name) for name in SHARED} | {"conformers": "random" if training else "first"}
@@ -64,7 +69,7 @@ def objective_options(config: GraphMVPConfig, options: PreTrainingOptions | None
 PRETRAINING = PreTraining(
     options=GraphMVPPreTrainingOptions,
     prepare_processor=with_options,
-    feature_processor=GraphMVPFeatureExtractor.for_pretraining,
+    feature_processor=with_conformers,
     collator_options=objective_options,
 )
 

@@ -42,7 +42,7 @@ def with_vocabularies(
     return GroverFeatureExtractor.from_pretrained(folder)
 
 
-def with_labels(extractor: GroverFeatureExtractor) -> GroverFeatureExtractor:
+def with_labels(extractor: GroverFeatureExtractor, config: GroverConfig) -> GroverFeatureExtractor:
     """Return a copy of the extractor that also computes labels, so that they are cached with the features."""
     labelling = copy.copy(extractor)
     labelling.context_labels = True
