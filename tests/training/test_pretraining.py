@@ -24,6 +24,7 @@ TOWER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "i
 SIZES = {
     "graphmvp": {"embedding_dim": 16, "num_layers": 2, "num_interactions": 1, "num_filters": 8, "num_gaussians": 8},
     "grover": {"embedding_dim": 16, "num_attention_heads": 2, "depth": 4},
+    "infomax_3d": {"embedding_dim": 8, "num_layers": 2, "readout_dim": 8, "projection_dim": 6, "net_3d_dim": 6},
     "mm_deacon": {"smiles_config": TOWER, "iupac_config": TOWER, "projection_dim": 8},
     "molclr": {"embedding_dim": 16, "num_layers": 2, "feature_dim": 24, "projection_dim": 8},
     "uni_mol": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16},
@@ -31,6 +32,7 @@ SIZES = {
 OWN_OPTIONS = {
     "graphmvp": ["--num_conformers", "2", "--explicit_hydrogens", "False"],
     "grover": ["--min_frequency", "2"],
+    "infomax_3d": [],
     "mm_deacon": ["--max_length", "24", "--group_by", "smiles", "--smiles_augmentation", "0.5"],
     "molclr": ["--collator", '{"augmentation": "subgraph"}'],
     "uni_mol": [],
