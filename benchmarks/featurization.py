@@ -39,8 +39,11 @@ def floor(smiles: Sequence[str]) -> int:
         return sum(Chem.MolFromSmiles(text) is not None for text in smiles)
 
 
-def ours(scheme: str, standardize: str, hydrogens: bool) -> Callable[[Sequence[str]], int]:
-    extractor = MolGraphFeatureExtractor(scheme, standardize=standardize, explicit_hydrogens=hydrogens)
+def ours(
+    scheme: str, standardize: str, hydrogens: bool = False, canonical: bool = False
+) -> Callable[[Sequence[str]], int]:
+    options = {"standardize": standardize, "explicit_hydrogens": hydrogens, "canonical": canonical}
+    extractor = MolGraphFeatureExtractor(scheme, **options)
 
     def run(smiles: Sequence[str]) -> int:
         done = 0
@@ -93,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     contenders = {("RDKit's parsing", ""): floor}
     for scheme in SCHEMES:
         for standardize in ("clean", "none"):
-            contenders[scheme, standardize] = ours(scheme, standardize, False)
+            contenders[scheme, standardize] = ours(scheme, standardize)
+        contenders[f"{scheme}, canonical SMILES", "clean"] = ours(scheme, "clean", canonical=True)
     contenders["pretrain_gnns, explicit hydrogens", "clean"] = ours("pretrain_gnns", "clean", True)
     contenders["PyG from_smiles + Batch", "none"] = pyg
     if find_spec("chemprop"):
