@@ -108,6 +108,15 @@ def test_padding_rows_are_no_atoms(fields):
     torch.testing.assert_close(output.attentions[0].sum(dim=-1), torch.ones(len(inputs["x"]), 2, 2))
 
 
+def test_recorded_states_are_those_that_the_embedding_is_made_of():
+    """GROVER without padding rows: a copy of a state would get no gradient from the embedding."""
+    laws = laws_of("grover")
+    output = laws.build("model", "eager")(**laws.inputs(), output_hidden_states=True, output_attentions=True)
+    recorded = [*output.hidden_states, *output.attentions]
+    gradients = torch.autograd.grad(output.pooler_output.sin().sum(), recorded, allow_unused=True)
+    assert all(gradient is not None and bool(gradient.any()) for gradient in gradients)
+
+
 # ---- problem types
 
 

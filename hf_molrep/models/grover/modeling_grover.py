@@ -507,7 +507,8 @@ class GroverModel(GroverPreTrainedModel):
             views.append(states)
         nodes, edges = views
         for name in record or ():
-            record[name] = tuple(value[graph.padding :] for value in kept[name])
+            # a slice of all rows would be a tensor beside the path to the loss, and get no gradient
+            record[name] = tuple(value[graph.padding :] if graph.padding else value for value in kept[name])
         sums = {
             "atom_from_atom": (graph.x, graph.to_atoms_from_atoms, nodes),
             "atom_from_bond": (graph.x, graph.to_atoms_from_edges, edges),
