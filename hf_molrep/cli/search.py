@@ -66,7 +66,8 @@ def _by_embedding(args: argparse.Namespace, index: Any) -> list:
     import numpy as np
     from transformers import AutoModel
 
-    from ..inference.checkpoints import DEFAULT_CHECKPOINT, load_checkpoint
+    from ..inference import DEFAULT_CHECKPOINT
+    from ..inference.checkpoints import load_checkpoint
     from ..inference.embedding import embed
 
     if args.model and index.embeddings is not None and args.model != index.model:

@@ -14,7 +14,6 @@ from transformers.utils import logging
 from ..models.auto import class_name, method_of
 from ..models.auto_classes import AutoModelForMoleculePropertyPrediction
 from ..processing.contract import MoleculeProcessor
-from . import DEFAULT_CHECKPOINT
 
 
 @contextlib.contextmanager
@@ -136,7 +135,6 @@ def check_processor(processor: MoleculeProcessor, config: Any) -> None:
 
 
 __all__ = [
-    "DEFAULT_CHECKPOINT",
     "check_processor",
     "load_checkpoint",
     "load_finetuned",

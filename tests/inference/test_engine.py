@@ -148,7 +148,7 @@ def test_a_step_gives_anything(model, processor):
     assert all(result.dtype == np.float32 for result in results)
 
     texts = infer(model, processor, rows, lambda model, batch: [str(row.tolist()) for row in batch["input_ids"]])
-    assert [text.output.count(",") + 1 >= length for text, length in zip(texts, lengths, strict=True)]
+    assert all(text.output.count(",") + 1 >= length for text, length in zip(texts, lengths, strict=True))
     counts = infer(model, processor, rows, lambda model, batch: batch["attention_mask"].sum(dim=1), batch_tokens=30)
     assert [int(count.output) for count in counts] == lengths
     with pytest.raises(ValueError, match="1 results for"):
