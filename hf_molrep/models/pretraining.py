@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from transformers import PreTrainedConfig, PreTrainedModel, TrainingArguments
+from transformers import PreTrainedConfig, PreTrainedModel, TrainerCallback, TrainingArguments
 
 from ..processing.contract import MoleculeProcessor
 
@@ -81,6 +81,11 @@ def no_collator_options(config: PreTrainedConfig, options: PreTrainingOptions, t
     return {}
 
 
+def no_callbacks(config: PreTrainedConfig, *collators: Any) -> list[TrainerCallback]:
+    """Default of [`PreTraining.callbacks`]: none."""
+    return []
+
+
 @dataclass(frozen=True)
 class PreTraining:
     """
@@ -103,6 +108,7 @@ class PreTraining:
         prepare_model: `(model, options, on_cpu)`; sets what depends on the options or the device.
         collator_options: `(config, options, training)` -> keyword arguments of the data collator; `training` is False
             for the collator of evaluation.
+        callbacks: `(config, collator, eval_collator)` -> callbacks of `Trainer`.
         compute_metrics: `compute_metrics` of `Trainer`. None: evaluation computes only the loss.
     """
 
@@ -115,6 +121,7 @@ class PreTraining:
     make_config: Callable[[type[PreTrainedConfig], dict[str, Any], Any], PreTrainedConfig] = matching_config
     prepare_model: Callable[[PreTrainedModel, Any, bool], None] = same_model
     collator_options: Callable[[PreTrainedConfig, Any, bool], dict[str, Any]] = no_collator_options
+    callbacks: Callable[..., list[TrainerCallback]] = no_callbacks
     compute_metrics: Callable[[Any], dict[str, float]] | None = None
 
 

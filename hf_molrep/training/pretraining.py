@@ -410,6 +410,7 @@ def main(method_name: str, argv: Sequence[str]) -> dict[str, float]:
         eval_data_collator=eval_collator,
         processing_class=processor,
         compute_metrics=compute_metrics,
+        callbacks=hooks.callbacks(config, collator, eval_collator),
     )
     started = time.time()
     trainer.train(resume_from_checkpoint=checkpoint)

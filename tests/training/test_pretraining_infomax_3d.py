@@ -1,6 +1,7 @@
 """`hf-molrep pretrain infomax_3d`, with each objective; fine-tuning and embedding with what it leaves."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,28 @@ def test_objectives(pretrain, objective, data, options, term, capfd):
     refused = "1 of 9 rows refused" in (printed := capfd.readouterr().err)
     assert refused == (objective == "contrastive")  # without coordinates a salt has no conformer
     assert ("row 8, '[Na+].[Cl-]'" in printed) == refused
+
+
+@pytest.mark.parametrize("choice", ["joao", "joao_v2"])
+def test_joao(pretrain, choice):
+    """The distribution moves after each epoch, stays one, and a resumed run ends as an uninterrupted one."""
+    fields = {"objective": "graph_contrast", "augmentation_choice": choice, "joao_share": 0.5, "joao_step": 0.01}
+    options = ["--save_steps", 2, "--max_steps", 6, "--collator", '{"changed_share": 0.5}']  # two batches an epoch
+    output = pretrain("smiles.parquet", *options, **fields)
+    expected = AutoModelForPreTraining.from_pretrained(output)
+    halfway = AutoModelForPreTraining.from_pretrained(output / "checkpoint-4").augmentation_probabilities
+    found = expected.augmentation_probabilities
+    for probabilities in (halfway, found):
+        assert probabilities.sum().item() == pytest.approx(1, abs=1e-5)
+        assert (probabilities >= 0).all()
+    assert (halfway - 0.04).abs().max() > 1e-4
+    assert (found - halfway).abs().max() > 1e-4
+    for step in (4, 6):  # resumes between two epochs
+        shutil.rmtree(output / f"checkpoint-{step}")
+    pretrain("smiles.parquet", *options, **fields)
+    resumed = AutoModelForPreTraining.from_pretrained(output).state_dict()
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(resumed[name], value, msg=name)
 
 
 def test_properties(pretrain):

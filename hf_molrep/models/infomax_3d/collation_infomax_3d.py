@@ -12,8 +12,10 @@ from ...chem.graph import SCHEMES
 from ...data.augmentation import part_of
 from ...nn.atom_pairs import count_atoms, pairs_within_molecules
 from ...processing.collation import MoleculeCollator
+from .configuration_infomax_3d import AUGMENTATIONS
 
 Augmentation = Literal["node_dropping", "bond_perturbation", "attribute_masking", "subgraph"]
+TOLERANCE = 1e-3  # of the sum of probabilities, which a checkpoint may hold in bfloat16
 
 
 @dataclass
@@ -41,6 +43,9 @@ class Infomax3DDataCollator(MoleculeCollator):
         processor, seed, epoch: see [`~hf_molrep.processing.collation.MoleculeCollator`].
         objective: the configuration's.
         augmentation, changed_share: see above.
+        probabilities: of the pairs of augmentations, 25 numbers, row by row a first view and in the row the second one,
+            each in the order of `AUGMENTATIONS`, the last of which changes nothing: each molecule draws its pair
+            (JOAO), and the batch says which (`augmentation`, `second_augmentation`). None: see `augmentation`.
     """
 
     objective: Literal["contrastive", "property_prediction", "distance_prediction", "graph_contrast"] = "contrastive"
@@ -48,6 +53,7 @@ class Infomax3DDataCollator(MoleculeCollator):
         "node_dropping"
     )
     changed_share: float = 0.2
+    probabilities: Sequence[float] | None = None
 
     def __post_init__(self):
         if self.augmentation not in (*get_args(Augmentation), "random"):
@@ -55,11 +61,22 @@ class Infomax3DDataCollator(MoleculeCollator):
             raise ValueError(f"augmentation is {names} or 'random', not {self.augmentation!r}")
         if not 0 <= self.changed_share < 1:
             raise ValueError(f"changed_share is from 0 to below 1, not {self.changed_share}")
+        if self.probabilities is not None:
+            given = np.asarray(self.probabilities, dtype=np.float64)
+            if given.shape != (len(AUGMENTATIONS) ** 2,) or (given < 0).any() or abs(given.sum() - 1) > TOLERANCE:
+                raise ValueError(f"probabilities are {len(AUGMENTATIONS) ** 2} numbers whose sum is 1")
 
-    def view(self, feature: dict, rng: np.random.Generator) -> dict:
-        """A changed copy of a molecule."""
+    def pair(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Draw the augmentations of both views by their `probabilities`, as places in `AUGMENTATIONS`."""
+        given = np.asarray(self.probabilities, dtype=np.float64)
+        return divmod(int(rng.choice(len(given), p=given / given.sum())), len(AUGMENTATIONS))
+
+    def view(self, feature: dict, rng: np.random.Generator, name: str | None = None) -> dict:
+        """A copy of a molecule, changed by `name` (None: by `augmentation`)."""
         graph = {key: feature[key] for key in ("x", "edge_index", "edge_attr", "num_nodes", "z") if key in feature}
-        name = self.augmentation
+        name = name or self.augmentation
+        if name == "none":
+            return graph
         if name == "random":
             name = get_args(Augmentation)[rng.integers(len(get_args(Augmentation)))]
         atoms = int(graph["num_nodes"])
@@ -91,11 +108,17 @@ class Infomax3DDataCollator(MoleculeCollator):
             if self.objective == "property_prediction" and labels:
                 labels = {"targets": labels["labels"]}
             return self.joined(features) | labels
-        pairs = []
+        pairs, drawn = [], []
         for row, feature in zip(rows, features, strict=True):
             rng = self.generator(row)
-            pairs.append((self.view(feature, rng), self.view(feature, rng)))
-        first, second = (self.processor.pad(views, return_tensors="pt") for views in zip(*pairs, strict=True))
+            names = (None, None)
+            if self.probabilities is not None:
+                drawn.append(self.pair(rng))
+                names = tuple(AUGMENTATIONS[place] for place in drawn[-1])
+            pairs.append(tuple(self.view(feature, rng, name) for name in names))
+        first, second = (dict(self.processor.pad(views, return_tensors="pt")) for views in zip(*pairs, strict=True))
+        if drawn:
+            first["augmentation"], second["augmentation"] = torch.tensor(drawn).unbind(1)
         return {**first, **{f"second_{key}": value for key, value in second.items()}}
 
 

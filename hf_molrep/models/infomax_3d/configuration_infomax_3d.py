@@ -10,6 +10,8 @@ Aggregator = Literal["min", "max", "mean", "sum"]
 # Values of each column of the scheme `ogb` behind the atomic number and the chirality; and of the bonds.
 ATOM_SIZES = (12, 12, 10, 6, 6, 2, 2)
 BOND_SIZES = (5, 6, 2)
+# What JOAO chooses among, for each of the two views.
+AUGMENTATIONS = ("node_dropping", "bond_perturbation", "attribute_masking", "subgraph", "none")
 
 
 @strict
@@ -35,6 +37,11 @@ class Infomax3DConfig(MoleculeConfig):
             in fine-tuning.
         objective: of `Infomax3DForPreTraining`: the paper's `"contrastive"` against conformers, or what it is compared
             with, on the same encoder: `"property_prediction"`, `"distance_prediction"`, `"graph_contrast"` (GraphCL).
+        augmentation_choice: in `"graph_contrast"`: the data collator's (`"given"`), or learned: one probability for
+            each pair of augmentations (`"joao"`, JOAO of You et al., ICML 2021), and with it a readout network for each
+            augmentation (`"joao_v2"`).
+        joao_gamma: how strongly JOAO holds to the uniform distribution; joao_step: length of its step up the losses,
+            once an epoch; joao_share: share of the molecules on which it measures them.
         num_conformers: of each molecule in `"contrastive"`; the original has 1 (QM9), 3 (QMugs), 5 (GEOM-Drugs).
         temperature: tau of both contrasts.
         net_3d_dim, net_3d_layers: width and layers of the network over distances.
@@ -67,6 +74,10 @@ class Infomax3DConfig(MoleculeConfig):
     batch_norm_momentum: float = 0.93
     finetuning_batch_norm_momentum: float = 0.1
     objective: Literal["contrastive", "property_prediction", "distance_prediction", "graph_contrast"] = "contrastive"
+    augmentation_choice: Literal["given", "joao", "joao_v2"] = "given"
+    joao_gamma: float = 0.1
+    joao_step: float = 1.0
+    joao_share: float = 0.1
     num_conformers: int = 1
     temperature: float = 0.1
     net_3d_dim: int = 20
@@ -111,6 +122,13 @@ class Infomax3DConfig(MoleculeConfig):
         for name in ("readout", "finetuning_readout"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must name one or more of min, max, mean, sum")
+        if self.augmentation_choice != "given" and self.objective != "graph_contrast":
+            raise ValueError(
+                f"augmentation_choice {self.augmentation_choice!r} is for the objective 'graph_contrast', "
+                f"not {self.objective!r}"
+            )
+        if not 0 < self.joao_share <= 1:
+            raise ValueError(f"joao_share is above 0 and at most 1, not {self.joao_share}")
         if self.embedding_dim % self.transformer_heads:
             raise ValueError(
                 f"{self.transformer_heads} transformer_heads do not divide embedding_dim {self.embedding_dim}"

@@ -41,7 +41,7 @@ from ...modeling_outputs import (
 from ...nn.atom_pairs import count_atoms, pairs_within_molecules
 from ...nn.gather_sum import GatherSum
 from ...nn.heads import PropertyHead
-from .configuration_infomax_3d import Infomax3DConfig
+from .configuration_infomax_3d import AUGMENTATIONS, Infomax3DConfig
 
 AGGREGATORS, SCALERS = 4, 3  # mean, max, min, std; each as it is, times log(degree + 1), divided by it
 STD_EPS = 1e-5
@@ -370,7 +370,8 @@ class Infomax3DPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     accepts_loss_kwargs = False  # every loss here is a mean
     _no_split_modules = ["Infomax3DLayer"]
     _keys_to_ignore_on_load_unexpected = [
-        r"^graph_readout\.",
+        r"^graph_readouts?\.",
+        r"^augmentation_probabilities$",
         r"^conformer_encoder\.",
         r"^property_readout\.",
         r"^distance_head\.",
@@ -404,6 +405,8 @@ class Infomax3DPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, Infomax3DConformerEncoder):
             init.normal_(module.atom_embedding)
+        elif isinstance(module, Infomax3DForPreTraining) and module.config.augmentation_choice != "given":
+            init.constant_(module.augmentation_probabilities, 1 / len(AUGMENTATIONS) ** 2)
 
 
 class Infomax3DModel(Infomax3DPreTrainedModel):
@@ -481,7 +484,9 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
     `"contrastive"` (3D Infomax): the graph of a molecule must find its conformers among those of the batch.
     `"property_prediction"`: labels of the molecules (absolute error of the scaled labels).
     `"distance_prediction"`: the distances of all pairs of atoms (absolute error).
-    `"graph_contrast"` (GraphCL): one changed graph of a molecule must find another one; no conformers.
+    `"graph_contrast"` (GraphCL): one changed graph of a molecule must find another one; no conformers. With
+    `augmentation_choice="joao"` or `"joao_v2"`, `augmentation_probabilities` `[5, 5]` is the distribution from which
+    the data collator draws the changes; [`~.pretraining_infomax_3d.AugmentationChoice`], a callback, learns it.
     """
 
     def __init__(self, config: Infomax3DConfig):
@@ -492,8 +497,14 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
         elif config.objective == "property_prediction":
             self.property_readout = Infomax3DPropertyHead(config, config.hidden_size)
         else:
-            layers = config.readout_layers
-            self.graph_readout = Infomax3DReadout(config, config.hidden_size, config.projection_dim, layers)
+            sizes = config.hidden_size, config.projection_dim, config.readout_layers
+            if config.augmentation_choice == "joao_v2":
+                self.graph_readouts = nn.ModuleList([Infomax3DReadout(config, *sizes) for _ in AUGMENTATIONS])
+            else:
+                self.graph_readout = Infomax3DReadout(config, *sizes)
+            if config.augmentation_choice != "given":
+                uniform = torch.full((len(AUGMENTATIONS),) * 2, 1 / len(AUGMENTATIONS) ** 2)
+                self.register_buffer("augmentation_probabilities", uniform)
             if config.objective == "contrastive":
                 self.conformer_encoder = Infomax3DConformerEncoder(config)
         self.post_init()
@@ -505,16 +516,30 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
         edge_attr: torch.LongTensor,
         batch: torch.LongTensor | None = None,
         num_graphs: int | None = None,
+        augmentation: torch.LongTensor | None = None,
     ) -> torch.FloatTensor:
         """
         What is contrasted of graphs, behind the readout network: `[molecules, projection_dim]`.
 
+        Args:
+            augmentation: `"joao_v2"`: what each graph was changed by, `[molecules]`, places in `AUGMENTATIONS`; None:
+                by nothing.
         Raises:
             ValueError: the objective contrasts nothing.
         """
-        if not hasattr(self, "graph_readout"):
+        if self.config.objective not in ("contrastive", "graph_contrast"):
             raise ValueError(f"the objective {self.config.objective!r} has no readout network of graphs")
-        return self.graph_readout(self.infomax_3d(x, edge_index, edge_attr, batch, num_graphs).pooler_output)
+        return self._project(self.infomax_3d(x, edge_index, edge_attr, batch, num_graphs).pooler_output, augmentation)
+
+    def _project(self, pooled: torch.Tensor, augmentation: torch.Tensor | None) -> torch.Tensor:
+        """Molecules `[molecules, hidden_size]` through the readout network, each through that of its augmentation."""
+        if self.config.augmentation_choice != "joao_v2":
+            return self.graph_readout(pooled)
+        if augmentation is None:
+            augmentation = torch.full_like(pooled[:, 0], AUGMENTATIONS.index("none"), dtype=torch.int64)
+        # each network sees all molecules, so that its batch norm has enough of them
+        projected = torch.stack([readout(pooled) for readout in self.graph_readouts])
+        return projected[augmentation, torch.arange(len(pooled), device=pooled.device)]
 
     def get_conformer_features(
         self,
@@ -561,6 +586,8 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
         second_edge_attr: torch.LongTensor | None = None,
         second_batch: torch.LongTensor | None = None,
         second_num_graphs: int | None = None,
+        augmentation: torch.LongTensor | None = None,
+        second_augmentation: torch.LongTensor | None = None,
         targets: torch.FloatTensor | None = None,
         **kwargs,
     ) -> MoleculePreTrainingOutput:
@@ -572,6 +599,7 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
             pairs: `[2, pairs]`, all ordered pairs of two atoms of one molecule; max_atoms: of the largest; both
                 come with conformers from the data collator (None: made here).
             second_x, ...: graph contrast: the second views; molecule k of both is the same one.
+            augmentation, second_augmentation: `"joao_v2"`: `[molecules]`, see [`get_graph_features`].
             targets: property prediction: labels `[molecules, tasks]`, NaN = missing.
         Returns:
             `losses`: `contrastive` ([`~hf_molrep.losses.one_sided_nt_xent`]), or `property` or `distance`
@@ -584,6 +612,8 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
         """
         objective = self.config.objective
         needed = {"graph_contrast": second_x, "property_prediction": targets}.get(objective, pos)
+        if needed is not None and self.config.augmentation_choice == "joao_v2":
+            needed = second_augmentation
         if needed is None:
             what = {"graph_contrast": "second views", "property_prediction": "labels"}.get(
                 objective, "conformers (pos)"
@@ -604,14 +634,14 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
             found = self.property_readout(output.pooler_output, targets)
             losses = {"property": found.loss}
         else:
-            first, temperature = self.graph_readout(output.pooler_output), self.config.temperature
+            first, temperature = self._project(output.pooler_output, augmentation), self.config.temperature
             if objective == "contrastive":
                 second = self.get_conformer_features(z, pos, batch, num_graphs, pairs)
                 eps = 0.0 if pos.dim() == 3 else 1e-8
                 embeddings = {"graph": first, "conformer": second.mean(dim=1) if second.dim() == 3 else second}
             else:
                 graph = (second_x, second_edge_index, second_edge_attr, second_batch, second_num_graphs)
-                second, eps = self.get_graph_features(*graph), 1e-8
+                second, eps = self.get_graph_features(*graph, second_augmentation), 1e-8
                 embeddings = {"first": first, "second": second}
             losses = {"contrastive": one_sided_nt_xent(first, second, temperature, eps)}
         return MoleculePreTrainingOutput(

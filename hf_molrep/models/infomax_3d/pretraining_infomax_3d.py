@@ -1,13 +1,17 @@
-"""Pre-training of 3D Infomax: conformers or labels by the objective of the configuration."""
+"""Pre-training of 3D Infomax: conformers or labels by the objective of the configuration; JOAO's learned choice."""
 
 import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import TrainingArguments
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from ..pretraining import PreTraining, PreTrainingOptions
-from .configuration_infomax_3d import Infomax3DConfig
+from .collation_infomax_3d import Infomax3DDataCollator
+from .configuration_infomax_3d import AUGMENTATIONS, Infomax3DConfig
 from .feature_extraction_infomax_3d import Infomax3DFeatureExtractor
 
 
@@ -60,7 +64,96 @@ def label_columns(options: Infomax3DPreTrainingOptions, config: Infomax3DConfig)
 
 def objective_options(config: Infomax3DConfig, options: PreTrainingOptions | None, training: bool) -> dict[str, Any]:
     """Options of the data collator that follow from the configuration, in training and evaluation alike."""
-    return {"objective": config.objective}
+    if config.augmentation_choice == "given":
+        return {"objective": config.objective}
+    pairs = len(AUGMENTATIONS) ** 2
+    return {"objective": config.objective, "probabilities": [1 / pairs] * pairs}
+
+
+def onto_simplex(values: torch.Tensor) -> torch.Tensor:
+    """The probabilities nearest to the values: max(v - m, 0), with the m that makes their sum 1 (bisected by the
+    original, to 0.01)."""
+    descending = values.flatten().sort(descending=True).values
+    above = (descending.cumsum(0) - 1) / torch.arange(1, len(descending) + 1)
+    return (values - above[int((descending > above).sum()) - 1]).clamp(min=0)
+
+
+def joao_step(probabilities: torch.Tensor, losses: torch.Tensor, step: float, gamma: float) -> torch.Tensor:
+    """
+    One step of projected gradient ascent of JOAO (You et al. 2021): towards the pairs of augmentations that are hard to
+    contrast, and back to the uniform distribution.
+
+    Args:
+        probabilities: `[5, 5]`; losses: `[5, 5]`, of each pair; step: length; gamma: weight of the way back.
+    """
+    towards = losses - gamma * (probabilities - 1 / probabilities.numel())
+    return onto_simplex(probabilities + step * towards)
+
+
+class AugmentationChoice(TrainerCallback):
+    """
+    JOAO's choice of augmentations, learned beside the weights: between epochs the loss of each of the 25 pairs is
+    measured on `joao_share` of the molecules (25 times that share in passes without gradient), and the distribution
+    takes a [`joao_step`]. It is a buffer of the model, so that checkpoints hold it and a run resumes with it.
+
+    As in the original the model stays in training mode; other than there, the running statistics of batch norms are put
+    back, as they would hold little but the last pair's.
+
+    Args:
+        config: the configuration of the model.
+        collators: that draw from the distribution, those of training and evaluation.
+    """
+
+    def __init__(self, config: Infomax3DConfig, *collators: Infomax3DDataCollator):
+        self.config, self.collators = config, collators
+
+    def _tell(self, model: PreTrainedModel) -> None:
+        for collator in self.collators:
+            collator.probabilities = model.augmentation_probabilities.double().flatten().tolist()
+
+    def on_epoch_begin(self, args, state, control, model=None, train_dataloader=None, **kwargs):
+        # not at the end: a checkpoint of the last step would lack it. A run resumed amid an epoch has it already
+        if state.epoch and state.epoch == int(state.epoch):
+            losses = self.pair_losses(model, train_dataloader.dataset, args, int(state.epoch))
+            now = model.augmentation_probabilities
+            now.copy_(joao_step(now.double().cpu(), losses, self.config.joao_step, self.config.joao_gamma))
+        self._tell(model)
+
+    @torch.no_grad()
+    def pair_losses(self, model: PreTrainedModel, dataset: Any, args: TrainingArguments, epoch: int) -> torch.Tensor:
+        """The mean loss of each pair, `[5, 5]`; several processes share the batches."""
+        size, world, rank = args.train_batch_size, args.world_size, args.process_index
+        batches = max(int(self.config.joao_share * len(dataset)) // (size * world), 1)
+        order = np.random.default_rng([args.seed, epoch]).permutation(len(dataset))
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+        before = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+        pairs = len(AUGMENTATIONS) ** 2
+        losses = torch.zeros(pairs, dtype=torch.float64)
+        for pair in range(pairs):
+            collator = copy.copy(self.collators[0])
+            collator.epoch, collator.probabilities = epoch, np.eye(pairs)[pair].tolist()
+            for number in range(batches):
+                begin = (number * world + rank) * size
+                batch = collator([dataset[int(place)] for place in order[begin : begin + size]])
+                batch = {
+                    key: value.to(model.device) if isinstance(value, torch.Tensor) else value
+                    for key, value in batch.items()
+                }
+                with torch.autocast(model.device.type, torch.bfloat16, enabled=args.bf16):
+                    losses[pair] += model(**batch).loss.double().cpu() / batches
+        for norm, buffers in zip(norms, before, strict=True):
+            for name, buffer in norm.named_buffers():
+                buffer.copy_(buffers[name])
+        if world > 1:
+            on_device = losses.to(model.device)
+            torch.distributed.all_reduce(on_device)
+            losses = on_device.cpu() / world
+        return losses.view(len(AUGMENTATIONS), -1)
+
+
+def learned_choice(config: Infomax3DConfig, *collators: Infomax3DDataCollator) -> list[TrainerCallback]:
+    """What must happen between epochs: JOAO's step, where its choice is learned."""
+    return [] if config.augmentation_choice == "given" else [AugmentationChoice(config, *collators)]
 
 
 PRETRAINING = PreTraining(
@@ -69,6 +162,7 @@ PRETRAINING = PreTraining(
     feature_processor=with_conformers,
     label_columns=label_columns,
     collator_options=objective_options,
+    callbacks=learned_choice,
 )
 
-__all__ = ["PRETRAINING", "Infomax3DPreTrainingOptions", "objective_options"]
+__all__ = ["PRETRAINING", "AugmentationChoice", "Infomax3DPreTrainingOptions", "joao_step", "objective_options"]

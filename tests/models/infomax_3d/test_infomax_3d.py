@@ -18,12 +18,14 @@ from hf_molrep.models.infomax_3d import (
     Infomax3DForPropertyPrediction,
     Infomax3DModel,
 )
+from hf_molrep.models.infomax_3d.configuration_infomax_3d import AUGMENTATIONS
 from hf_molrep.models.infomax_3d.conversion_infomax_3d import convert, convert_model, read_states
 from hf_molrep.models.infomax_3d.modeling_infomax_3d import (
     Infomax3DLayer,
     check_graph,
     make_edges,
 )
+from hf_molrep.models.infomax_3d.pretraining_infomax_3d import joao_step
 from hf_molrep.nn.atom_pairs import pairs_within_molecules
 from tests.models.common import MethodLaws, draw_weights
 from tests.models.infomax_3d.tiny import original_shapes, original_shapes_3d, original_weights, tiny_config
@@ -177,7 +179,7 @@ class TestInfomax3D(MethodLaws):
 
     def test_law_14_two_processes(self, tmp_path):
         """All objectives that gather, in one torchrun."""
-        classes = [TestInfomax3D, TestInfomax3DDistances, TestInfomax3DGraphContrast]
+        classes = [TestInfomax3D, TestInfomax3DDistances, TestInfomax3DGraphContrast, TestInfomax3DJoao]
         names = [f"{__name__}:{each.__qualname__}" for each in classes]
         found = two_process_gradients(names, tmp_path)
         for each, name in zip(classes, names, strict=True):
@@ -252,6 +254,28 @@ class TestInfomax3DGraphContrast(TestInfomax3D):
 
     def collator(self, seed: int = 0):
         return Infomax3DDataCollator(self.processor(), objective=self.objective, augmentation="random", seed=seed)
+
+
+class TestInfomax3DJoao(TestInfomax3DGraphContrast):
+    """JOAO's drawn pairs of changes, and version 2's readout network for each."""
+
+    does_not_apply = {
+        **TestInfomax3DGraphContrast.does_not_apply,
+    }
+    initial_values = {
+        r"augmentation_probabilities$": ("constant", 0.04),
+        r"graph_readouts\.\d\.out_proj\.weight$": of_block(8, 6),
+        r"graph_readouts\.\d\.blocks\.0\.dense\.weight$": of_block(24, 8),
+        **TestInfomax3D.initial_values,
+    }
+
+    def config(self, dropout: float = 0.0, **options):
+        return super().config(dropout, augmentation_choice="joao_v2", **options)
+
+    def collator(self, seed: int = 0):
+        return Infomax3DDataCollator(
+            self.processor(), objective=self.objective, seed=seed, probabilities=np.full(25, 0.04)
+        )
 
 
 # ---- losses
@@ -503,6 +527,69 @@ def test_augmentations():
         Infomax3DDataCollator(processor, augmentation="node")
     with pytest.raises(ValueError, match="changed_share"):
         Infomax3DDataCollator(processor, changed_share=1.0)
+
+
+def test_drawn_pairs_of_augmentations():
+    """Each molecule draws a pair by the probabilities; the batch says which, and holds what they make."""
+    processor = Infomax3DFeatureExtractor()
+    features = processor.featurize({"smiles": ["CC(=O)Oc1ccccc1C(=O)O"] * 400})
+    rows = [{**feature, "row_id": place} for place, feature in enumerate(features)]
+    probabilities = np.zeros((5, 5))
+    none, dropping = AUGMENTATIONS.index("none"), AUGMENTATIONS.index("node_dropping")
+    probabilities[none, dropping], probabilities[none, none] = 0.75, 0.25
+    collator = Infomax3DDataCollator(processor, objective="graph_contrast", probabilities=probabilities.ravel())
+    batch = collator(rows)
+    assert set(batch["augmentation"].tolist()) == {none}
+    dropped = batch["second_augmentation"] == dropping
+    assert 260 < int(dropped.sum()) < 340
+    assert torch.equal(batch["second_augmentation"] == none, ~dropped)
+    assert (batch["batch"].bincount() == 13).all()
+    assert torch.equal(batch["second_batch"].bincount() == 11, dropped)
+    for wrong in ([0.5, 0.5], np.full(25, 0.05), [-1.0, 2.0] + [0.0] * 23):
+        with pytest.raises(ValueError, match="25 numbers whose sum is 1"):
+            Infomax3DDataCollator(processor, probabilities=wrong)
+
+
+def test_a_readout_network_for_each_augmentation():
+    """Molecules go through the network of their own change, and back to their places."""
+    torch.manual_seed(0)
+    model = Infomax3DForPreTraining(tiny_config(objective="graph_contrast", augmentation_choice="joao_v2")).eval()
+    for parameter in model.graph_readouts.parameters():
+        nn.init.normal_(parameter)
+    processor = Infomax3DFeatureExtractor()
+    graphs = processor(["CCO", "c1ccccc1", "CN", "CC(=O)O"], return_tensors="pt")
+    places = torch.tensor([3, 0, 4, 3])
+    with torch.no_grad():
+        found = model.get_graph_features(**graphs, augmentation=places)
+        pooled = model.infomax_3d(**graphs).pooler_output
+        for row, place in enumerate(places.tolist()):
+            torch.testing.assert_close(found[row : row + 1], model.graph_readouts[place](pooled[row : row + 1]))
+        unchanged = model.get_graph_features(**graphs)
+        torch.testing.assert_close(unchanged[2], found[2])
+        assert (unchanged[0] - found[0]).abs().max() > 1e-3
+        with pytest.raises(ValueError, match="no second views"):
+            model(**graphs, second_x=graphs["x"])
+    with pytest.raises(StrictDataclassClassValidationError, match="is for the objective 'graph_contrast'"):
+        tiny_config(augmentation_choice="joao")
+
+
+def test_step_of_joao():
+    """By hand; and the projection finds what bisection finds."""
+    uniform = torch.full((5, 5), 0.04, dtype=torch.float64)
+    losses = torch.zeros(5, 5, dtype=torch.float64)
+    losses[1, 2] = 0.24
+    expected = uniform.clone()
+    expected[1, 2] = 0.04 + 0.24
+    expected = expected + (1 - expected.sum()) / 25
+    torch.testing.assert_close(joao_step(uniform, losses, step=1.0, gamma=0.1), expected)
+    gamma_alone = joao_step(expected, torch.zeros(5, 5, dtype=torch.float64), step=1.0, gamma=0.1)
+    torch.testing.assert_close(gamma_alone, expected - 0.1 * (expected - 0.04))
+    values = uniform + torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    low, high = values.min() - 1, values.max()
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if (values - middle).clamp(min=0).sum() > 1 else (low, middle)
+    torch.testing.assert_close(joao_step(uniform, values - uniform, 1.0, 0.0), (values - low).clamp(min=0))
 
 
 def test_rows_as_a_dataset_gives_them():
