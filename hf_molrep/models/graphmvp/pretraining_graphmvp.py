@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from ..pretraining import PreTraining, PreTrainingOptions
+from ..pretraining import PreTraining, PreTrainingOptions, descriptor_features, with_descriptor_scaling
 from .configuration_graphmvp import GraphMVPConfig
 from .feature_extraction_graphmvp import GraphMVPFeatureExtractor
 
@@ -29,7 +29,8 @@ class GraphMVPPreTrainingOptions(PreTrainingOptions):
         default=None,
         metadata={
             "help": "whether both views have hydrogens in pre-training; default: what the processor says (yes, as in "
-            "the original, which embeds and fine-tunes without)"
+            "the original, which embeds and fine-tunes without). Descriptors are learned from the graphs that are "
+            "embedded"
         },
     )
 
@@ -53,17 +54,18 @@ def with_options(
         extractor.pretraining_conformers = options.num_conformers
     if options.explicit_hydrogens is not None:
         extractor.pretraining_hydrogens = options.explicit_hydrogens
-    return extractor
+    return with_descriptor_scaling(extractor, options, training, checkpoint)
 
 
 def with_conformers(extractor: GraphMVPFeatureExtractor, config: GraphMVPConfig) -> GraphMVPFeatureExtractor:
-    """Return a copy of the extractor that also computes conformers."""
-    return extractor.for_pretraining()
+    """Return a copy of the extractor that also computes conformers, or instead of them descriptors."""
+    return descriptor_features(extractor, config) if config.objective == "descriptors" else extractor.for_pretraining()
 
 
 def objective_options(config: GraphMVPConfig, options: PreTrainingOptions | None, training: bool) -> dict[str, Any]:
-    """Options of the data collator that follow from the configuration; evaluation takes the first conformer."""
-    return {name: getattr(config, name) for name in SHARED} | {"conformers": "random" if training else "first"}
+    """Options of the data collator by the configuration; evaluation takes the first conformer and all descriptors."""
+    options_of_both = {name: getattr(config, name) for name in SHARED}
+    return options_of_both | ({} if training else {"conformers": "first", "descriptor_share": 1.0})
 
 
 PRETRAINING = PreTraining(
