@@ -29,8 +29,7 @@ class GraphMVPPreTrainingOptions(PreTrainingOptions):
         default=None,
         metadata={
             "help": "whether both views have hydrogens in pre-training; default: what the processor says (yes, as in "
-            "the original, which embeds and fine-tunes without). Descriptors are learned from the graphs that are "
-            "embedded"
+            "the original, which embeds and fine-tunes without)"
         },
     )
 
@@ -63,7 +62,16 @@ def with_conformers(extractor: GraphMVPFeatureExtractor, config: GraphMVPConfig)
 
 
 def objective_options(config: GraphMVPConfig, options: PreTrainingOptions | None, training: bool) -> dict[str, Any]:
-    """Options of the data collator by the configuration; evaluation takes the first conformer and all descriptors."""
+    """
+    Options of the data collator by the configuration; evaluation takes the first conformer and all descriptors.
+
+    Raises:
+        ValueError: conformers or hydrogens for the objective `"descriptors"`, which learns from the graphs that are
+            embedded.
+    """
+    given = [name for name in ("num_conformers", "explicit_hydrogens") if getattr(options, name, None) is not None]
+    if config.objective == "descriptors" and given:
+        raise ValueError(f"the objective 'descriptors' uses the graphs that the processor embeds: no {given[0]}")
     options_of_both = {name: getattr(config, name) for name in SHARED}
     return options_of_both | ({} if training else {"conformers": "first", "descriptor_share": 1.0})
 
