@@ -31,7 +31,7 @@ from transformers import PreTrainedModel
 
 from ...compat import GradientCheckpointingLayer, can_return_tuple, init
 from ...hub import RemoteCodeMixin
-from ...losses import mean_absolute_error, one_sided_nt_xent
+from ...losses import descriptor_loss, mean_absolute_error, one_sided_nt_xent
 from ...modeling_outputs import (
     MoleculeModelOutput,
     MoleculePreTrainingOutput,
@@ -375,6 +375,7 @@ class Infomax3DPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
         r"^conformer_encoder\.",
         r"^property_readout\.",
         r"^distance_head\.",
+        r"^descriptor_head\.",
     ]
 
     @torch.no_grad()
@@ -487,6 +488,7 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
     `"graph_contrast"` (GraphCL): one changed graph of a molecule must find another one; no conformers. With
     `augmentation_choice="joao"` or `"joao_v2"`, `augmentation_probabilities` `[5, 5]` is the distribution from which
     the data collator draws the changes; [`~.pretraining_infomax_3d.AugmentationChoice`], a callback, learns it.
+    `"descriptors"` (CheMeleon's): scaled descriptors of RDKit, by a linear map of the readout; no conformers.
     """
 
     def __init__(self, config: Infomax3DConfig):
@@ -496,6 +498,8 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
             self.distance_head = Infomax3DDistanceHead(config)
         elif config.objective == "property_prediction":
             self.property_readout = Infomax3DPropertyHead(config, config.hidden_size)
+        elif config.objective == "descriptors":
+            self.descriptor_head = nn.Linear(config.hidden_size, config.num_descriptors)
         else:
             sizes = config.hidden_size, config.projection_dim, config.readout_layers
             if config.augmentation_choice == "joao_v2":
@@ -589,6 +593,8 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
         augmentation: torch.LongTensor | None = None,
         second_augmentation: torch.LongTensor | None = None,
         targets: torch.FloatTensor | None = None,
+        descriptor_places: torch.LongTensor | None = None,
+        descriptor_targets: torch.FloatTensor | None = None,
         **kwargs,
     ) -> MoleculePreTrainingOutput:
         """
@@ -601,9 +607,12 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
             second_x, ...: graph contrast: the second views; molecule k of both is the same one.
             augmentation, second_augmentation: `"joao_v2"`: `[molecules]`, see [`get_graph_features`].
             targets: property prediction: labels `[molecules, tasks]`, NaN = missing.
+            descriptor_places, descriptor_targets: descriptors: `[molecules, asked]`, which descriptors, and their
+                scaled values, NaN = missing.
         Returns:
             `losses`: `contrastive` ([`~hf_molrep.losses.one_sided_nt_xent`]), or `property` or `distance`
-            (mean absolute errors, see [`~hf_molrep.losses.mean_absolute_error`], of scaled labels and in angstrom).
+            (mean absolute errors, see [`~hf_molrep.losses.mean_absolute_error`], of scaled labels and in angstrom),
+            or `descriptors` ([`~hf_molrep.losses.descriptor_loss`]).
             `embeddings`: contrastive `graph` and `conformer` (of several the mean), graph contrast `first`, `second`,
             `[molecules, projection_dim]`.
             `hidden_states`: of the graphs (first views).
@@ -611,13 +620,15 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
             ValueError: the batch was made for another objective.
         """
         objective = self.config.objective
-        needed = {"graph_contrast": second_x, "property_prediction": targets}.get(objective, pos)
-        if needed is not None and self.config.augmentation_choice == "joao_v2":
-            needed = second_augmentation
+        needed, what = {
+            "graph_contrast": (
+                second_x if self.config.augmentation_choice != "joao_v2" else second_augmentation,
+                "second views",
+            ),
+            "property_prediction": (targets, "labels"),
+            "descriptors": (descriptor_targets, "descriptors"),
+        }.get(objective, (pos, "conformers (pos)"))
         if needed is None:
-            what = {"graph_contrast": "second views", "property_prediction": "labels"}.get(
-                objective, "conformers (pos)"
-            )
             raise ValueError(f"this batch has no {what}, and so was not made for objective {objective!r}")
         if batch is None:
             batch, num_graphs = torch.zeros_like(x[:, 0]), 1
@@ -633,6 +644,9 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
         elif objective == "property_prediction":
             found = self.property_readout(output.pooler_output, targets)
             losses = {"property": found.loss}
+        elif objective == "descriptors":
+            predictions = self.descriptor_head(output.pooler_output)
+            losses = {"descriptors": descriptor_loss(predictions, descriptor_targets, descriptor_places)}
         else:
             first, temperature = self._project(output.pooler_output, augmentation), self.config.temperature
             if objective == "contrastive":

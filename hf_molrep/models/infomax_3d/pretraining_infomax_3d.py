@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
-from ..pretraining import PreTraining, PreTrainingOptions
+from ..pretraining import PreTraining, PreTrainingOptions, descriptor_features, with_descriptor_scaling
 from .collation_infomax_3d import Infomax3DDataCollator
 from .configuration_infomax_3d import AUGMENTATIONS, Infomax3DConfig
 from .feature_extraction_infomax_3d import Infomax3DFeatureExtractor
@@ -34,16 +34,16 @@ def with_hydrogens(
     training: TrainingArguments,
     checkpoint: str | None,
 ) -> Infomax3DFeatureExtractor:
-    """The extractor with the hydrogens that were asked for."""
+    """Set the hydrogens of `--explicit_hydrogens`, and the scaling of descriptors if the objective needs one."""
     if options.explicit_hydrogens is not None:
         extractor.explicit_hydrogens = options.explicit_hydrogens
-    return extractor
+    return with_descriptor_scaling(extractor, options, training, checkpoint)
 
 
 def with_conformers(extractor: Infomax3DFeatureExtractor, config: Infomax3DConfig) -> Infomax3DFeatureExtractor:
-    """The same extractor with as many conformers as the objective needs: what is saved embeds graphs alone."""
+    """Return a copy with as many conformers as the objective needs, or descriptors; a saved one computes graphs."""
     needed = {"contrastive": config.num_conformers, "distance_prediction": 1}.get(config.objective, 0)
-    with_them = copy.copy(extractor)
+    with_them = copy.copy(descriptor_features(extractor, config))
     with_them.num_conformers = needed
     return with_them
 
@@ -63,11 +63,10 @@ def label_columns(options: Infomax3DPreTrainingOptions, config: Infomax3DConfig)
 
 
 def objective_options(config: Infomax3DConfig, options: PreTrainingOptions | None, training: bool) -> dict[str, Any]:
-    """Options of the data collator that follow from the configuration, in training and evaluation alike."""
-    if config.augmentation_choice == "given":
-        return {"objective": config.objective}
+    """Return the options of the data collator that the configuration determines; evaluation uses all descriptors."""
+    chosen = {"objective": config.objective} | ({} if training else {"descriptor_share": 1.0})
     pairs = len(AUGMENTATIONS) ** 2
-    return {"objective": config.objective, "probabilities": [1 / pairs] * pairs}
+    return chosen if config.augmentation_choice == "given" else chosen | {"probabilities": [1 / pairs] * pairs}
 
 
 def onto_simplex(values: torch.Tensor) -> torch.Tensor:
