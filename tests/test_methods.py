@@ -77,8 +77,10 @@ def test_editors_see_the_names_of_a_method(method):
 
 
 def test_cards_belong_to_methods():
+    """Or to a shipped checkpoint that was not trained by its method's own recipe."""
     cards = {path.stem for path in (ROOT / "model_cards").glob("*.md")} - {"TEMPLATE"}
-    assert cards == set(METHODS)
+    checkpoints = {path.parent.name for path in (ROOT / "hf_molrep" / "checkpoints").glob("*/config.json")}
+    assert cards - checkpoints == set(METHODS)
 
 
 def test_models_folders_are_methods():

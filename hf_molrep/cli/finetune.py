@@ -10,7 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
 
-from ..inference import DEFAULT_CHECKPOINT
+from ..inference import DEFAULT_CHECKPOINT, DEFAULT_FOR_PROPERTIES
 from ..training.finetuning_files import (
     CONFORMERS,
     KINDS,
@@ -25,6 +25,7 @@ from ..training.settings import ConformerSettings, FinetuningSettings
 from .split import add_molecule_arguments, report_failures, sizes
 
 KEY_VALUE = "KEY=VALUE"
+DEFAULT_FOR_CONFORMERS = "uni-mol-mini"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", nargs="+", default=[], metavar="COLUMN", help="to predict; empty = missing")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for model and report")
     parser.add_argument(
-        "--model", default=DEFAULT_CHECKPOINT, help="folder, Hub repository or shipped name (%(default)s)"
+        "--model",
+        help=f"folder, Hub repository or shipped name ({DEFAULT_FOR_PROPERTIES}; pairs: {DEFAULT_CHECKPOINT}; "
+        f"{CONFORMERS}: {DEFAULT_FOR_CONFORMERS})",
     )
     parser.add_argument(
         "--task",
@@ -118,6 +121,15 @@ def settings_of(args: argparse.Namespace) -> FinetuningSettings:
     )
 
 
+def checkpoint_of(args: argparse.Namespace) -> str:
+    """The checkpoint that was named, else the default of the task."""
+    if args.model is not None:
+        return args.model
+    if args.task == CONFORMERS:
+        return DEFAULT_FOR_CONFORMERS
+    return DEFAULT_CHECKPOINT if len(args.smiles_column or []) == 2 else DEFAULT_FOR_PROPERTIES
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     output = Path(args.output)
@@ -144,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
     from ..training.finetuning import finetune
     from ..training.rows import takes_coordinates
 
-    checkpoint = resolve_checkpoint(args.model)
+    checkpoint = resolve_checkpoint(checkpoint_of(args))
     if args.task == CONFORMERS:
         data = reference_conformers(table, split, cache=args.cache, processes=args.processes)
     else:

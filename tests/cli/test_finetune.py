@@ -1,5 +1,6 @@
 """`hf-molrep split`, `finetune` and `predict` on files, good ones and bad ones."""
 
+import argparse
 import csv
 import json
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 from transformers import AutoConfig, AutoProcessor
 
+import hf_molrep
 from hf_molrep import AutoModelForMoleculePropertyPrediction
 from hf_molrep.cli import main
+from hf_molrep.cli.finetune import add_arguments, checkpoint_of
 from hf_molrep.inference.prediction import predict
 from tests.models.mm_deacon.tiny import save_tiny_checkpoint
 
@@ -330,3 +333,19 @@ def test_overrides_reach_config_and_collator(checkpoint, tmp_path):
     assert config.smiles_config.hidden_dropout == 0.2
     settings = json.loads((tmp_path / "out" / "report" / "metrics.json").read_text())["settings"]
     assert settings["collator_options"] == {"smiles_augmentation": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--labels", "y"], "molclr-gin-descriptors-mini"),
+        (["--labels", "y", "--smiles-column", "a", "b"], "mm-deacon-mini"),
+        (["--task", "conformer-generation"], "uni-mol-mini"),
+        (["--labels", "y", "--model", "grover-mini"], "grover-mini"),
+    ],
+)
+def test_the_default_checkpoint_is_that_of_the_task(options, expected):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert checkpoint_of(parser.parse_args(["data.csv", "--output", "out", *options])) == expected
+    hf_molrep.checkpoint_path(expected)
