@@ -552,10 +552,10 @@ class GraphMVPForPreTraining(GraphMVPPreTrainedModel):
                 context_x, ...: the contexts; anchors: atoms of the contexts whose states are averaged; anchor_batch:
                 the molecule of each. A molecule may have none.
         Returns:
-            `losses`, each the mean over both directions and all conformers: `contrastive` ([`~hf_molrep.losses.ebm_nce`] or
-            [`~hf_molrep.losses.info_nce`]), `reconstruction` (mean squared error), `divergence` (from N(0, 1)); and
-            of the hybrids `atoms` ([`~hf_molrep.losses.masked_cross_entropy`]) or `context`
-            ([`~hf_molrep.losses.context_prediction`]). `loss` is
+            `losses`, each the mean over both directions and all conformers: `contrastive`
+            ([`~hf_molrep.losses.ebm_nce`] or [`~hf_molrep.losses.info_nce`]), `reconstruction` (mean squared error),
+            `divergence` (from N(0, 1)); and of the hybrids `atoms` ([`~hf_molrep.losses.masked_cross_entropy`]) or
+            `context` ([`~hf_molrep.losses.context_prediction`]). `loss` is
 
                 contrastive_weight * contrastive + reconstruction_weight * (reconstruction + kl_weight * divergence)
                 + hybrid_weight * (atoms or context)
