@@ -351,9 +351,11 @@ def test_a_layer_written_out():
     torch.testing.assert_close(layer(states, bonds, edges), torch.stack(expected), atol=1e-5, rtol=1e-5)
     # a matrix for each degree, as on a CPU, or one for all of them: the same numbers and gradients
     found = {}
-    for name, plan in (("by degree", edges), ("at once", edges._replace(by_degree=None, sizes=None))):
-        output = layer(states, bonds, plan)
-        found[name] = (output, *torch.autograd.grad(output.square().sum(), tuple(layer.parameters())))
+    with torch.enable_grad():
+        edges = make_edges(batch["edge_index"], batch["edge_attr"], 5, torch.float32, (5, 6, 2))
+        for name, plan in (("by degree", edges), ("at once", edges._replace(by_degree=None, sizes=None))):
+            output = layer(states, bonds, plan)
+            found[name] = (output, *torch.autograd.grad(output.square().sum(), tuple(layer.parameters())))
     torch.testing.assert_close(found["by degree"], found["at once"], atol=1e-4, rtol=1e-4)
 
 
