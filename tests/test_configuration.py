@@ -9,7 +9,9 @@ from hf_molrep import METHODS, checkpoint_path
 from hf_molrep.configuration import check_fields
 
 
-@pytest.mark.parametrize("name", ["grover-mini", "mm-deacon-mini", "molclr-gin-mini", "uni-mol-mini"])
+@pytest.mark.parametrize(
+    "name", ["graphmvp-mini", "grover-mini", "infomax-3d-mini", "mm-deacon-mini", "molclr-gin-mini", "uni-mol-mini"]
+)
 def test_saved_configurations_have_known_fields(name):
     """What a config.json holds, and what `to_dict` gives, passes; nested configurations too."""
     saved = json.loads(Path(checkpoint_path(name), "config.json").read_text())

@@ -38,14 +38,15 @@ class GraphMVPDataCollator(DescriptorCollator):
         objective, mask_atom_type, num_layers, context_inner_hops, context_size: the configuration's.
         masked_share: of the atoms, dropped in both views; 0: all stay.
         attribute_share: of the atoms, in attribute masking.
-        conformers: of molecules that have several: `"random"`: one per epoch, or `"first"`. (In the original each
-            conformer is a molecule of its own.)
+        conformers: of molecules that have several: `"random"`: one per epoch; `"first"`; or `"all"`, each of which is
+            a sample of its own, as in the original: the first `pretraining_conformers` of the processor, repeated in
+            their order where a molecule has fewer (flag `fewer_conformers` of its feature).
     """
 
     objective: Literal["graphmvp", "graphmvp_g", "graphmvp_c", "descriptors"] = "graphmvp"
     masked_share: float = 0.15
     attribute_share: float = 0.15
-    conformers: Literal["random", "first"] = "random"
+    conformers: Literal["random", "first", "all"] = "random"
     mask_atom_type: int = 119
     num_layers: int = 5
     context_inner_hops: int = 4
@@ -55,14 +56,14 @@ class GraphMVPDataCollator(DescriptorCollator):
         super().__post_init__()
         if self.objective not in ("graphmvp", "graphmvp_g", "graphmvp_c", "descriptors"):
             raise ValueError(f"unknown objective {self.objective!r}")
-        if self.conformers not in ("random", "first"):
-            raise ValueError(f"conformers is 'random' or 'first', not {self.conformers!r}")
+        if self.conformers not in ("random", "first", "all"):
+            raise ValueError(f"conformers is 'random', 'first' or 'all', not {self.conformers!r}")
         if not (0 <= self.masked_share < 1 and 0 <= self.attribute_share < 1):
             raise ValueError("masked_share and attribute_share are shares of the atoms: 0 or more and below 1")
 
     def views(self, feature: dict, rng: np.random.Generator) -> dict:
         """
-        A molecule with one conformer and without the atoms that are dropped.
+        A molecule without the atoms that are dropped, with one conformer or all of them.
 
         Raises:
             ValueError: it has no conformer.
@@ -74,10 +75,13 @@ class GraphMVPDataCollator(DescriptorCollator):
             )
         atoms = int(feature["num_nodes"])
         pos = np.asarray(feature["pos"], dtype=np.float32).reshape(-1, atoms, 3)
-        pos = pos[rng.integers(len(pos)) if self.conformers == "random" else 0]
+        if self.conformers == "all":
+            pos = np.resize(pos, (self.processor.pretraining_conformers, atoms, 3))
+        else:
+            pos = pos[[rng.integers(len(pos)) if self.conformers == "random" else 0]]
         if self.masked_share:
             kept = grown_subgraph(feature, rng, math.floor((1 - self.masked_share) * atoms) + 1)
-            feature, pos = part_of(feature, kept), pos[kept]
+            feature, pos = part_of(feature, kept), pos[:, kept]
         return {**feature, "pos": pos.ravel()}
 
     def masked(self, features: Sequence[dict], generators: Sequence[np.random.Generator]) -> dict[str, torch.Tensor]:

@@ -3,6 +3,8 @@
 import copy
 from typing import Any
 
+from ...chem.smiles import MoleculeError
+from ...processing.contract import Columns
 from ...processing.graphs import MolGraphFeatureExtractor
 
 
@@ -16,7 +18,8 @@ class GraphMVPFeatureExtractor(MolGraphFeatureExtractor):
 
     Args:
         scheme: `"pretrain_gnns"`, or `"ogb"` (the original's regression).
-        pretraining_conformers: `num_conformers` in pre-training, where molecules bring no coordinates.
+        pretraining_conformers: `num_conformers` in pre-training. A molecule with fewer carries the flag
+            `fewer_conformers`.
         pretraining_hydrogens: `explicit_hydrogens` in pre-training.
         others: see [`~hf_molrep.processing.graphs.MolGraphFeatureExtractor`].
     """
@@ -39,6 +42,13 @@ class GraphMVPFeatureExtractor(MolGraphFeatureExtractor):
     def config_fields(self) -> dict[str, Any]:
         """What the configuration of a model takes from here."""
         return super().config_fields() | {"graph_scheme": self.scheme}
+
+    def _add_conformers(self, results: list[dict | MoleculeError], columns: Columns) -> None:
+        super()._add_conformers(results, columns)
+        for feature in results:
+            if isinstance(feature, dict) and feature["num_conformers"] < self.num_conformers:
+                flags = feature["conformer_flags"].split()
+                feature["conformer_flags"] = " ".join([*flags, *{"fewer_conformers"}.difference(flags)])
 
     def for_pretraining(self) -> "GraphMVPFeatureExtractor":
         """A copy that gives graph and conformers as pre-training sees them."""

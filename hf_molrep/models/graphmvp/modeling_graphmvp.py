@@ -126,6 +126,20 @@ def molecules_of(atoms: torch.Tensor, batch: torch.Tensor | None, num_graphs: in
     return batch, int(batch.max()) + 1 if num_graphs is None else num_graphs
 
 
+def conformers_as_molecules(
+    z: torch.Tensor, pos: torch.Tensor, batch: torch.Tensor, num_graphs: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    """
+    The conformers `pos` `[conformers, atoms, 3]` of all molecules as molecules of one large batch: elements,
+    coordinates, the molecule of each atom, and the number of molecules; molecule m of conformer c is
+    `c * num_graphs + m`. One conformer, `[atoms, 3]`, stays as it is.
+    """
+    if pos.dim() != 3:
+        return z, pos, batch, num_graphs
+    shift = torch.arange(len(pos), device=batch.device)[:, None] * num_graphs
+    return z.repeat(len(pos)), pos.flatten(0, 1), (batch + shift).flatten(), len(pos) * num_graphs
+
+
 class GraphMVPFeatureEmbeddings(nn.Module):
     """Sum of an embedding of each column, `[rows, columns] -> [rows, width]`."""
 
@@ -284,8 +298,8 @@ class GraphMVPSchNet(nn.Module):
         """The neighbours that `forward` needs. Raises ValueError: see there."""
         if z.shape != pos.shape[:-1] or pos.shape[-1:] != (3,):
             raise ValueError(
-                f"z {tuple(z.shape)} and pos {tuple(pos.shape)} are not an element and a point for each atom: SchNet "
-                "takes one conformer of each molecule"
+                f"z {tuple(z.shape)} and pos {tuple(pos.shape)} are not an element and a point for each atom of every "
+                "conformer"
             )
         known = ((z >= 1) & (z <= self.config.num_elements)).all()
         if torch.compiler.is_compiling() or known.device.type != "cpu":
@@ -494,16 +508,19 @@ class GraphMVPForPreTraining(GraphMVPPreTrainedModel):
         Conformers to what the contrast compares, the mean of SchNet's states.
 
         Args:
-            z: `[atoms]`, atomic numbers; pos: `[atoms, 3]`, angstrom; batch, num_graphs: as in [`GraphMVPModel`].
+            z: `[atoms]`, atomic numbers; pos: `[atoms, 3]`, angstrom, or `[conformers, atoms, 3]`; batch, num_graphs:
+                as in [`GraphMVPModel`].
         Returns:
-            `[molecules, hidden_size]`.
+            `[molecules, hidden_size]`, or of several conformers `[molecules, conformers, hidden_size]`.
         Raises:
-            ValueError: several conformers of a molecule, or what is no element; the objective has no conformers.
+            ValueError: `z` and `pos` do not fit each other, or what is no element; the objective has no conformers.
         """
         if self.config.objective == "descriptors":
             raise ValueError("the objective 'descriptors' has no encoder of conformers")
         batch, num_graphs = molecules_of(z, batch, num_graphs)
-        return self.schnet(z, self.schnet.pairs(z, pos, batch), batch, num_graphs)
+        joined = conformers_as_molecules(z, pos, batch, num_graphs)
+        features = self.schnet(joined[0], self.schnet.pairs(*joined[:3]), *joined[2:])
+        return features.unflatten(0, (len(pos), num_graphs)).transpose(0, 1) if pos.dim() == 3 else features
 
     def contrast(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """One direction of the contrast."""
@@ -540,7 +557,9 @@ class GraphMVPForPreTraining(GraphMVPPreTrainedModel):
         """
         Args:
             x, edge_index, edge_attr, batch, num_graphs: the graphs, as in [`GraphMVPModel`].
-            z, pos: the conformers, of the same atoms in the same order: `[atoms]`, `[atoms, 3]`, angstrom.
+            z, pos: the conformers, of the same atoms in the same order: `[atoms]`, `[atoms, 3]`, angstrom; of several
+                conformers `[conformers, atoms, 3]`, each of which is a sample of its own, as in the original; here
+                they share one pass of the graph encoder.
             masked_x: attribute masking: `x` with masked atoms; masked_atoms: `[masked]`, their places;
                 masked_atom_types: what stood there.
             substructure_x, ...: context prediction: the parts around `centers`, `[molecules]`, an atom of each;
@@ -549,17 +568,18 @@ class GraphMVPForPreTraining(GraphMVPPreTrainedModel):
             descriptor_places, descriptor_targets: descriptors: `[molecules, asked]`, which descriptors, and their
                 scaled values, NaN = missing.
         Returns:
-            `losses`, each the mean over both directions: `contrastive` ([`~hf_molrep.losses.ebm_nce`] or
-            [`~hf_molrep.losses.info_nce`]), `reconstruction` (mean squared error), `divergence` (from N(0, 1)); and of
-            the hybrids `atoms` ([`~hf_molrep.losses.masked_cross_entropy`]) or `context`
-            ([`~hf_molrep.losses.context_prediction`]). `loss` is
+            `losses`, each the mean over both directions and all conformers: `contrastive`
+            ([`~hf_molrep.losses.ebm_nce`] or [`~hf_molrep.losses.info_nce`]), `reconstruction` (mean squared error),
+            `divergence` (from N(0, 1)); and of the hybrids `atoms` ([`~hf_molrep.losses.masked_cross_entropy`]) or
+            `context` ([`~hf_molrep.losses.context_prediction`]). `loss` is
 
                 contrastive_weight * contrastive + reconstruction_weight * (reconstruction + kl_weight * divergence)
                 + hybrid_weight * (atoms or context)
 
             Of the objective `"descriptors"` there is the loss `descriptors` ([`~hf_molrep.losses.descriptor_loss`])
             alone, and no `embeddings`.
-            `embeddings`: `graph` and `conformer`, `[molecules, hidden_size]`. `hidden_states`: of the graphs.
+            `embeddings`: `graph` and `conformer` (of several the mean), `[molecules, hidden_size]`. `hidden_states`:
+            of the graphs.
         Raises:
             ValueError: no conformers, or the batch was made for another objective; see also
                 [`~GraphMVPForPreTraining.get_conformer_features`].
@@ -584,11 +604,16 @@ class GraphMVPForPreTraining(GraphMVPPreTrainedModel):
                 f"this batch was not made for objective {config.objective!r}: give it to the data collator"
             )
         batch, num_graphs = molecules_of(x, batch, num_graphs)
-        pairs = self.schnet.pairs(z, pos, batch)  # first: here a compiled graph ends, before there are states
+        joined = conformers_as_molecules(z, pos, batch, num_graphs)
+        pairs = self.schnet.pairs(*joined[:3])  # first: here a compiled graph ends, before there are states
         output = self.graphmvp(x, edge_index, edge_attr, batch, num_graphs, **kwargs)
-        graph, conformer = output.pooler_output, self.schnet(z, pairs, batch, num_graphs)
-        contrast = (self.contrast(graph, conformer) + self.contrast(conformer, graph)) / 2
-        directions = (self.graph_to_conformer(graph, conformer), self.conformer_to_graph(conformer, graph))
+        graph, conformers = output.pooler_output, self.schnet(joined[0], pairs, *joined[2:])
+        of_each = conformers.unflatten(0, (-1, num_graphs))
+        # conformer by conformer: another conformer of a molecule is no negative of it
+        contrasts = [self.contrast(graph, each) + self.contrast(each, graph) for each in of_each]
+        contrast = sum(contrasts) / (2 * len(contrasts))
+        graphs = graph.repeat(len(of_each), 1)
+        directions = (self.graph_to_conformer(graphs, conformers), self.conformer_to_graph(conformers, graphs))
         error, divergence = (sum(terms) / 2 for terms in zip(*directions, strict=True))
         losses = {"contrastive": contrast, "reconstruction": error, "divergence": divergence}
         reconstruction = error + config.kl_weight * divergence
@@ -608,7 +633,7 @@ class GraphMVPForPreTraining(GraphMVPPreTrainedModel):
         return MoleculePreTrainingOutput(
             loss=loss,
             losses=losses,
-            embeddings={"graph": graph, "conformer": conformer},
+            embeddings={"graph": graph, "conformer": of_each.mean(dim=0)},
             hidden_states=output.hidden_states,
         )
 

@@ -13,7 +13,9 @@ so does not blow it up. Each layer begins as almost nothing beside its residual,
 embeddings of the atoms.
 
 Ours: the first linear map of a message is applied to atoms and to kinds of bonds before they are brought to the edges,
-in one sum (see `nn/gather_sum.py`); no message passing of DGL, whose Python loop goes over the degrees. A distance
+in one sum (see `nn/gather_sum.py`); no message passing of DGL. The three scales of an aggregate belong to its degree
+alone, so on a CPU the matrix behind them is one sum of three for each of the few degrees of a batch, and atoms need a
+third of the multiplications. A distance
 predicted from the linear map g of (h_i, h_j) and of (h_j, h_i) is the sum of one number for each atom. `pooler_output`
 is the readout of the atoms, which goes downstream, and not the output of the readout network, which does not.
 With gradient checkpointing, layers see a batch twice: the momentum of their batch norms is then such that the running
@@ -21,6 +23,7 @@ statistics move as far as by seeing it once.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -57,6 +60,9 @@ class Infomax3DEdges(NamedTuple):
         parts: the plan of the sum of three rows for each edge, of [sources; targets; kinds of bonds].
         arriving: the plan of the sum over the edges that arrive at an atom.
         degree: `[atoms, 1]`, how many do; any: bool `[atoms, 1]`; amplification: `[atoms, 1]`, log(degree + 1).
+        by_degree: `[atoms]`, the atoms in the order of their degrees; sizes: how many atoms of each degree there are,
+            from 0 on. None on a GPU, where one large product is faster than several small ones, and in a compiled
+            graph, whose shapes would depend on the degrees.
     """
 
     source: torch.Tensor
@@ -67,6 +73,8 @@ class Infomax3DEdges(NamedTuple):
     degree: torch.Tensor
     any: torch.Tensor
     amplification: torch.Tensor
+    by_degree: torch.Tensor | None
+    sizes: list[int] | None
 
 
 def check_graph(x: torch.Tensor, edge_index: torch.Tensor, edge_attr: torch.Tensor, config: Infomax3DConfig) -> None:
@@ -108,7 +116,12 @@ def make_edges(
         0, target, torch.ones(edges, dtype=dtype, device=source.device)
     )[:, None]
     arriving = GatherSum(number, target, edges, atoms)
-    return Infomax3DEdges(source, target, kind, parts, arriving, degree, degree > 0, (degree + 1).log())
+    by_degree = sizes = None
+    if source.device.type == "cpu" and not torch.compiler.is_compiling():
+        whole = degree.flatten().long()
+        by_degree, sizes = whole.argsort(stable=True), torch.bincount(whole).tolist()
+    plans = (parts, arriving, degree, degree > 0, (degree + 1).log(), by_degree, sizes)
+    return Infomax3DEdges(source, target, kind, *plans)
 
 
 def pool(states: torch.Tensor, batch: torch.Tensor, num_graphs: int, readout: Sequence[str]) -> torch.Tensor:
@@ -243,10 +256,29 @@ class Infomax3DLayer(GradientCheckpointingLayer):
         # the variance is a small difference of large numbers
         messages = messages.to(torch.promote_types(messages.dtype, torch.float32))
         around = self.aggregate(messages, edges).to(states.dtype)
+        if edges.by_degree is not None and type(self.update.dense) is Infomax3DLinear:  # else it is an adapter
+            return states + self.update.behind(self.scaled_sum(states, around, edges))
         amplification = edges.amplification.to(states.dtype)
         attenuation = torch.where(edges.any, 1 / amplification, 0.0)
         scaled = [states, around, around * amplification, around * attenuation]
         return states + self.update(torch.cat(scaled, dim=-1))
+
+    def scaled_sum(self, states: torch.Tensor, around: torch.Tensor, edges: Infomax3DEdges) -> torch.Tensor:
+        """
+        The linear map of the update, of atoms `[atoms, width]` and aggregates `[atoms, 4 * width]` in their three
+        scales: `W0 h + (W1 + log(d + 1) W2 + W3 / log(d + 1)) a` for an atom of degree d; an atom without bonds has the
+        aggregate 0.
+        """
+        dense, width = self.update.dense, states.shape[1]
+        own, plain, amplified, attenuated = dense.weight.split([width, *[AGGREGATORS * width] * SCALERS], dim=1)
+        scales = [math.log(degree + 1) for degree in range(len(edges.sizes))]
+        sums = [
+            F.linear(rows, plain + scale * amplified + attenuated / scale if scale else plain)
+            for rows, scale in zip(around[edges.by_degree].split(edges.sizes), scales, strict=True)
+            if len(rows)
+        ]
+        mixed = torch.empty_like(by_degree := torch.cat(sums)).index_copy(0, edges.by_degree, by_degree)
+        return F.linear(states, own, dense.bias) + mixed
 
 
 class Infomax3DConformerLayer(nn.Module):

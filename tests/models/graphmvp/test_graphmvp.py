@@ -434,6 +434,50 @@ def test_both_views_lose_the_same_atoms():
     assert torch.equal(whole["pos"].flatten(), torch.from_numpy(first))
 
 
+@pytest.mark.parametrize("loss", ["ebm_nce", "info_nce"])
+def test_several_conformers_of_a_molecule(loss):
+    """Each is a sample of its own: features as of conformers alone, losses their mean; the order does not matter."""
+    smiles = ["CC(=O)O", "c1ccccc1O", "CCN"]
+    extractor = GraphMVPFeatureExtractor(pretraining_conformers=2)
+    features = with_conformers(extractor, smiles, conformers=2)
+    rows = [{**feature, "row_id": place} for place, feature in enumerate(features)]
+    batch = GraphMVPDataCollator(extractor, masked_share=0.0, conformers="all")(rows)
+    assert batch["pos"].shape == (2, len(batch["z"]), 3)
+    model = draw_weights(GraphMVPForPreTraining(tiny_config(contrastive_loss=loss))).eval()
+    space = (batch["batch"], batch["num_graphs"])
+    alone = [dict(batch) | {"pos": pos} for pos in batch["pos"]]
+    with torch.no_grad():
+        found = model.get_conformer_features(batch["z"], batch["pos"], *space)
+        of_each = torch.stack([model.get_conformer_features(batch["z"], pos, *space) for pos in batch["pos"]], dim=1)
+        assert found.shape == (3, 2, 16)
+        torch.testing.assert_close(found, of_each, rtol=1e-5, atol=1e-6)
+        together, separate = model(**batch), [model(**each) for each in alone]
+        for name, value in together.losses.items():
+            torch.testing.assert_close(value, sum(each.losses[name] for each in separate) / 2, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(together.embeddings["conformer"], of_each.mean(dim=1), rtol=1e-5, atol=1e-6)
+        turned = model(**batch | {"pos": batch["pos"][[1, 0]]})
+        torch.testing.assert_close(turned.loss, together.loss, rtol=1e-5, atol=1e-6)
+    assert (separate[0].loss - separate[1].loss).abs() > 1e-4  # else the mean would show nothing
+
+
+def test_missing_conformers_are_repeated():
+    """A molecule with fewer conformers than asked for has them again, and its feature says so; more are left out."""
+    extractor = GraphMVPFeatureExtractor(pretraining_conformers=3)
+    few, many = (with_conformers(extractor, ["CCO"], conformers=number)[0] for number in (2, 4))
+    collator = GraphMVPDataCollator(extractor, conformers="all")
+    batch = collator([{**few, "row_id": 0}, {**many, "row_id": 1}])
+    pos = batch["pos"].unflatten(1, (2, 3))
+    assert torch.equal(pos[:, 0].flatten(1), torch.from_numpy(few["pos"]).view(2, -1)[[0, 1, 0]])
+    assert torch.equal(pos[:, 1].flatten(1), torch.from_numpy(many["pos"]).view(4, -1)[:3])
+    for number in (1, 3):
+        with ConformerGenerator(ConformerSettings(num_conformers=number), None) as generator:
+            (found,) = generator(["OCC"])
+        columns = {"smiles": ["OCC"], "z": [found.z.tolist()], "pos": [found.pos.ravel().tolist()]}
+        (feature,) = extractor.for_pretraining().featurize(columns)
+        assert feature["num_conformers"] == number
+        assert ("fewer_conformers" in feature["conformer_flags"].split()) == (number == 1)
+
+
 def test_grown_subgraphs_hang_together():
     feature = GraphMVPFeatureExtractor().featurize({"smiles": ["CCCCCCCCCC"]})[0]
     ends = set()
@@ -478,7 +522,7 @@ def test_batches_that_cannot_be_used():
     for wrong, complaint in (
         ({"pos": None}, "z and pos are missing"),
         ({"z": batch["z"][:3], "pos": batch["pos"][:3]}, "graphs of 4 atoms and conformers of 3"),
-        ({"pos": batch["pos"].expand(2, -1, -1)}, "SchNet takes one conformer of each molecule"),
+        ({"pos": batch["pos"].expand(2, -1, -1)[:, :3]}, "an element and a point for each atom of every conformer"),
         ({"z": batch["z"] * 0}, "z holds atomic numbers, 1 ... 119; here 0 ... 0"),
         ({"x": batch["x"][:, :1]}, "x .4, 1. is not of the scheme 'pretrain_gnns'"),
         ({"x": batch["x"] + 3}, r"holds values below \[120, 3\], column by column; here"),

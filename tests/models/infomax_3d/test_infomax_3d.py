@@ -401,6 +401,14 @@ def test_a_layer_written_out():
         scaled = [states[atom], around, around * scale, around / scale if scale else around]
         expected.append(states[atom] + layer.update(torch.cat(scaled)[None])[0])
     torch.testing.assert_close(layer(states, bonds, edges), torch.stack(expected), atol=1e-5, rtol=1e-5)
+    # a matrix for each degree, as on a CPU, or one for all of them: the same numbers and gradients
+    found = {}
+    with torch.enable_grad():
+        edges = make_edges(batch["edge_index"], batch["edge_attr"], 5, torch.float32, (5, 6, 2))
+        for name, plan in (("by degree", edges), ("at once", edges._replace(by_degree=None, sizes=None))):
+            output = layer(states, bonds, plan)
+            found[name] = (output, *torch.autograd.grad(output.square().sum(), tuple(layer.parameters())))
+    torch.testing.assert_close(found["by degree"], found["at once"], atol=1e-4, rtol=1e-4)
 
 
 def test_adapters_see_the_same_messages():
