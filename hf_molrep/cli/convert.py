@@ -140,7 +140,8 @@ def _allowed(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(map(_text, get_args(kind)))
     if get_origin(kind) is list:
-        return f"list with a {_allowed(get_args(kind)[0])} for each task"
+        (entry,) = get_args(kind)
+        return f"list of {_allowed(entry)}" if get_origin(entry) else f"list with a {_allowed(entry)} for each task"
     parts = [part for part in get_args(kind) if not (part is int and float in get_args(kind))]
     return " or ".join(map(_allowed, parts)) if parts else WORDS[kind]
 

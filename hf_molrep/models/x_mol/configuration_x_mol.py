@@ -1,5 +1,6 @@
 """X-MOL configuration."""
 
+from dataclasses import field
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
@@ -45,17 +46,13 @@ class XMolConfig(MoleculeConfig):
     target_type_id: int = 1
     continuous_position: bool = True
     pooling: Literal["first", "mean"] = "first"
-    knowledge_embeddings: list[Literal["link", "ring", "type"]] | tuple[str, ...] = ()
+    knowledge_embeddings: list[Literal["link", "ring", "type"]] = field(default_factory=list)
     classifier_dropout: float | int = 0.1
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.02
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
-
-    def __post_init__(self, **kwargs):
-        self.knowledge_embeddings = tuple(self.knowledge_embeddings)
-        super().__post_init__(**kwargs)
 
     def validate_architecture(self):
         """Check that heads divide the hidden width, and that the target has a token type of its own."""

@@ -4,7 +4,7 @@ import re
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from ...hub import save_checkpoint
 from ...tokenization.x_mol import BASE_VOCABULARY, EXTENSION, build_x_mol
 from ..foreign_weights import check_state, label_fields, make_config, make_model, shape_of
 from .configuration_x_mol import XMolConfig
-from .modeling_x_mol import XMolForPreTraining, XMolForPropertyPrediction
+from .modeling_x_mol import XMolForInteractionPrediction, XMolForPreTraining, XMolForPropertyPrediction
 from .processing_x_mol import XMolProcessor
 
 # data types of the messages in Paddle's framework.proto
@@ -118,7 +118,7 @@ def read_folder(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The variables of the original under our names; those of next-sentence prediction, which nothing uses, are left."""
+    """Rename the variables of the original; those of next-sentence prediction, which nothing uses, are left out."""
     converted: dict[str, torch.Tensor] = {}
     attention: dict[str, dict[str, torch.Tensor]] = {}
     for name, value in state.items():
@@ -169,6 +169,7 @@ def convert(
     source: str | Path,
     out: str | Path,
     vocabulary: str | Path | None = None,
+    problem_type: Literal["regression", "classification"] | None = None,
     label_mean: float | Sequence[float] | None = None,
     label_std: float | Sequence[float] | None = None,
     task_names: str | Sequence[str] | None = None,
@@ -176,7 +177,8 @@ def convert(
 ) -> list[str]:
     """
     Convert a folder of Paddle variables of X-MOL (bm2-lab/X-MOL), a file each. With the layer of a fine-tuned model
-    (`cls_out_w`) it becomes a model of properties, else one that writes SMILES.
+    (`cls_out_w`) it becomes a model of properties (or, with more than two classes, of interactions), else one that
+    writes SMILES.
 
     Args:
         source: folder with files such as `word_embedding`; a file with the ending `.master`, the copy of a variable in
@@ -184,6 +186,7 @@ def convert(
         out: folder to write.
         vocabulary: file of the tokens and ids, as `molecule_dict`; needed if there are other than the 112 tokens of
             the original.
+        problem_type: of a fine-tuned model: regression (default), or classification, with one output for each class.
         label_mean, label_std: scaling of the labels of a regression: a number, or a list with one for each task.
         task_names: a name, or a list with one for each task.
         options: further fields of the configuration.
@@ -197,26 +200,39 @@ def convert(
     prefix = "lm_head." if fine_tuned else "head."
     left = sorted(name for name in state if name.startswith(prefix))
     state = {name: value for name, value in state.items() if name not in left}
-    choices = []
-    fields = label_fields(label_mean, label_std, task_names)
+    fields, choices = label_fields(label_mean, label_std, task_names), []
+    model_class: type = XMolForPreTraining
     if fine_tuned:
-        state.setdefault("head.out_proj.bias", torch.zeros(len(state["head.out_proj.weight"])))
-        tasks = len(state["head.out_proj.weight"])
-        fields.setdefault("id2label", {place: f"task {place}" for place in range(tasks)})
-        fields["num_labels"] = tasks
-        if "problem_type" not in options:
-            choices.append("problem_type: regression, which is only right for a model with one output per property")
-    elif fields:
-        raise ValueError("label_mean, label_std and task_names belong to fine-tuned weights; these are pre-trained")
+        model_class, head = _head(state, problem_type)
+        fields = head | fields
+        if problem_type is None:
+            choices.append("problem_type: regression, the default; the files do not tell")
+    elif fields or problem_type:
+        raise ValueError("problem_type and labels belong to fine-tuned weights; these are pre-trained")
     elif left:
-        choices.append("The pooler (pooled_fc) is left out: it is not used by the model that writes SMILES")
+        choices.append("The pooler (pooled_fc) is left out: the model that writes SMILES does not use it")
     config = config_of(state, **fields | options)
     extension = _extension(vocabulary, config.vocab_size)
-    model = make_model(XMolForPropertyPrediction if fine_tuned else XMolForPreTraining, config, state)
+    model = make_model(model_class, config, state)
     # what the original reads: the SMILES as it is given
     processor = XMolProcessor(build_x_mol(extension), standardize="none", canonical=False)
     save_checkpoint(model, processor, out, weights_dtype=None)
     return choices
+
+
+def _head(state: dict[str, torch.Tensor], problem_type: str | None) -> tuple[type, dict[str, Any]]:
+    """Choose the model for the last layer of a fine-tuned one; of two classes, make one logit in place."""
+    weight = state["head.out_proj.weight"]
+    bias = state.setdefault("head.out_proj.bias", torch.zeros(len(weight)))
+    labels = {"id2label": {place: f"task {place}" for place in range(len(weight))}}
+    if problem_type != "classification":
+        return XMolForPropertyPrediction, {"problem_type": "regression", **labels}
+    if len(weight) > 2:
+        classes = {"id2label": {place: f"class {place}" for place in range(len(weight))}}
+        return XMolForInteractionPrediction, {"problem_type": "single_label_classification", **classes}
+    if len(weight) == 2:  # softmax of two is the sigmoid of their difference
+        state["head.out_proj.weight"], state["head.out_proj.bias"] = weight[1:] - weight[:1], bias[1:] - bias[:1]
+    return XMolForPropertyPrediction, {"problem_type": "multi_label_classification", "id2label": {0: "task 0"}}
 
 
 def _extension(vocabulary: str | Path | None, size: int) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ class XMolProcessor(RemoteCodeMixin, ProcessorMixin):
         return ["input_ids", "attention_mask", *(f"{name}_ids" for name in self.knowledge_embeddings)]
 
     def config_fields(self) -> dict[str, Any]:
-        return {"knowledge_embeddings": tuple(self.knowledge_embeddings)}
+        return {"knowledge_embeddings": self.knowledge_embeddings}
 
     def to_dict(self) -> dict[str, Any]:
         """As in transformers, without what is made from the tokenizer."""

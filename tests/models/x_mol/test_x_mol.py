@@ -303,7 +303,7 @@ def test_vocabulary_grows_with_the_bias(writer):
 
 
 def test_knowledge_embeddings():
-    names = ("link", "ring", "type")
+    names = ["link", "ring", "type"]
     processor = tiny_processor(knowledge_embeddings=names)
     model = draw_weights(XMolModel(tiny_config(knowledge_embeddings=names))).eval()
     batch = processor(["C1CC2CC1CN2", "CCO"], return_tensors="pt")
@@ -331,7 +331,7 @@ def test_several_parts_are_read_together():
 
 
 def test_pair_of_molecules_is_the_same_from_features_and_smiles():
-    for names in ((), ("link", "ring", "type")):
+    for names in ([], ["link", "ring", "type"]):
         processor = tiny_processor(knowledge_embeddings=names)
         first, second = processor.featurize({"smiles": ["CCO", "C1CC1N"]})
         row = {**first, **{f"second_{key}": value for key, value in second.items()}, "labels": 1}
