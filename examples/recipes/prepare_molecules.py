@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--exclude-source", nargs="+", default=[], help="values of the column source to be left out")
     parser.add_argument("--out", type=Path, default=Path("molecules"))
     parser.add_argument("--validation-fraction", type=float, default=0.02)
+    parser.add_argument("--draw", type=int, help="draw so many of the molecules that are not left out, with seed 0")
     parser.add_argument("--train-molecules", type=int, help="draw so many of the training part, with seed 0")
     arguments = parser.parse_args(argv)
 
@@ -62,6 +63,9 @@ def main(argv: list[str] | None = None) -> None:
     for number, file in enumerate(arguments.exclude):
         what = "benchmark molecule" if not number else f"molecule of {file.stem}"
         keep(~molecules.inchikey_block.isin(blocks_of(file)), f"{what} (InChIKey first block)")
+    if arguments.draw is not None and arguments.draw < len(molecules):
+        counts["left out: not drawn"] = len(molecules) - arguments.draw
+        molecules = molecules.sample(arguments.draw, random_state=0).sort_index()
     smiles: list = []
     for start in tqdm(range(0, len(molecules), 5000), desc="canonicalising", unit_scale=5000):
         smiles += canonical_smiles_batch(molecules.smiles.iloc[start : start + 5000].tolist(), "clean", on_error="skip")

@@ -7,7 +7,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import Parameter, signature
@@ -128,7 +128,8 @@ def _fields(config_class: type) -> list[str]:
 
 
 def _field(field) -> str:
-    return f"{field.name} ({_allowed(field.type)}; {_text(field.default)})"
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    return f"{field.name} ({_allowed(field.type)}; {_text(default)})"
 
 
 def _text(value: Any) -> str:

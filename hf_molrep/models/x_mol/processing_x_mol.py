@@ -180,28 +180,36 @@ class XMolProcessor(RemoteCodeMixin, ProcessorMixin):
 
     # ---- writing
 
-    def prompts(
+    def prompt_ids(
         self, sources: Sequence[Source], truncation: bool = False, max_length: int | None = None
-    ) -> BatchFeature:
+    ) -> list[np.ndarray]:
         """
-        Make the inputs of `generate`, `[CLS] source [SEP] [CLS]`, padded on the left.
+        Make the token ids of `[CLS] source [SEP] [CLS]`, after which a SMILES is written.
 
         Args:
             sources: a molecule, or its parts, for molecules related to it; None for new molecules.
             truncation, max_length: see [`~XMolProcessor.featurize`]; of the source.
-        Returns:
-            `input_ids`, `attention_mask`, int64 `[sources, longest]`.
         Raises:
             MoleculeError: see [`~XMolProcessor.featurize`].
         """
         given = [source for source in sources if source is not None]
         features = iter(self.featurize({"smiles": given}, truncation=truncation, max_length=max_length))
         start = self.tokenizer.cls_token_id
-        ids = [np.append(self.join([]) if source is None else next(features)["input_ids"], start) for source in sources]
-        padded, mask = pad_tokens([sequence[::-1] for sequence in ids], self.tokenizer.pad_token_id)
-        return BatchFeature(
-            {"input_ids": padded[:, ::-1].copy(), "attention_mask": mask[:, ::-1].copy()}, tensor_type="pt"
-        )
+        return [
+            np.append(self.join([]) if source is None else next(features)["input_ids"], start) for source in sources
+        ]
+
+    def pad_prompts(self, prompts: Sequence[np.ndarray]) -> BatchFeature:
+        """Pad prompts on the left, to `input_ids` and `attention_mask`, int64 `[prompts, longest]`."""
+        ids, mask = pad_tokens([prompt[::-1] for prompt in prompts], self.tokenizer.pad_token_id)
+        batch = {"input_ids": ids[:, ::-1].copy(), "attention_mask": mask[:, ::-1].copy()}
+        return BatchFeature(batch, tensor_type="pt")
+
+    def prompts(
+        self, sources: Sequence[Source], truncation: bool = False, max_length: int | None = None
+    ) -> BatchFeature:
+        """Make the inputs of `generate`, see [`~XMolProcessor.prompt_ids`] and [`~XMolProcessor.pad_prompts`]."""
+        return self.pad_prompts(self.prompt_ids(sources, truncation, max_length))
 
     def written(self, sequences: Any) -> list[str]:
         """
