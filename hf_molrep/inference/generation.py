@@ -1,7 +1,10 @@
 """Write molecules with a model that has `generate`: new ones, or relatives of given ones."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +19,9 @@ from transformers import (
 
 from ..chem.smiles import MoleculeError, canonical_smiles
 from ..chem.smiles_grammar import SmilesState, Vocabulary, vocabulary_of
+from ..data.runs import check_continues
+from ..data.table_writer import TableWriter
+from .files import checkpoint_digest
 
 BATCH_ROWS = 128
 MAX_NEW_TOKENS = 128
@@ -314,20 +320,25 @@ def source_seed(seed: int, prompt: np.ndarray) -> list[int]:
     return [seed, *np.asarray(prompt, dtype=np.uint32).tolist()]
 
 
-def generation_step(processor: Any, options: GenerationOptions) -> Callable[[torch.nn.Module, dict], list[list]]:
+def generation_step(processor: Any, options: GenerationOptions) -> Callable[[torch.nn.Module, dict], list[dict]]:
     """
-    Make the step of [`~hf_molrep.inference.engine.infer`] that writes relatives: for each molecule its texts with their
-    scores.
+    Make the step of [`~hf_molrep.inference.engine.infer`] that writes relatives: for each molecule a dict with its
+    `molecules` (SMILES), their `scores`, and the counts of [`GenerationCounts`].
     """
 
-    def step(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> list[list]:
+    def step(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> list[dict]:
         lengths = batch["attention_mask"].sum(dim=1).tolist()
-        start = processor.tokenizer.cls_token_id
-        prompts = [
-            np.append(ids[:length].cpu().numpy(), start)
-            for ids, length in zip(batch["input_ids"], lengths, strict=True)
-        ]
-        return write_texts(model, processor, prompts, [source_seed(options.seed, ids) for ids in prompts], options)
+        tokenizer = processor.tokenizer
+        sources = [ids[:length].cpu().numpy() for ids, length in zip(batch["input_ids"], lengths, strict=True)]
+        prompts = [np.append(ids, tokenizer.cls_token_id) for ids in sources]
+        texts = write_texts(model, processor, prompts, [source_seed(options.seed, ids) for ids in prompts], options)
+        results = []
+        for ids, written in zip(sources, texts, strict=True):
+            source = canonical_smiles(tokenizer.decode(ids, skip_special_tokens=True), "none")
+            kept, counts = select(written, source, options)
+            found = {"molecules": [molecule.smiles for molecule in kept], "scores": [each.score for each in kept]}
+            results.append(found | vars(counts))
+        return results
 
     return step
 
@@ -364,11 +375,69 @@ class NewMolecules:
         return [texts[0] for texts in write_texts(self.model, self.processor, [prompt] * count, seeds, single)]
 
     def __iter__(self) -> Iterator[GeneratedMolecule]:
+        return self.selected(map(self.texts, range(self.chunks)))
+
+    def selected(self, chunks: Iterable[Sequence[tuple[str, float]]]) -> Iterator[GeneratedMolecule]:
+        """Choose from the texts of all chunks, in their order; count in `counts`."""
         seen: set[str] = set()
-        for number in range(self.chunks):
-            molecules, counts = select(self.texts(number), None, self.options, seen)
+        for texts in chunks:
+            molecules, counts = select(texts, None, self.options, seen)
             self.counts.add(counts)
             yield from molecules
+
+    def write(
+        self, output: str, resume: bool = False, overwrite: bool = False, progress: bool = True
+    ) -> list[GeneratedMolecule]:
+        """
+        Write a table with the columns `smiles`, `score` and `valid`. Finished chunks are kept in `<output>.parts` until
+        all are done; a run that is stopped and resumed gives the same table.
+
+        Args:
+            output: .parquet, .csv or .tsv, or "-" for standard output.
+            resume: continue a stopped run; a complete output is left as it is, and gives no molecules.
+            overwrite: replace the output, and delete a stopped run.
+        Returns:
+            The molecules of the table.
+        Raises:
+            ValueError: the output or an unfinished run exists already, or a resumed run has other settings.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+        from tqdm import trange
+
+        parts = Path(f"{output}.parts")
+        if overwrite:
+            shutil.rmtree(parts, ignore_errors=True)
+        elif resume and output != "-" and os.path.exists(output) and not parts.is_dir():
+            return []
+        elif parts.is_dir() and not resume:
+            raise ValueError(f"an unfinished run stands in {parts}: --resume continues it, --overwrite forgets it")
+        elif os.path.exists(output) and not resume:
+            raise ValueError(f"{output} exists: --overwrite replaces it")
+
+        def chunks() -> Iterator[list[tuple[str, float]]]:
+            if output == "-":
+                yield from map(self.texts, range(self.chunks))
+                return
+            settings = {"checkpoint": checkpoint_digest(self.model, self.processor), "chunk": self.chunk}
+            settings |= {name: value for name, value in vars(self.options).items() if name != "batch_rows"}
+            check_continues(parts / "settings.json", settings, resume)
+            for number in trange(self.chunks, unit=" chunks", disable=not progress):
+                path = parts / f"part-{number:06d}.parquet"
+                if not path.is_file():
+                    texts, scores = zip(*self.texts(number), strict=True)
+                    unfinished = path.with_name(path.name + ".tmp")
+                    pq.write_table(pa.table({"text": texts, "score": pa.array(scores, pa.float64())}), unfinished)
+                    os.replace(unfinished, path)
+                table = pq.read_table(path)
+                yield list(zip(table["text"].to_pylist(), table["score"].to_pylist(), strict=True))
+
+        found = list(self.selected(chunks()))
+        schema = pa.schema([("smiles", pa.string()), ("score", pa.float32()), ("valid", pa.bool_())])
+        with TableWriter(output, schema) as writer:
+            writer.write(pa.RecordBatch.from_pylist([molecule._asdict() for molecule in found], schema=schema))
+        shutil.rmtree(parts, ignore_errors=True)
+        return found
 
 
 __all__ = [
