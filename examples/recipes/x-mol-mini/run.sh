@@ -12,7 +12,7 @@ if [ ! -f "$prepared/exclusions.json" ]; then # written last
     "$data/pretrain/chembl_validation.parquet" "$data/pretrain/geom_drugs_smiles.parquet" \
     "$data/iupac/smiles_iupac_pairs.parquet" --exclude-source massbank \
     --exclude "$data/moleculenet/benchmark_blocks.parquet" "$data/optimization/graph2graph_eval.parquet" \
-    --draw 150000 --validation-fraction 0.01 --out "$prepared"
+    --draw 150000 --out "$prepared"
 fi
 
 "$python" -m hf_molrep.cli pretrain x_mol --train_data "$prepared/train.parquet" \
