@@ -59,15 +59,18 @@ def run(args: argparse.Namespace) -> int:
     return _new(args, options) if args.input is None else _relatives(args, options)
 
 
-def _load(args: argparse.Namespace) -> tuple[Any, Any]:
+def load_writer(name: str, device: str | None) -> tuple[Any, Any]:
+    """
+    Load a model that writes molecules, and its processor.
+
+    Raises:
+        ValueError: the checkpoint is none of a model that writes.
+    """
     from transformers import AutoModelForCausalLM
 
     from ..inference.checkpoints import load_checkpoint
 
-    model, processor = load_checkpoint(AutoModelForCausalLM, args.model, args.device)
-    if not hasattr(processor, "prompt_ids"):
-        raise ValueError(f"{args.model} writes no molecules")
-    return model, processor
+    return load_checkpoint(AutoModelForCausalLM, name, device)
 
 
 def _draw(args: argparse.Namespace, molecules: list[tuple[str, str]]) -> None:
@@ -83,7 +86,7 @@ def _draw(args: argparse.Namespace, molecules: list[tuple[str, str]]) -> None:
 def _new(args: argparse.Namespace, options: "GenerationOptions") -> int:
     from ..inference.generation import NewMolecules
 
-    new = NewMolecules(*_load(args), options)
+    new = NewMolecules(*load_writer(args.model, args.device), options)
     try:
         found = new.write(args.output, args.resume, args.overwrite, progress=not args.quiet)
     except KeyboardInterrupt:
@@ -106,7 +109,7 @@ def _relatives(args: argparse.Namespace, options: "GenerationOptions") -> int:
         if file_run.is_complete:
             print(f"{args.output} is there and no unfinished run beside it: nothing to resume.")
             return 0
-        model, processor = _load(args)
+        model, processor = load_writer(args.model, args.device)
         counts, drawn = GenerationCounts(), []
         try:
             summary = file_run.process(model, processor, generation_task(processor, options, args.model, counts, drawn))

@@ -323,7 +323,8 @@ def source_seed(seed: int, prompt: np.ndarray) -> list[int]:
 def generation_step(processor: Any, options: GenerationOptions) -> Callable[[torch.nn.Module, dict], list[dict]]:
     """
     Make the step of [`~hf_molrep.inference.engine.infer`] that writes relatives: for each molecule a dict with its
-    `molecules` (SMILES), their `scores`, and the counts of [`GenerationCounts`].
+    canonical SMILES as `given`, the `molecules` that were written (SMILES), their `scores`, and the counts of
+    [`GenerationCounts`].
     """
 
     def step(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> list[dict]:
@@ -336,8 +337,8 @@ def generation_step(processor: Any, options: GenerationOptions) -> Callable[[tor
         for ids, written in zip(sources, texts, strict=True):
             source = canonical_smiles(tokenizer.decode(ids, skip_special_tokens=True), "none")
             kept, counts = select(written, source, options)
-            found = {"molecules": [molecule.smiles for molecule in kept], "scores": [each.score for each in kept]}
-            results.append(found | vars(counts))
+            smiles, scores = [molecule.smiles for molecule in kept], [molecule.score for molecule in kept]
+            results.append({"given": source, "molecules": smiles, "scores": scores, **vars(counts)})
         return results
 
     return step

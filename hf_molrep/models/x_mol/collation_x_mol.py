@@ -14,8 +14,8 @@ from ...processing.collation import MoleculeCollator
 class XMolDataCollator(MoleculeCollator):
     """
     Makes batches of `[CLS] source [SEP] [CLS] target [SEP]`: two random SMILES of the molecule in the column `smiles`,
-    drawn here; or those in the columns `source_smiles` and `target_smiles` (a source may be a list of SMILES), which
-    are used as they are, need no RDKit, and may be of different molecules. The column `condition` becomes the factor of
+    drawn here; or those in the columns `source_smiles` (by default `smiles`; a source may be a list of SMILES) and
+    `target_smiles`, which are used as they are, need no RDKit, and may be of different molecules. The column `condition` becomes the factor of
     the first `[CLS]`.
 
     Args:
@@ -33,7 +33,7 @@ class XMolDataCollator(MoleculeCollator):
         """Return source and target of a row."""
         if "target_smiles" in row:
             empty = self.empty_source and self.generator(row).random() < self.empty_source
-            return () if empty else row["source_smiles"], row["target_smiles"]
+            return () if empty else row.get("source_smiles", row.get("smiles")), row["target_smiles"]
         if "smiles" not in row:
             raise ValueError("rows need the column 'smiles', or 'source_smiles' and 'target_smiles'")
         rng = self.generator(row)

@@ -41,7 +41,10 @@ def collation(config: XMolConfig, options: XMolPreTrainingOptions, training: boo
 
 
 PRETRAINING = PreTraining(
-    options=XMolPreTrainingOptions, make_config=config_with_vocabulary, collator_options=collation
+    options=XMolPreTrainingOptions,
+    carried_columns=("source_smiles", "target_smiles"),
+    make_config=config_with_vocabulary,
+    collator_options=collation,
 )
 
 __all__ = ["PRETRAINING", "XMolPreTrainingOptions"]
