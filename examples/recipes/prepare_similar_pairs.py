@@ -44,10 +44,8 @@ def main(argv: list[str] | None = None) -> None:
     smiles = list(dict.fromkeys(text for text in texts if not isinstance(text, MoleculeError)))
     counts["molecules"] = len(smiles)
     excluded = {inchikey_block(text) for file in arguments.exclude for text in pd.read_parquet(file).smiles}
-    blocks = [inchikey_block(text) for text in smiles]
-    smiles, blocks = map(
-        list, zip(*((t, b) for t, b in zip(smiles, blocks, strict=True) if b not in excluded), strict=True)
-    )
+    block_of = {text: inchikey_block(text) for text in smiles}
+    smiles = [text for text in smiles if block_of[text] not in excluded]
     counts["left out: molecule to be evaluated (InChIKey first block)"] = counts["molecules"] - len(smiles)
     values = properties(smiles, arguments.property) * (-1 if arguments.minimize else 1)
     pairs = similar_pairs(smiles, values, (arguments.min_similarity, 0.999), arguments.min_gain)
@@ -61,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         }
     )
     held_out = pd.Series(
-        [block_fraction(blocks[pair.source]) < arguments.validation_fraction for pair in pairs], dtype=bool
+        [block_fraction(block_of[smiles[pair.source]]) < arguments.validation_fraction for pair in pairs], dtype=bool
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", table[~held_out]), ("validation", table[held_out])):

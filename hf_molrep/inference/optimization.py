@@ -90,8 +90,8 @@ def optimization_step(
     processor: Any, goal: Goal, options: GenerationOptions
 ) -> Callable[[torch.nn.Module, dict], list[dict]]:
     """
-    Make the step of [`~hf_molrep.inference.engine.infer`] that improves molecules: for each a dict with its `value`, the
-    `improved` SMILES, their `values` and `similarities`.
+    Make the step of [`~hf_molrep.inference.engine.infer`] that improves molecules: for each a dict with its `value`,
+    the `improved` SMILES, their `values` and `similarities`.
     """
     write = generation_step(processor, options)
 

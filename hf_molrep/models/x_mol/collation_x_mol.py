@@ -15,8 +15,8 @@ class XMolDataCollator(MoleculeCollator):
     """
     Makes batches of `[CLS] source [SEP] [CLS] target [SEP]`: two random SMILES of the molecule in the column `smiles`,
     drawn here; or those in the columns `source_smiles` (by default `smiles`; a source may be a list of SMILES) and
-    `target_smiles`, which are used as they are, need no RDKit, and may be of different molecules. The column `condition` becomes the factor of
-    the first `[CLS]`.
+    `target_smiles`, which are used as they are, need no RDKit, and may be of different molecules. The column
+    `condition` becomes the factor of the first `[CLS]`.
 
     Args:
         processor, seed, epoch: see [`~hf_molrep.processing.collation.MoleculeCollator`].
