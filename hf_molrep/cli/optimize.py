@@ -20,9 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listed = "; ".join(f"{name}: {what}" for name, what in PROPERTIES.items())
     parser.epilog = (
         "OUT has all columns of IN, then smiles_used, error, the property of the molecule, and as lists, the best "
-        "first, improved (similar molecules with a better property), improved_<property> and similarity. The best improvement "
-        "of the first molecules is drawn to OUT.png. MODEL is a model that writes SMILES, fine-tuned on pairs of "
-        "similar molecules (examples/recipes/prepare_similar_pairs.py makes them). A killed run continues with --resume."
+        "first, improved (similar molecules with a better property), improved_<property> and similarity. The best "
+        "improvement of the first molecules is drawn to OUT.png. MODEL is a model that writes SMILES, fine-tuned on "
+        "pairs of similar molecules (examples/recipes/prepare_similar_pairs.py makes them). A killed run continues "
+        "with --resume."
     )
     add_file_arguments(parser)
     parser.add_argument("--model", required=True, help="folder or Hub repository of a model that writes")
