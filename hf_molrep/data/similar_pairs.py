@@ -34,8 +34,8 @@ def similar_pairs(
     """
     Find for each molecule, among its most similar ones, that with the largest gain (X-MOL's rule for its pairs).
 
-    The nearest fingerprints by Hamming distance are found with FAISS in the `probes` nearest of sqrt(molecules) cells,
-    so the effort does not grow with the square of their number; their Tanimoto similarities are exact. Neighbours in
+    The nearest fingerprints by Hamming distance are found with FAISS in the `probes` nearest of sqrt(molecules) cells
+    (fewer for few molecules), so the effort does not grow with the square of their number; their Tanimoto similarities are exact. Neighbours in
     other cells are missed.
 
     Args:
@@ -66,7 +66,7 @@ def similar_pairs(
             for first in range(0, len(smiles), _ROWS)
         ]
     )
-    cells = max(1, int(np.sqrt(len(smiles)) / 2))
+    cells = max(1, min(int(np.sqrt(len(smiles))), len(smiles) // 39))  # 39 molecules a cell: FAISS asks for them
     quantizer = faiss.IndexBinaryFlat(_BITS)
     index = faiss.IndexBinaryIVF(quantizer, _BITS, cells)
     index.train(packed)
