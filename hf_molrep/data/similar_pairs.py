@@ -35,8 +35,8 @@ def similar_pairs(
     Find for each molecule, among its most similar ones, that with the largest gain (X-MOL's rule for its pairs).
 
     The nearest fingerprints by Hamming distance are found with FAISS in the `probes` nearest of sqrt(molecules) cells
-    (fewer for few molecules), so the effort does not grow with the square of their number; their Tanimoto similarities are exact. Neighbours in
-    other cells are missed.
+    (fewer for few molecules), so the effort does not grow with the square of their number; their Tanimoto similarities
+    are exact. Neighbours in other cells are missed.
 
     Args:
         smiles: the molecules, all different.
