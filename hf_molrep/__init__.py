@@ -71,6 +71,17 @@ if _TYPE_CHECKING:  # the names of `__getattr__`, for editors; tests/test_import
         UniMolForPropertyPrediction,
         UniMolModel,
     )
+    from .models.x_mol import (
+        XMolConfig,
+        XMolDataCollator,
+        XMolForConditionalGeneration,
+        XMolForInteractionPrediction,
+        XMolForPreTraining,
+        XMolForPropertyPrediction,
+        XMolModel,
+        XMolProcessor,
+        XMolPropertyCollator,
+    )
     from .processing.graphs import MolGraphFeatureExtractor
 
 __version__ = "0.1.0"

@@ -7,7 +7,8 @@ Prepare molecules for pre-training a graph method: clean, leave out benchmark mo
 
 Reads the columns `smiles` and `inchikey_block` (first block of the InChIKey) of every file and writes `train.parquet`
 and `validation.parquet` (columns smiles, inchikey_block, source, row_id) and `exclusions.json` with the counts of what
-was left out and why. Which part a molecule belongs to depends on its InChIKey first block alone.
+was left out and why. Which part a molecule belongs to depends on its InChIKey first block alone. Molecules to leave out
+are given by their first blocks, or, in a file without that column, by their SMILES.
 """
 
 import argparse
@@ -17,16 +18,26 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from hf_molrep.chem.smiles import MoleculeError, canonical_smiles_batch
+from hf_molrep.chem.smiles import MoleculeError, canonical_smiles_batch, inchikey_block
 from hf_molrep.data.splits import block_fraction
+
+
+def blocks_of(file: Path) -> set[str]:
+    """Return the InChIKey first blocks of the molecules in a Parquet file."""
+    table = pd.read_parquet(file)
+    return set(table.inchikey_block if "inchikey_block" in table else table.smiles.map(inchikey_block))
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+", help="Parquet with smiles and inchikey_block")
-    parser.add_argument("--exclude", type=Path, help="Parquet with inchikey_block: molecules to leave out")
+    parser.add_argument(
+        "--exclude", type=Path, nargs="+", default=[], help="Parquet with inchikey_block or smiles: to be left out"
+    )
+    parser.add_argument("--exclude-source", nargs="+", default=[], help="values of the column source to be left out")
     parser.add_argument("--out", type=Path, default=Path("molecules"))
     parser.add_argument("--validation-fraction", type=float, default=0.02)
+    parser.add_argument("--draw", type=int, help="draw so many of the molecules that are not left out, with seed 0")
     parser.add_argument("--train-molecules", type=int, help="draw so many of the training part, with seed 0")
     arguments = parser.parse_args(argv)
 
@@ -35,7 +46,8 @@ def main(argv: list[str] | None = None) -> None:
         table = pd.read_parquet(file)
         if missing := {"smiles", "inchikey_block"} - set(table.columns):
             parser.error(f"{file} has no column {' and '.join(sorted(missing))}")
-        tables.append(table[["smiles", "inchikey_block"]].assign(source=file.stem))
+        source = table.get("source", pd.Series(file.stem, table.index))
+        tables.append(table[["smiles", "inchikey_block"]].assign(source=source))
     molecules = pd.concat(tables, ignore_index=True)
     counts = {"rows": len(molecules)} | {
         file.stem: len(table) for file, table in zip(arguments.files, tables, strict=True)
@@ -46,9 +58,14 @@ def main(argv: list[str] | None = None) -> None:
         counts[f"left out: {reason}"] = int((~mask).sum())
         molecules = molecules[mask]
 
-    if arguments.exclude:
-        blocks = set(pd.read_parquet(arguments.exclude).inchikey_block)
-        keep(~molecules.inchikey_block.isin(blocks), "benchmark molecule (InChIKey first block)")
+    for source in arguments.exclude_source:
+        keep(molecules.source != source, f"source {source}")
+    for number, file in enumerate(arguments.exclude):
+        what = "benchmark molecule" if not number else f"molecule of {file.stem}"
+        keep(~molecules.inchikey_block.isin(blocks_of(file)), f"{what} (InChIKey first block)")
+    if arguments.draw is not None and arguments.draw < len(molecules):
+        counts["left out: not drawn"] = len(molecules) - arguments.draw
+        molecules = molecules.sample(arguments.draw, random_state=0).sort_index()
     smiles: list = []
     for start in tqdm(range(0, len(molecules), 5000), desc="canonicalising", unit_scale=5000):
         smiles += canonical_smiles_batch(molecules.smiles.iloc[start : start + 5000].tolist(), "clean", on_error="skip")

@@ -10,6 +10,8 @@ COMMANDS = {
     "embed": "embed the molecules of a file",
     "search": "find the molecules of a file that are nearest to a query",
     "predict": "predict properties of the molecules of a file with a fine-tuned checkpoint",
+    "generate": "write new molecules, or relatives of those in a file",
+    "optimize": "improve a property of the molecules of a file",
     "split": "split a data set into training, validation and test parts",
     "pretrain": "pre-train a model",
     "finetune": "fine-tune a checkpoint on a file of molecules and labels",

@@ -7,7 +7,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import Parameter, signature
@@ -128,7 +128,8 @@ def _fields(config_class: type) -> list[str]:
 
 
 def _field(field) -> str:
-    return f"{field.name} ({_allowed(field.type)}; {_text(field.default)})"
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    return f"{field.name} ({_allowed(field.type)}; {_text(default)})"
 
 
 def _text(value: Any) -> str:
@@ -140,7 +141,8 @@ def _allowed(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(map(_text, get_args(kind)))
     if get_origin(kind) is list:
-        return f"list with a {_allowed(get_args(kind)[0])} for each task"
+        (entry,) = get_args(kind)
+        return f"list of {_allowed(entry)}" if get_origin(entry) else f"list with a {_allowed(entry)} for each task"
     parts = [part for part in get_args(kind) if not (part is int and float in get_args(kind))]
     return " or ".join(map(_allowed, parts)) if parts else WORDS[kind]
 

@@ -8,13 +8,14 @@ if TYPE_CHECKING:
     from ..inference.files import FileOptions, FileSummary
 
 
-def add_file_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments for input, output and processing."""
+def add_file_arguments(parser: argparse.ArgumentParser, optional_input: bool = False) -> None:
+    """Add the arguments for input, output and processing. `optional_input`: the command also runs without a file."""
     from ..data.files import FORMATS
     from ..inference import BATCH_TOKENS, WINDOW
 
     endings = ", ".join(FORMATS)
-    parser.add_argument("input", metavar="IN", help=f"{endings}, also with .gz; - is standard input")
+    nargs = {"nargs": "?"} if optional_input else {}
+    parser.add_argument("input", metavar="IN", help=f"{endings}, also with .gz; - is standard input", **nargs)
     parser.add_argument(
         "output", metavar="OUT", help=".parquet, .csv or .tsv (the last two also .gz); - is standard output"
     )

@@ -223,17 +223,9 @@ class FileRun:
         self, model: torch.nn.Module, processor: MoleculeProcessor, task: FileTask, schema: "pa.Schema"
     ) -> dict[str, Any]:
         """Return all settings that results depend on; the rows of the input have digests of their own."""
-        digest = hashlib.blake2b(digest_size=16)
-        for name, tensor in model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        with tempfile.TemporaryDirectory() as folder:
-            processor.save_pretrained(folder)
-            for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
-                digest.update(path.read_bytes())
         options = self.options
         return {
-            "checkpoint": digest.hexdigest(),
+            "checkpoint": checkpoint_digest(model, processor),
             "inputs": sorted(self._inputs),
             "column": self.reader.column,
             "columns": schema.names,
@@ -360,6 +352,19 @@ def _with_results(own: "pa.RecordBatch", results: Sequence, task: FileTask, sche
     return pa.RecordBatch.from_arrays([*own.columns, *texts, *task.arrays(outputs)], schema=schema)
 
 
+def checkpoint_digest(model: torch.nn.Module, processor: MoleculeProcessor) -> str:
+    """Compute a digest of all weights, and of the files of the processor."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    with tempfile.TemporaryDirectory() as folder:
+        processor.save_pretrained(folder)
+        for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def stack_results(results: Sequence[np.ndarray | None], width: int) -> tuple[np.ndarray, np.ndarray]:
     """
     Stack the results of a [`FileTask`].
@@ -375,4 +380,4 @@ def stack_results(results: Sequence[np.ndarray | None], width: int) -> tuple[np.
     return values, failed
 
 
-__all__ = ["FileOptions", "FileRun", "FileSummary", "FileTask", "stack_results"]
+__all__ = ["FileOptions", "FileRun", "FileSummary", "FileTask", "checkpoint_digest", "stack_results"]

@@ -1,13 +1,15 @@
-"""`pipeline("molecule-embedding")` and `pipeline("molecule-property-prediction")`."""
+"""`pipeline("molecule-embedding")`, `pipeline("molecule-property-prediction")`, `pipeline("molecule-generation")`."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel, Pipeline, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, Pipeline, PreTrainedModel
 from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.utils import logging
 
 from ..chem.smiles import MoleculeError
 from ..data.files import molecule_column
@@ -16,14 +18,15 @@ from . import DEFAULT_CHECKPOINT
 from .checkpoints import check_processor, load_model, without_columns
 from .embedding import embedding_step
 from .engine import infer
+from .generation import GenerationCounts, GenerationOptions, generate_molecules
 from .prediction import prediction_step, task_names, task_units
 
-_OPTIONS = ("kind", "batch_tokens", "batch_size", "on_error", "window", "num_workers", "column")
+logger = logging.get_logger(__name__)
 
 
 class _MoleculePipeline(Pipeline):
     """
-    Base of both pipelines. Batches are made by [`~hf_molrep.inference.engine.infer`]: the batching of transformers pads
+    Base of the pipelines. Batches are made by [`~hf_molrep.inference.engine.infer`]: the batching of transformers pads
     with one tokenizer, has no graphs, does not sort by length, and loses a whole batch for one bad molecule.
     """
 
@@ -33,6 +36,9 @@ class _MoleculePipeline(Pipeline):
     _load_tokenizer = False
     _load_image_processor = False
     _load_video_processor = False
+    option_names: tuple[str, ...] = (
+        *("kind", "batch_tokens", "batch_size", "on_error", "window", "num_workers", "column"),
+    )
 
     def __init__(self, model, processor=None, *, feature_extractor=None, dtype=None, num_workers=None, **kwargs):
         processor = feature_extractor if processor is None else processor
@@ -41,7 +47,7 @@ class _MoleculePipeline(Pipeline):
                 "a model object needs its processor: pipeline(..., model=model, processor=processor); for a model "
                 "given by name, AutoProcessor.from_pretrained(name) says why its processor cannot be loaded"
             )
-        options = {name: kwargs.pop(name) for name in _OPTIONS if name in kwargs}
+        options = {name: kwargs.pop(name) for name in self.option_names if name in kwargs}
         if num_workers is not None:
             options["num_workers"] = num_workers
         kwargs.pop("local_files_only", None)  # already used by pipeline()
@@ -55,9 +61,10 @@ class _MoleculePipeline(Pipeline):
         self._autocast = dtype if isinstance(dtype, torch.dtype) and dtype != self.model.dtype else None
 
     def _sanitize_parameters(self, **options) -> tuple[dict, dict, dict]:
-        unknown = [name for name in options if name not in _OPTIONS]
+        unknown = [name for name in options if name not in self.option_names]
         if unknown:
-            raise ValueError(f"unknown argument {', '.join(map(repr, unknown))}; there are {', '.join(_OPTIONS)}")
+            known = ", ".join(self.option_names)
+            raise ValueError(f"unknown argument {', '.join(map(repr, unknown))}; there are {known}")
         return options, {}, {}
 
     def __call__(
@@ -152,6 +159,57 @@ class MoleculePropertyPredictionPipeline(_MoleculePipeline):
         }
 
 
+class MoleculeGenerationPipeline(_MoleculePipeline):
+    """
+    Writes molecules: new ones without an input, or relatives of those that are given. A SMILES gives a list of dicts, a
+    list of SMILES a list of such lists; an entry of it may be a tuple of SMILES, the parts of one source. Each dict is
+    `{"smiles": str, "score": float, "valid": bool}`, see [`~hf_molrep.inference.generation.GeneratedMolecule`].
+
+    What is not a molecule, duplicates and the source itself are left out (`keep_all=True` keeps them), so there can be
+    fewer than `num_return_sequences`; `pipe.counts` tells what became of all that the last call wrote.
+
+    ```python
+    pipe = pipeline("molecule-generation", model="<repo or folder>")
+    pipe(num_return_sequences=1000, seed=1)
+    pipe("CCO", num_return_sequences=5, seed=2, temperature=1.2)
+    ```
+    """
+
+    option_names = tuple(each.name for each in fields(GenerationOptions))
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.counts = GenerationCounts()
+
+    def __call__(
+        self, inputs: str | Sequence[str | Sequence[str]] | None = None, **options: Any
+    ) -> list[dict] | list[list[dict]]:
+        """
+        Write molecules.
+
+        Args:
+            inputs: None for new molecules; a SMILES; or a list of SMILES and tuples of SMILES.
+            options: see [`~hf_molrep.inference.generation.GenerationOptions`].
+        Raises:
+            MoleculeError: a molecule that is given cannot be used.
+            ValueError: arguments are unknown or wrong.
+        """
+        chosen = GenerationOptions(**{**self._options, **self._sanitize_parameters(**options)[0]})
+        several = isinstance(inputs, list)
+        sources = inputs if several else [inputs]
+        with torch.autocast(self.device.type, dtype=self._autocast, enabled=self._autocast is not None):
+            results, self.counts = generate_molecules(self.model, self.processor, sources, chosen)
+        for source, found in zip(sources, results, strict=True):
+            if not found:
+                what = "new molecules" if source is None else f"relatives of {source!r}"
+                logger.warning(f"no {what} among {chosen.num_return_sequences} that were written ({self.counts})")
+        results = [self.postprocess(found) for found in results]
+        return results if several else results[0]
+
+    def postprocess(self, output) -> list[dict]:
+        return [molecule._asdict() for molecule in output]
+
+
 def _texts(inputs: Any, column: str) -> Any:
     """Return the rows of the input; of a `datasets.Dataset` only the column that is needed is decoded."""
     names = getattr(inputs, "column_names", None)
@@ -188,6 +246,12 @@ class CheckedPropertyModel(CheckedModel):
     auto_class = AutoModelForMoleculePropertyPrediction
 
 
+class CheckedWriter(CheckedModel):
+    """[`CheckedModel`] for models that write."""
+
+    auto_class = AutoModelForCausalLM
+
+
 def register() -> None:
     """Register the tasks with `transformers.pipeline` (see `hf_molrep.registration`)."""
     default = Path(__file__).parents[1] / "checkpoints" / DEFAULT_CHECKPOINT
@@ -205,6 +269,12 @@ def register() -> None:
         "molecule-property-prediction",
         MoleculePropertyPredictionPipeline,
         pt_model=CheckedPropertyModel,
+        type="multimodal",
+    )
+    PIPELINE_REGISTRY.register_pipeline(
+        "molecule-generation",
+        MoleculeGenerationPipeline,
+        pt_model=CheckedWriter,
         type="multimodal",
     )
 

@@ -72,6 +72,7 @@ AUTO_CLASSES: dict[str, tuple[str, ...]] = {
     "property-prediction": ("AutoModelForMoleculePropertyPrediction", "AutoModelForSequenceClassification"),
     "interaction-prediction": ("AutoModelForMoleculeInteractionPrediction",),
     "conformer-generation": ("AutoModelForConformerGeneration",),
+    "conditional-generation": ("AutoModelForCausalLM",),
 }
 
 METHODS: dict[str, Method] = {
@@ -133,6 +134,17 @@ METHODS: dict[str, Method] = {
             "pre-training": Task("uni_mol.UniMolForPreTraining", "uni_mol.UniMolDataCollator"),
             "property-prediction": Task("uni_mol.UniMolForPropertyPrediction", "uni_mol.UniMolDataCollator"),
             "conformer-generation": Task("uni_mol.UniMolForConformerGeneration", "uni_mol.UniMolConformerCollator"),
+        },
+    ),
+    "x_mol": Method(
+        config="x_mol.XMolConfig",
+        processor="x_mol.XMolProcessor",
+        model="x_mol.XMolModel",
+        tasks={
+            "pre-training": Task("x_mol.XMolForPreTraining", "x_mol.XMolDataCollator"),
+            "property-prediction": Task("x_mol.XMolForPropertyPrediction", "x_mol.XMolPropertyCollator"),
+            "interaction-prediction": Task("x_mol.XMolForInteractionPrediction", "x_mol.XMolPropertyCollator"),
+            "conditional-generation": Task("x_mol.XMolForConditionalGeneration", "x_mol.XMolDataCollator"),
         },
     ),
 }

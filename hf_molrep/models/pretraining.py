@@ -150,6 +150,7 @@ class PreTraining:
         default_processor: name of the shipped checkpoint whose processor is used without `--processor` and `--model`.
             None: the processor class with its default settings.
         columns: columns that the data must have.
+        carried_columns: columns of texts that the data collator reads if the data have them.
         prepare_processor: `(processor, options, training, checkpoint)` -> the processor that is saved with the model.
             Called in every process before features are computed; `checkpoint` is the one from which the run resumes.
         feature_processor: `(processor, config)` -> the processor that computes the features of pre-training, if it
@@ -168,6 +169,7 @@ class PreTraining:
     options: type[PreTrainingOptions] = PreTrainingOptions
     default_processor: str | None = None
     columns: tuple[str, ...] = ("smiles",)
+    carried_columns: tuple[str, ...] = ()
     prepare_processor: Callable[[Any, Any, TrainingArguments, str | None], Any] = same_processor
     feature_processor: Callable[[Any, PreTrainedConfig], Any] = same_features
     label_columns: Callable[[Any, PreTrainedConfig], list[str]] = no_labels

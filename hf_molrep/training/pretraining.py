@@ -117,6 +117,8 @@ def prepare(
         "group": Value("string"),
         "reason": Value("string"),
     }
+    carried = [name for name in hooks.carried_columns if name in dataset.column_names]
+    further_types |= {name: Value("string") for name in carried}
     if labels:
         further_types["labels"] = List(Value("float32"))
     dataset = dataset.map(
@@ -131,6 +133,7 @@ def prepare(
             "keys": list(types),
             "group_by": options.group_by,
             "labels": labels,
+            "carried": carried,
         },
         remove_columns=dataset.column_names,
         features=Features(types | further_types),
@@ -185,6 +188,7 @@ def _rows_of_features(
     keys: Sequence[str],
     group_by: str | None,
     labels: Sequence[str],
+    carried: Sequence[str],
 ) -> dict[str, list]:
     """Compute a batch of `Dataset.map`: features by column; a refused row has None and a `reason`."""
     rows = featurize({given: batch[column] for column, given in columns.items()})
@@ -197,6 +201,7 @@ def _rows_of_features(
         ],
         "length": [size(row) if used else None for row, used in zip(rows, accepted, strict=True)],
         **({"labels": [list(row) for row in zip(*(batch[name] for name in labels), strict=True)]} if labels else {}),
+        **{name: batch[name] for name in carried},
         "row_id": batch.get("row_id", indices),
         "group": [str(value) for value in batch[group_by]] if group_by else [""] * len(rows),
         "reason": [None if used else row.reason for row, used in zip(rows, accepted, strict=True)],

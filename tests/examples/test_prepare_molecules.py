@@ -51,6 +51,25 @@ def test_parts(tmp_path, capsys):
     assert set(few.smiles) < set(CHAINS) - again
 
 
+def test_what_is_left_out_by_source_smiles_and_drawing(tmp_path):
+    main = runpy.run_path(str(SCRIPT))["main"]
+    file = table(tmp_path / "a.parquet", CHAINS[:40])
+    pd.read_parquet(file).assign(source=["kept"] * 30 + ["left"] * 10).to_parquet(file)
+    benchmark = table(tmp_path / "benchmark.parquet", ["CCO"])
+    pd.DataFrame({"smiles": ["OCCC", "OCCCC"]}).to_parquet(tmp_path / "evaluation.parquet")
+    excluded = ["--exclude", str(benchmark), str(tmp_path / "evaluation.parquet"), "--exclude-source", "left"]
+    main([str(file), *excluded, "--draw", "20", "--out", str(tmp_path / "out")])
+    counts = json.loads((tmp_path / "out" / "exclusions.json").read_text())
+    assert counts["left out: source left"] == 10
+    assert counts["left out: benchmark molecule (InChIKey first block)"] == 1
+    assert counts["left out: molecule of evaluation (InChIKey first block)"] == 2
+    assert counts["left out: not drawn"] == 7
+    together = pd.concat([pd.read_parquet(tmp_path / "out" / f"{part}.parquet") for part in ("train", "validation")])
+    assert len(together) == 20
+    assert set(together.smiles) < set(CHAINS[:30]) - {"CCO", "CCCO", "CCCCO"}
+    assert set(together.source) == {"kept"}
+
+
 def test_columns_are_needed(tmp_path):
     main = runpy.run_path(str(SCRIPT))["main"]
     pd.DataFrame({"smiles": ["C"]}).to_parquet(tmp_path / "x.parquet")

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from hf_molrep.models.pretraining import PreTraining, PreTrainingOptions, pretra
 from hf_molrep.training.pretraining import load_processor, prepare
 from tests.models.mm_deacon.tiny import PAIRS
 
+TOKENIZERS = Path(__file__).resolve().parents[2] / "tokenizers"
 TOWER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 SIZES = {
     "graphmvp": {"embedding_dim": 16, "num_layers": 2, "num_interactions": 1, "num_filters": 8, "num_gaussians": 8},
@@ -28,6 +30,7 @@ SIZES = {
     "mm_deacon": {"smiles_config": TOWER, "iupac_config": TOWER, "projection_dim": 8},
     "molclr": {"embedding_dim": 16, "num_layers": 2, "feature_dim": 24, "projection_dim": 8},
     "uni_mol": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16},
+    "x_mol": TOWER,
 }
 OWN_OPTIONS = {
     "graphmvp": ["--num_conformers", "2", "--explicit_hydrogens", "False"],
@@ -36,6 +39,7 @@ OWN_OPTIONS = {
     "mm_deacon": ["--max_length", "24", "--group_by", "smiles", "--smiles_augmentation", "0.5"],
     "molclr": ["--collator", '{"augmentation": "subgraph"}'],
     "uni_mol": [],
+    "x_mol": ["--processor", str(TOKENIZERS / "x_mol"), "--max_length", "48", "--empty_source", "0.5"],
 }
 
 

@@ -13,7 +13,7 @@ class OutputLaws(MethodHooks):
     @torch.no_grad()
     def test_law_09_model_output(self):
         """Shapes and dtypes of the model and of the pre-training output."""
-        (_, _, _, inputs), (_, _, _, batch), _ = self.cases()
+        (_, _, _, inputs), (_, _, _, batch), *_ = self.cases()
         model = self.build("model")
         output = model(**inputs)
         embedding = output.pooler_output
