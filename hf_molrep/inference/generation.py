@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -200,25 +201,32 @@ def write_texts(
     Write texts for prompts.
 
     Args:
-        model: a model with `generate`, in evaluation mode.
+        model: a model with `generate` and `longest_target`, in evaluation mode.
         processor: of the checkpoint; with `pad_prompts` and `written`.
         prompts: token ids of each prompt.
         seeds: integers for each prompt; sample n has the seed `[*seed, n]`.
     Returns:
         For each prompt `num_return_sequences` texts with their scores.
+    Raises:
+        ValueError: a prompt leaves no room in the positions of the model.
     """
     count = options.num_return_sequences
     beams = options.num_beams > 1
+    # rows with as much room for new tokens, so that what is written does not depend on the other rows of a batch
+    room = [min(options.max_new_tokens, model.longest_target(len(prompt))) for prompt in prompts]
+    if tight := [len(prompt) for prompt, left in zip(prompts, room, strict=True) if left < 2]:
+        raise ValueError(f"a source of {tight[0]} tokens leaves no room for a molecule")
     rows = [(prompt, number) for prompt in range(len(prompts)) for number in range(1 if beams else count)]
-    rows.sort(key=lambda row: -len(prompts[row[0]]))
+    rows.sort(key=lambda row: (room[row[0]], -len(prompts[row[0]])))
     found: list[list] = [[None] * count for _ in prompts]
     size = max(1, options.batch_rows // options.num_beams)
-    for first in range(0, len(rows), size):
-        chosen = rows[first : first + size]
+    alike = [list(group) for _, group in groupby(rows, key=lambda row: room[row[0]])]
+    for chosen in (group[first : first + size] for group in alike for first in range(0, len(group), size)):
+        limit = room[chosen[0][0]]
         batch = processor.pad_prompts([prompts[prompt] for prompt, _ in chosen]).to(model.device)
         processors = LogitsProcessorList()
         if options.constrained:
-            processors.append(SmilesLogitsProcessor(processor.tokenizer, options.max_new_tokens))
+            processors.append(SmilesLogitsProcessor(processor.tokenizer, limit))
         if not beams:
             if options.temperature != 1:
                 processors.append(TemperatureLogitsWarper(float(options.temperature)))
@@ -232,7 +240,8 @@ def write_texts(
             do_sample=False,
             num_beams=options.num_beams,
             num_return_sequences=count if beams else 1,
-            max_new_tokens=options.max_new_tokens,
+            max_new_tokens=limit,
+            use_cache=True,
             logits_processor=processors,
             output_logits=True,
             return_dict_in_generate=True,

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoProcessor, LogitsProcessorList, pipeline
+from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, LogitsProcessorList, pipeline
 
 from hf_molrep.chem.smiles import MoleculeError, canonical_smiles
 from hf_molrep.cli import main
@@ -144,6 +144,25 @@ def test_the_processor_works_in_beam_search_and_stock_sampling(model):
         assert (written == processor.tokenizer.sep_token_id).any(dim=1).all(), "every text ends"
         for text in processor.written(sequences):
             assert text.count("(") == text.count(")")
+
+
+def test_a_long_source_leaves_less_room(model):
+    """Source and target share 128 positions here; what is written does not depend on the others."""
+    processor, options = tiny_processor(), GenerationOptions(max_new_tokens=60)
+    prompts = processor.prompt_ids(["C" * 110, "CCO", "C" * 124])
+    texts = generation.write_texts(model, processor, prompts, [[0], [1], [2]], options)
+    assert len(processor.token_ids(texts[0][0][0])) < model.longest_target(len(prompts[0])) == 128 - 112
+    assert texts[1] == generation.write_texts(model, processor, prompts[1:2], [[1]], options)[0]
+    with pytest.raises(ValueError, match="a source of 130 tokens leaves no room"):
+        generation.write_texts(model, processor, processor.prompt_ids(["C" * 127]), [[0]], options)
+
+
+def test_what_was_trained_generates_with_cache(checkpoint, tmp_path):
+    """Trainer saves `use_cache: false`."""
+    config = AutoConfig.from_pretrained(checkpoint)
+    config.use_cache = False
+    config.save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).to_dict().get("use_cache", True)
 
 
 def test_what_is_left_out_is_counted():

@@ -54,6 +54,11 @@ class XMolConfig(MoleculeConfig):
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
 
+    def __post_init__(self, **kwargs):
+        # Trainer sets it to False and saves it; what was trained would then be slow to generate
+        kwargs.pop("use_cache", None)
+        super().__post_init__(**kwargs)
+
     def validate_architecture(self):
         """Check that heads divide the hidden width, and that the target has a token type of its own."""
         if self.hidden_size % self.num_attention_heads:

@@ -321,7 +321,8 @@ class XMolModel(XMolPreTrainedModel):
             raise ValueError(f"the model has knowledge embeddings and needs {', '.join(missing)}")
         length, limit = input_ids.shape[1], self.config.max_position_embeddings
         past = 0 if cache is None else cache.get_seq_length()
-        if (self.config.continuous_position or target is None) and past + length > limit:
+        alone = target is None and not past
+        if (self.config.continuous_position or alone) and past + length > limit:
             raise ValueError(
                 f"{past + length} tokens are more than max_position_embeddings ({limit}); let the processor truncate"
             )
@@ -519,6 +520,11 @@ class XMolForConditionalGeneration(XMolWriter, GenerationMixin):
             attentions=output.attentions,
             **{CACHE: cache},
         )
+
+    def longest_target(self, prompt_length: int) -> int:
+        """Return how many tokens the positions of the model leave for a target behind a prompt of this length."""
+        used = prompt_length - 1 if self.config.continuous_position else 0
+        return max(self.config.max_position_embeddings - used, 0)
 
     def prepare_inputs_for_generation(
         self,
