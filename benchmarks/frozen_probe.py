@@ -5,7 +5,8 @@
 The protocol: cleaned molecules, the split files of `benchmarks/splits/`. Ridge regression on standardised embeddings,
 its penalty chosen among the training molecules by leaving each out; classes as -1 and +1, measured by ROC-AUC. With few
 labels: so many training molecules drawn at random, `--draws` times, the same for every column; a task of several assays
-keeps the labels that those molecules have, an assay with one class among them predicts nothing.
+keeps the labels that those molecules have, an assay with one class among them predicts nothing. `--part valid` shows
+scores of the validation part, by which checkpoints are chosen.
 
 Columns: each checkpoint; `random weights`, the architecture of the first one; `Morgan + RF` (radius 2, 2,048 bits);
 `descriptors + ridge` (RDKit's 2D descriptors). Embeddings and results are kept in `--cache`, so an interrupted run
@@ -91,7 +92,7 @@ class Features:
 
 
 def table(found: dict[tuple, list[float]], labels: str, columns: Sequence[str], tasks: dict[str, Data]) -> str:
-    """A row for each task: mean and standard deviation of the test scores over splits and draws."""
+    """A row for each task: mean and standard deviation of the scores over splits and draws."""
     rows = []
     for name, data in tasks.items():
         scores = [found.get((name, labels, column), []) for column in columns]
@@ -119,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--split-names", nargs="+", default=list(SPLIT_NAMES), choices=list(SPLIT_NAMES))
     parser.add_argument("--labels", nargs="+", default=["100", "all"], help="numbers of training molecules, or all")
+    parser.add_argument("--part", default="test", choices=["test", "valid"], help="molecules that are predicted")
     parser.add_argument("--draws", type=int, default=10, help="of few training molecules")
     parser.add_argument("--trees", type=int, default=500, help="of the random forest")
     parser.add_argument("--leave-out", nargs=3, action="append", default=[], metavar=("TASK", "LABELS", "COLUMN"))
@@ -148,8 +150,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 computed = probe(data, features(column, data.smiles), column, parts, draw, args.trees)
                 scores = cache.get(key, lambda computed=computed: computed)
             raw.append({**key, "column": column, **scores})
-            found.setdefault((name, labels, column), []).append(scores["test"])
-    text = ["# Frozen probe on MoleculeNet, scaffold splits\n"]
+            found.setdefault((name, labels, column), []).append(scores[args.part])
+    part = "test" if args.part == "test" else "validation"
+    text = [f"# Frozen probe on MoleculeNet, scaffold splits, {part} molecules\n"]
     for labels in args.labels:
         text += [f"## {'All labels' if labels == 'all' else f'{labels} labels'}\n"]
         text += [table(found, labels, columns, tasks), ""]

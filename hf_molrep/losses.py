@@ -252,6 +252,31 @@ def context_prediction(centers: torch.Tensor, contexts: torch.Tensor, present: t
     return mean_over_processes(torch.where(present, positive + negative, 0.0).sum(), present.sum())
 
 
+def descriptor_loss(
+    predictions: torch.Tensor, targets: torch.Tensor, places: torch.Tensor | None = None
+) -> torch.Tensor:
+    """
+    Mean squared error of the scaled descriptors that a step asks for, over all processes (CheMeleon, Burns, Zalte and
+    Green 2025, arXiv 2506.15792: a random share of the descriptors of each molecule, nothing masked in the input):
+
+        L = mean over (i, k) with t_ik not NaN of (p_ik - t_ik)^2
+
+    Args:
+        predictions: `[molecules, descriptors]`.
+        targets: `[molecules, asked]`, NaN where a molecule has no such descriptor.
+        places: int64 `[molecules, asked]`, which descriptors the targets are; None: all, in order.
+    Raises:
+        ValueError: shapes that differ.
+    """
+    if places is not None:
+        predictions = predictions.gather(1, places)
+    if predictions.shape != targets.shape:
+        raise ValueError(f"targets have shape {tuple(targets.shape)}, the model predicts {tuple(predictions.shape)}")
+    present = ~torch.isnan(targets)
+    error = torch.where(present, predictions.float() - torch.where(present, targets, 0.0).float(), 0.0)
+    return mean_over_processes(error.square().sum(), present.sum())
+
+
 def mean_absolute_error(predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """
     Mean absolute difference of everything that is present (not NaN), over all processes; 0 with a gradient of 0 where

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_molrep.losses import gather_with_gradient, info_nce, property_loss
+from hf_molrep.losses import descriptor_loss, gather_with_gradient, info_nce, property_loss
 
 
 def test_info_nce_is_its_formula():
@@ -54,6 +54,26 @@ def test_one_process_gathers_itself():
 
 LABELS = torch.tensor([[1.0, 0.0], [math.nan, 1.0], [0.0, math.nan]])
 LOGITS = torch.tensor([[0.3, -1.2], [9.0, 2.0], [-0.5, 9.0]])
+
+
+def test_descriptor_loss_by_hand():
+    """Over what is asked for; nothing asked for is 0, with a gradient of 0; no NaN comes back."""
+    logits = LOGITS.clone().requires_grad_()
+    loss = descriptor_loss(logits, LABELS)
+    expected = ((0.3 - 1) ** 2 + 1.2**2 + (2.0 - 1) ** 2 + 0.5**2) / 4
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    by_hand = [[2 * (0.3 - 1) / 4, 2 * -1.2 / 4], [0, 2 * (2.0 - 1) / 4], [2 * -0.5 / 4, 0]]
+    torch.testing.assert_close(gradient, torch.tensor(by_hand))
+    nothing = descriptor_loss(logits, torch.full_like(LABELS, math.nan))
+    assert nothing.item() == 0
+    assert torch.autograd.grad(nothing, logits)[0].eq(0).all()
+    with pytest.raises(ValueError, match="targets have shape"):
+        descriptor_loss(logits, LABELS[:, :1])
+    # only the second descriptor of the first molecule, the first of the others
+    places = torch.tensor([[1], [0], [0]])
+    asked = descriptor_loss(logits, torch.tensor([[1.0], [math.nan], [2.0]]), places)
+    assert asked.item() == pytest.approx(((-1.2 - 1) ** 2 + (-0.5 - 2) ** 2) / 2, rel=1e-6)
 
 
 def test_property_loss_of_a_regression():

@@ -1,14 +1,19 @@
 """Interface between `hf-molrep pretrain` and a method: its options, and the steps at which methods differ."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedConfig, PreTrainedModel, TrainingArguments
 
 from ..processing.contract import MoleculeProcessor
+
+SCALING_MOLECULES = 5_000  # molecules of the training data to which the scaling of descriptors is fitted
 
 
 @dataclass
@@ -46,6 +51,54 @@ class PreTrainingOptions:
     )
     preprocessing_workers: int = field(default=1, metadata={"help": "processes that compute features"})
     restart: bool = field(default=False, metadata={"help": "ignore checkpoints in output_dir instead of resuming"})
+
+
+def json_object(text: str, where: str) -> dict[str, Any]:
+    """Parse a JSON object. Raises ValueError if it is none; `where` names the text in the message."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is not a JSON object: {text[:80]}")
+    return value
+
+
+def read_config(path: str | None) -> dict[str, Any]:
+    """Read the fields of `--config`; {} without a file. Raises ValueError: see [`json_object`]."""
+    return json_object(Path(path).read_text(encoding="utf-8"), path) if path else {}
+
+
+def with_descriptor_scaling(
+    processor: MoleculeProcessor, options: PreTrainingOptions, training: TrainingArguments, checkpoint: str | None
+) -> MoleculeProcessor:
+    """
+    [`PreTraining.prepare_processor`] of graph methods: for the objective `"descriptors"`, return the processor with the
+    scaling of the targets.
+
+    That is the scaling of the checkpoint from which the run resumes, else the processor's own, else a new one, which
+    one process fits to `SCALING_MOLECULES` of the training data and saves in `<output_dir>/processor` for the others.
+    """
+    if read_config(options.config).get("objective") != "descriptors":
+        return processor
+    if checkpoint:  # the model has outputs for these targets
+        return type(processor).from_pretrained(checkpoint)
+    if options.model or processor.descriptor_scaling is not None:
+        return processor
+    from ..data.datasets import load_molecules
+
+    folder = Path(training.output_dir) / "processor"
+    with training.main_process_first(local=training.save_on_each_node, desc="scaling of the descriptors"):
+        if training.should_save:
+            dataset = load_molecules(options.train_data)
+            drawn = np.random.default_rng(0).permutation(len(dataset))[:SCALING_MOLECULES]
+            processor.fit_descriptors(dataset.select(np.sort(drawn))["smiles"]).save_pretrained(folder)
+    return type(processor).from_pretrained(folder)
+
+
+def descriptor_features(processor: MoleculeProcessor, config: PreTrainedConfig) -> MoleculeProcessor:
+    """[`PreTraining.feature_processor`] of graph methods: compute descriptors with the graphs if the objective asks."""
+    return processor.with_descriptors() if config.objective == "descriptors" else processor
 
 
 def same_processor(
@@ -124,4 +177,12 @@ def pretraining_of(method: str) -> PreTraining:
     return import_module(name).PRETRAINING if find_spec(name) else PreTraining()
 
 
-__all__ = ["PreTraining", "PreTrainingOptions", "pretraining_of"]
+__all__ = [
+    "PreTraining",
+    "PreTrainingOptions",
+    "descriptor_features",
+    "json_object",
+    "pretraining_of",
+    "read_config",
+    "with_descriptor_scaling",
+]

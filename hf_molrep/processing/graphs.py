@@ -1,6 +1,8 @@
 """Feature extractor of the graph methods: SMILES to molecular graphs."""
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from inspect import signature
 from typing import Any
 
@@ -14,6 +16,7 @@ from ..data.batching import join_graphs
 from ..hub import RemoteCodeMixin
 from .conformers import ConformerSource
 from .contract import Columns, check_columns, check_standardize
+from .descriptors import fit_scaling, scaled_descriptors
 
 CHUNK = 64  # molecules whose arrays are made together; they fit into the CPU's cache
 
@@ -35,6 +38,8 @@ class MolGraphFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
             those of the columns `z` and `pos`. Salts and mixtures are then refused, since distance geometry defines no
             distances between molecules.
         conformer_seed, force_field: see [`~hf_molrep.chem.conformers.ConformerSettings`].
+        descriptor_scaling: scaling of the targets of the objective `"descriptors"`, see
+            [`~hf_molrep.processing.descriptors.fit_scaling`]; None: the weights were not trained with it.
 
     Raises:
         ValueError: the scheme, its version or `standardize` is unknown.
@@ -54,6 +59,7 @@ class MolGraphFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         num_conformers: int = 0,
         conformer_seed: int = 42,
         force_field: str = "mmff94",
+        descriptor_scaling: dict | None = None,
         **kwargs,
     ):
         if scheme not in SCHEMES:
@@ -72,6 +78,8 @@ class MolGraphFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         self.num_conformers = num_conformers
         self.conformer_seed = conformer_seed
         self.force_field = force_field
+        self.descriptor_scaling = descriptor_scaling
+        self.computes_descriptors = False
         super().__init__(**kwargs)
         self.conformers = ConformerSource()
 
@@ -85,11 +93,61 @@ class MolGraphFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         return ConformerSource.reports if self.num_conformers else ()
 
     def config_fields(self) -> dict[str, Any]:
-        return {}
+        return {} if self.descriptor_scaling is None else {"num_descriptors": len(self.descriptor_scaling["names"])}
+
+    def with_descriptors(self) -> "MolGraphFeatureExtractor":
+        """
+        Return a copy that also computes `descriptors` (float32 `[targets]`) in `featurize`, so that pre-training caches
+        them with the graphs.
+
+        Raises:
+            ValueError: there is no `descriptor_scaling`.
+        """
+        self._check_scaling()
+        extractor = copy.copy(self)
+        extractor.computes_descriptors = True
+        return extractor
+
+    def fit_descriptors(self, smiles: Iterable[str]) -> "MolGraphFeatureExtractor":
+        """
+        Fit `descriptor_scaling` to molecules, standardised; those that cannot be read are skipped.
+
+        Raises:
+            ValueError: see [`~hf_molrep.processing.descriptors.fit_scaling`].
+        """
+
+        def readable() -> Iterator:
+            for text in smiles:
+                with suppress(MoleculeError):
+                    yield standard_mol(text, self.standardize, self.canonical)[0]
+
+        self.descriptor_scaling = fit_scaling(readable())
+        return self
+
+    def descriptors(self, smiles: Iterable[str]) -> np.ndarray:
+        """
+        Compute the scaled descriptors of the standardised molecules, without explicit hydrogens, float32
+        `[molecules, targets]`, see [`~hf_molrep.processing.descriptors.scaled_descriptors`].
+
+        Raises:
+            MoleculeError: a molecule that cannot be read.
+            ValueError: there is no `descriptor_scaling`.
+        """
+        self._check_scaling()
+        mols = (standard_mol(text, self.standardize, self.canonical)[0] for text in smiles)
+        return scaled_descriptors(mols, self.descriptor_scaling)
+
+    def _check_scaling(self) -> None:
+        if self.descriptor_scaling is None:
+            raise ValueError(
+                "this extractor has no descriptor_scaling: `hf-molrep pretrain` fits it to the training data"
+            )
 
     def to_dict(self) -> dict:
         saved = super().to_dict()
-        del saved["conformers"]
+        del saved["conformers"], saved["computes_descriptors"]
+        if self.descriptor_scaling is None:
+            del saved["descriptor_scaling"]
         if not self.num_conformers:  # files of graphs alone stay as they were
             for name in ("num_conformers", "conformer_seed", "force_field"):
                 del saved[name]
@@ -107,7 +165,8 @@ class MolGraphFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         Compute one dict of one-dimensional arrays per molecule: `x` (uint8, row by row; for the scheme `grover`
         indices, and `mass` as float32), `edge_index` (int16, all sources, then all targets), `edge_attr` (uint8, row
         by row), `z` (uint8), `num_nodes` and `smiles_used`. With conformers also `pos` (float32
-        `[conformers * atoms * 3]`, angstrom), `num_conformers`, `conformer_status` and `conformer_flags`.
+        `[conformers * atoms * 3]`, angstrom), `num_conformers`, `conformer_status` and `conformer_flags`; of
+        [`~MolGraphFeatureExtractor.with_descriptors`] also `descriptors`.
 
         Raises:
             MoleculeError: a molecule is not valid, the scheme cannot express it, or it has no conformer
@@ -152,6 +211,12 @@ class MolGraphFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
                 results[place]["mass"] = graph.mass
         if self.num_conformers:
             self._add_conformers(results, columns)
+        if self.computes_descriptors:
+            accepted = [(results[place], mol) for place, mol in zip(places, mols, strict=True)]
+            accepted = [(feature, mol) for feature, mol in accepted if isinstance(feature, dict)]
+            targets = scaled_descriptors((mol for _, mol in accepted), self.descriptor_scaling)
+            for (feature, _), row in zip(accepted, targets, strict=True):
+                feature["descriptors"] = row
         return results
 
     def _add_conformers(self, results: list[dict | MoleculeError], columns: Columns) -> None:

@@ -31,7 +31,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..configuration import check_fields
 from ..inference.checkpoints import check_processor, resolve_checkpoint
 from ..models.auto import METHODS
-from ..models.pretraining import PreTraining, PreTrainingOptions, pretraining_of
+from ..models.pretraining import PreTraining, PreTrainingOptions, json_object, pretraining_of, read_config
 from ..processing.collation import MoleculeCollator, check_options
 from ..processing.contract import MoleculeProcessor
 from .labelled_molecules import label_scale
@@ -251,7 +251,7 @@ def make_config(method_name: str, processor: MoleculeProcessor, path: str | None
         ValueError: the file holds no JSON object, an unknown field or a wrong value.
     """
     config_class = METHODS[method_name].config
-    given = _json_object(Path(path).read_text(encoding="utf-8"), path) if path else {}
+    given = read_config(path)
     check_fields(config_class, given)
     try:
         return pretraining_of(method_name).make_config(config_class, given, processor)
@@ -274,7 +274,7 @@ def make_collators(
     """
     collator_class = METHODS[method_name].tasks["pre-training"].collator
     collator_options = pretraining_of(method_name).collator_options
-    given = _json_object(options.collator, "--collator") if options.collator else {}
+    given = json_object(options.collator, "--collator") if options.collator else {}
     try:
         check_options(collator_class, given)
     except ValueError as error:
@@ -283,16 +283,6 @@ def make_collators(
         collator_class(processor, seed=seed, **collator_options(config, options, True) | given),
         collator_class(processor, **collator_options(config, options, False)),
     )
-
-
-def _json_object(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} is not a JSON object: {text[:80]}")
-    return value
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -60,6 +60,13 @@ def test_it_runs_and_continues(tmp_path, options, monkeypatch, capsys):
     assert frozen_probe.main([*options, *leave_out]) == 0
     assert json.loads((tmp_path / "frozen_probe.json").read_text())["results"] == results
     assert "better mean on" in capsys.readouterr().out
+    assert frozen_probe.main([*options, *leave_out, "--part", "valid"]) == 0
+    chosen = [entry["valid"] for entry in results if (entry["column"], entry["labels"]) == ("tiny", "all")]
+    (row,) = [
+        line for line in capsys.readouterr().out.partition("## All labels")[2].splitlines() if "freesolv" in line
+    ][:1]
+    assert f"{np.mean(chosen):.3f}" in row
+    assert np.mean(chosen) != np.mean([entry["test"] for entry in results if entry["column"] == "tiny"])
 
 
 def test_better_means_by_the_metric():

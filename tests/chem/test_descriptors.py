@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rdkit import Chem
+from rdkit.Chem import Descriptors, rdMolDescriptors
 
 from hf_molrep.chem import MoleculeError
-from hf_molrep.chem.descriptors import DESCRIPTOR_NAMES, normalized_descriptors
+from hf_molrep.chem.descriptors import DESCRIPTOR_NAMES, normalized_descriptors, target_descriptors, target_names
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +63,38 @@ def test_what_rdkit_cannot_compute_is_zero(monkeypatch):
     assert found[0] > 0.99  # the highest value that the distribution was fitted to
     assert 0 <= found[1] < 0.01
     assert not found[2:].any()
+
+
+def test_targets_are_rdkits_own(golden):
+    """Each from a molecule of its own, so that nothing left by another function counts; salts and metals too."""
+    smiles, names = golden["smiles"].tolist(), target_names()
+    assert len(set(names)) == len(names) > 400
+    found = target_descriptors(smiles)
+    assert (found.dtype, found.shape) == (np.float64, (len(smiles), len(names)))
+    known = dict(Descriptors.descList)
+    for column, name in enumerate(names):
+        for row, text in enumerate(smiles):
+            mol = Chem.MolFromSmiles(text)
+            if name.startswith("MQN"):
+                expected = rdMolDescriptors.MQNs_(mol)[int(name[3:]) - 1]
+            elif name.startswith("AUTOCORR2D_"):
+                expected = rdMolDescriptors.CalcAUTOCORR2D(mol)[int(name[11:]) - 1]
+            else:
+                expected = known[name](mol)
+            if np.isfinite(expected):
+                assert found[row, column] == pytest.approx(expected, rel=1e-9, abs=1e-9), (name, text)
+            else:
+                assert np.isnan(found[row, column]), (name, text)
+
+
+def test_targets_that_rdkit_cannot_compute_are_missing(monkeypatch):
+    def fails(mol):
+        raise ZeroDivisionError
+
+    functions = {"one": fails, "two": lambda mol: float("inf"), "three": lambda mol: 3}
+    monkeypatch.setattr("hf_molrep.chem.descriptors._target_functions", lambda: functions)
+    found = target_descriptors(["CCO"])[0]
+    assert np.isnan(found[4:6]).all()
+    assert found[6] == 3
+    with pytest.raises(MoleculeError):
+        target_descriptors(["C1CC"])

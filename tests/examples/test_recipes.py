@@ -42,11 +42,14 @@ def molecules() -> pd.DataFrame:
 def data(tmp_path) -> Path:
     """A data folder with few molecules."""
     folder = tmp_path / "data"
-    for part in ("pretrain", "moleculenet", "iupac"):
+    for part in ("pretrain", "moleculenet", "iupac", "generation"):
         (folder / part).mkdir(parents=True)
     table = molecules()
     table[::2].to_parquet(folder / "pretrain" / "zinc250k.parquet")
     table[1::2].to_parquet(folder / "pretrain" / "chembl_validation.parquet")
+    table[:5].assign(split="train").to_parquet(folder / "pretrain" / "geom_drugs_smiles.parquet")
+    flags = {"in_moleculenet": False, "in_moleculeace": False}
+    table[["smiles"]][:5].assign(**flags).to_parquet(folder / "generation" / "moses_train.parquet")
     table.assign(source="made", opsin_check="exact", primary=True).to_parquet(
         folder / "iupac" / "smiles_iupac_pairs.parquet"
     )

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from ...data.augmentation import grown_subgraph, hops_from, mask_atoms, part_of
-from ...processing.collation import MoleculeCollator
+from ...processing.collation import DescriptorCollator
 
 
 @dataclass
-class GraphMVPDataCollator(MoleculeCollator):
+class GraphMVPDataCollator(DescriptorCollator):
     """
     Rows to a batch. A row holds the features of one molecule, as [`GraphMVPFeatureExtractor.featurize`] gives them, or
     the columns that the processor reads. With `labels` the graphs are joined as they are; without, graph and conformer
@@ -30,8 +30,11 @@ class GraphMVPDataCollator(MoleculeCollator):
             parts, `anchor_batch` the molecule of each. A molecule that is too small has no context (pretrain-gnns'
             `ExtractSubstructureContextPair`).
 
+    `"descriptors"`: instead of two views the unchanged graphs, and a random share of the scaled descriptors of each,
+    see [`~hf_molrep.processing.collation.DescriptorCollator.descriptor_targets`].
+
     Args:
-        processor, seed, epoch: see [`~hf_molrep.processing.collation.MoleculeCollator`].
+        processor, seed, epoch, descriptor_share: see [`~hf_molrep.processing.collation.DescriptorCollator`].
         objective, mask_atom_type, num_layers, context_inner_hops, context_size: the configuration's.
         masked_share: of the atoms, dropped in both views; 0: all stay.
         attribute_share: of the atoms, in attribute masking.
@@ -39,7 +42,7 @@ class GraphMVPDataCollator(MoleculeCollator):
             conformer is a molecule of its own.)
     """
 
-    objective: Literal["graphmvp", "graphmvp_g", "graphmvp_c"] = "graphmvp"
+    objective: Literal["graphmvp", "graphmvp_g", "graphmvp_c", "descriptors"] = "graphmvp"
     masked_share: float = 0.15
     attribute_share: float = 0.15
     conformers: Literal["random", "first"] = "random"
@@ -49,7 +52,8 @@ class GraphMVPDataCollator(MoleculeCollator):
     context_size: int = 3
 
     def __post_init__(self):
-        if self.objective not in ("graphmvp", "graphmvp_g", "graphmvp_c"):
+        super().__post_init__()
+        if self.objective not in ("graphmvp", "graphmvp_g", "graphmvp_c", "descriptors"):
             raise ValueError(f"unknown objective {self.objective!r}")
         if self.conformers not in ("random", "first"):
             raise ValueError(f"conformers is 'random' or 'first', not {self.conformers!r}")
@@ -120,6 +124,8 @@ class GraphMVPDataCollator(MoleculeCollator):
         features = self.features(rows)
         if "labels" in rows[0]:
             return dict(self.processor.pad(features, return_tensors="pt")) | self.labels(rows)
+        if self.objective == "descriptors":
+            return dict(self.processor.pad(features, return_tensors="pt")) | self.descriptor_targets(rows)
         generators = [self.generator(row) for row in rows]
         features = [self.views(feature, rng) for feature, rng in zip(features, generators, strict=True)]
         batch = dict(self.processor.pad(features, return_tensors="pt"))

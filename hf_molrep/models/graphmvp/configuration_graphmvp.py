@@ -12,8 +12,8 @@ FEATURE_DIMS = {
     "pretrain_gnns": ([120, 3], [6, 3]),
     "ogb": ([119, 5, 12, 12, 10, 6, 6, 2, 2], [5, 6, 2]),
 }
-TEMPERATURES = {"graphmvp": 0.2, "graphmvp_g": 0.05, "graphmvp_c": 0.2}
-HYBRID_WEIGHTS = {"graphmvp": 0.0, "graphmvp_g": 1.0, "graphmvp_c": 0.1}
+TEMPERATURES = {"graphmvp": 0.2, "graphmvp_g": 0.05, "graphmvp_c": 0.2, "descriptors": 0.2}
+HYBRID_WEIGHTS = {"graphmvp": 0.0, "graphmvp_g": 1.0, "graphmvp_c": 0.1, "descriptors": 0.0}
 FINETUNING_DROPOUTS = {"multi_label_classification": 0.5, "regression": 0.2}
 
 
@@ -29,13 +29,19 @@ class GraphMVPConfig(MoleculeConfig):
             or `"ogb"`, with that of the Open Graph Benchmark (its regression).
         atom_feature_dims, bond_feature_dims: rows of the embeddings of each column of `x` and `edge_attr`; None: those
             of the scheme.
-        embedding_dim: width of the states of both encoders, and of `pooler_output`.
+        embedding_dim: width of the states of both encoders.
+        readout: pooling of the atoms of a molecule: their mean, or with `"descriptors"` also `"mean_sum"`, the mean
+            beside a sixteenth of the sum, for properties that do not depend on the size of a molecule and for those
+            that do.
         num_layers: message-passing layers of the graph encoder.
         num_elements, num_interactions, num_filters, num_gaussians: of SchNet: rows of its embedding (of atomic
             number - 1), interaction blocks, width of the filters, Gaussians that a distance becomes.
         cutoff, max_neighbors: SchNet's interactions reach `cutoff` angstrom, and the nearest `max_neighbors` atoms.
         objective: of `GraphMVPForPreTraining`: `"graphmvp"` (contrast and reconstruction of the two views), or with a
-            third term on graphs alone: `"graphmvp_g"` (attribute masking) or `"graphmvp_c"` (context prediction).
+            third term on graphs alone: `"graphmvp_g"` (attribute masking) or `"graphmvp_c"` (context prediction); or
+            `"descriptors"` (CheMeleon's): the graph encoder alone, without conformers, predicts scaled descriptors of
+            RDKit by a linear map of `pooler_output`.
+        num_descriptors: number of these descriptors, set from the `descriptor_scaling` of the processor.
         contrastive_loss: `"ebm_nce"` or `"info_nce"`.
         temperature: of the contrast; None: 0.05 for `"graphmvp_g"`, else 0.2.
         num_negatives: of EBM-NCE, for each molecule.
@@ -64,7 +70,9 @@ class GraphMVPConfig(MoleculeConfig):
     num_gaussians: int = 51
     cutoff: float | int = 10.0
     max_neighbors: int = 32
-    objective: Literal["graphmvp", "graphmvp_g", "graphmvp_c"] = "graphmvp"
+    readout: Literal["mean", "mean_sum"] = "mean"
+    objective: Literal["graphmvp", "graphmvp_g", "graphmvp_c", "descriptors"] = "graphmvp"
+    num_descriptors: int | None = None
     contrastive_loss: Literal["ebm_nce", "info_nce"] = "ebm_nce"
     temperature: float | int | None = None
     num_negatives: int = 1
@@ -95,7 +103,7 @@ class GraphMVPConfig(MoleculeConfig):
     @property
     def hidden_size(self) -> int:
         """Width of `pooler_output`."""
-        return self.embedding_dim
+        return self.embedding_dim * (2 if self.readout == "mean_sum" else 1)
 
     def validate_architecture(self):
         """Sizes that fit the scheme; what would never be trained is refused."""
@@ -112,6 +120,13 @@ class GraphMVPConfig(MoleculeConfig):
             raise ValueError("num_gaussians is 2 or more, cutoff above 0, max_neighbors and num_negatives 1 or more")
         if self.temperature <= 0:
             raise ValueError(f"temperature {self.temperature} is not above 0")
+        if self.objective == "descriptors" and not self.num_descriptors:
+            raise ValueError(
+                "objective 'descriptors' needs num_descriptors, the number of targets in the descriptor_scaling of the "
+                "processor (hf-molrep pretrain sets it)"
+            )
+        if self.readout != "mean" and self.objective != "descriptors":
+            raise ValueError(f"objective {self.objective!r} compares graphs with conformers: readout 'mean'")
         if self.objective == "graphmvp_g":
             if self.graph_scheme != "pretrain_gnns":
                 raise ValueError("objective 'graphmvp_g' masks atoms, for which only 'pretrain_gnns' has a type")

@@ -38,7 +38,7 @@ class GraphMVPFeatureExtractor(MolGraphFeatureExtractor):
 
     def config_fields(self) -> dict[str, Any]:
         """What the configuration of a model takes from here."""
-        return {"graph_scheme": self.scheme}
+        return super().config_fields() | {"graph_scheme": self.scheme}
 
     def for_pretraining(self) -> "GraphMVPFeatureExtractor":
         """A copy that gives graph and conformers as pre-training sees them."""

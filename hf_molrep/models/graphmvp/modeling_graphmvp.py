@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 
 from ...compat import GradientCheckpointingLayer, can_return_tuple, init
 from ...hub import RemoteCodeMixin
-from ...losses import context_prediction, ebm_nce, info_nce, masked_cross_entropy
+from ...losses import context_prediction, descriptor_loss, ebm_nce, info_nce, masked_cross_entropy
 from ...modeling_outputs import (
     MoleculeModelOutput,
     MoleculePreTrainingOutput,
@@ -40,6 +40,7 @@ from .configuration_graphmvp import FINETUNING_DROPOUTS, GraphMVPConfig
 
 SELF_LOOP = 4  # bond type of the scheme pretrain_gnns; its direction is 0
 ATOM_CLASSES = 119  # that attribute masking tells apart
+TYPICAL_ATOMS = 16  # of a molecule: the sum beside the mean is divided by it, so that both are of one size
 
 
 # ---- graphs ---------------------------------------------------------------------------------------------------------
@@ -354,7 +355,7 @@ class GraphMVPPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [
         r"^schnet\.",
         r"^(graph_to_conformer|conformer_to_graph)\.",
-        r"^(atom_head|context_model)\.",
+        r"^(atom_head|descriptor_head|context_model)\.",
     ]
 
     @torch.no_grad()
@@ -413,9 +414,9 @@ class GraphMVPModel(GraphMVPPreTrainedModel):
             `[edges, columns]`; batch: `[atoms]`, molecule of each atom (None: all of one); num_graphs: molecules (None:
             counted).
         Returns:
-            `pooler_output` `[molecules, hidden_size]`, the mean over the atoms; `last_hidden_state`
-            `[atoms, hidden_size]`; `hidden_states`: the embeddings of the atoms and their states after each layer with
-            its norm, activation and dropout.
+            `pooler_output` `[molecules, hidden_size]`, the readout of the atoms; `last_hidden_state`
+            `[atoms, embedding_dim]`; `hidden_states`: the embeddings of the atoms and their states after each layer
+            with its norm, activation and dropout.
         Raises:
             ValueError: see [`check_graph`]; `output_attentions`, which no layer returns.
         """
@@ -434,9 +435,14 @@ class GraphMVPModel(GraphMVPPreTrainedModel):
             states = F.dropout(states, self.dropout, self.training)
             if recorded:
                 of_layers.append(states)
+        pooled = mean_of_molecules(states, batch, num_graphs)
+        if self.config.readout == "mean_sum":
+            rows = torch.arange(len(batch), device=batch.device)
+            total = GatherSum(rows, batch, len(batch), num_graphs)(states)
+            pooled = torch.cat([pooled, total / TYPICAL_ATOMS], dim=-1)
         return MoleculeModelOutput(
             last_hidden_state=states,
-            pooler_output=mean_of_molecules(states, batch, num_graphs),
+            pooler_output=pooled,
             hidden_states=tuple(of_layers) if recorded else None,
         )
 
@@ -445,15 +451,19 @@ class GraphMVPForPreTraining(GraphMVPPreTrainedModel):
     """
     Graph and conformer of a molecule are brought together: each must be told from that of another molecule (contrast),
     and each must be rebuilt from the other (reconstruction). By `config.objective` a term on graphs alone comes on top:
-    the types of masked atoms, or which surroundings belong to an atom.
+    the types of masked atoms, or which surroundings belong to an atom. With the objective `"descriptors"` there are no
+    conformers: a linear map of the graph's embedding predicts scaled descriptors of RDKit.
     """
 
     def __init__(self, config: GraphMVPConfig):
         super().__init__(config)
         self.graphmvp = GraphMVPModel(config)
-        self.schnet = GraphMVPSchNet(config)
-        self.graph_to_conformer = GraphMVPReconstruction(config)
-        self.conformer_to_graph = GraphMVPReconstruction(config)
+        if config.objective == "descriptors":
+            self.descriptor_head = nn.Linear(config.hidden_size, config.num_descriptors)
+        else:
+            self.schnet = GraphMVPSchNet(config)
+            self.graph_to_conformer = GraphMVPReconstruction(config)
+            self.conformer_to_graph = GraphMVPReconstruction(config)
         if config.objective == "graphmvp_g":
             self.atom_head = nn.Linear(config.embedding_dim, ATOM_CLASSES)
         elif config.objective == "graphmvp_c":
@@ -488,8 +498,10 @@ class GraphMVPForPreTraining(GraphMVPPreTrainedModel):
         Returns:
             `[molecules, hidden_size]`.
         Raises:
-            ValueError: several conformers of a molecule, or what is no element.
+            ValueError: several conformers of a molecule, or what is no element; the objective has no conformers.
         """
+        if self.config.objective == "descriptors":
+            raise ValueError("the objective 'descriptors' has no encoder of conformers")
         batch, num_graphs = molecules_of(z, batch, num_graphs)
         return self.schnet(z, self.schnet.pairs(z, pos, batch), batch, num_graphs)
 
@@ -521,6 +533,8 @@ class GraphMVPForPreTraining(GraphMVPPreTrainedModel):
         context_edge_attr: torch.LongTensor | None = None,
         anchors: torch.LongTensor | None = None,
         anchor_batch: torch.LongTensor | None = None,
+        descriptor_places: torch.LongTensor | None = None,
+        descriptor_targets: torch.FloatTensor | None = None,
         **kwargs,
     ) -> MoleculePreTrainingOutput:
         """
@@ -532,6 +546,8 @@ class GraphMVPForPreTraining(GraphMVPPreTrainedModel):
             substructure_x, ...: context prediction: the parts around `centers`, `[molecules]`, an atom of each;
                 context_x, ...: the contexts; anchors: atoms of the contexts whose states are averaged; anchor_batch:
                 the molecule of each. A molecule may have none.
+            descriptor_places, descriptor_targets: descriptors: `[molecules, asked]`, which descriptors, and their
+                scaled values, NaN = missing.
         Returns:
             `losses`, each the mean over both directions: `contrastive` ([`~hf_molrep.losses.ebm_nce`] or
             [`~hf_molrep.losses.info_nce`]), `reconstruction` (mean squared error), `divergence` (from N(0, 1)); and of
@@ -541,12 +557,23 @@ class GraphMVPForPreTraining(GraphMVPPreTrainedModel):
                 contrastive_weight * contrastive + reconstruction_weight * (reconstruction + kl_weight * divergence)
                 + hybrid_weight * (atoms or context)
 
+            Of the objective `"descriptors"` there is the loss `descriptors` ([`~hf_molrep.losses.descriptor_loss`])
+            alone, and no `embeddings`.
             `embeddings`: `graph` and `conformer`, `[molecules, hidden_size]`. `hidden_states`: of the graphs.
         Raises:
             ValueError: no conformers, or the batch was made for another objective; see also
                 [`~GraphMVPForPreTraining.get_conformer_features`].
         """
         config = self.config
+        if config.objective == "descriptors":
+            if descriptor_targets is None:
+                raise ValueError("this batch was not made for objective 'descriptors': give it to the data collator")
+            output = self.graphmvp(x, edge_index, edge_attr, batch, num_graphs, **kwargs)
+            predictions = self.descriptor_head(output.pooler_output)
+            loss = descriptor_loss(predictions, descriptor_targets, descriptor_places)
+            return MoleculePreTrainingOutput(
+                loss=loss, losses={"descriptors": loss}, hidden_states=output.hidden_states
+            )
         if z is None or pos is None:
             raise ValueError("pre-training compares graphs with conformers: z and pos are missing")
         if len(z) != len(x):
@@ -612,7 +639,7 @@ class GraphMVPPropertyHead(PropertyHead):
     def __init__(self, config: GraphMVPConfig):
         nn.Module.__init__(self)
         self.config = config
-        self.out_proj = nn.Linear(config.embedding_dim, config.num_labels)
+        self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
 
     def logits(self, embedding: torch.Tensor) -> torch.Tensor:
         return self.out_proj(embedding)

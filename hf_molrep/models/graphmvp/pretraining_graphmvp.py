@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from ..pretraining import PreTraining, PreTrainingOptions
+from ..pretraining import PreTraining, PreTrainingOptions, descriptor_features, with_descriptor_scaling
 from .configuration_graphmvp import GraphMVPConfig
 from .feature_extraction_graphmvp import GraphMVPFeatureExtractor
 
@@ -53,17 +53,27 @@ def with_options(
         extractor.pretraining_conformers = options.num_conformers
     if options.explicit_hydrogens is not None:
         extractor.pretraining_hydrogens = options.explicit_hydrogens
-    return extractor
+    return with_descriptor_scaling(extractor, options, training, checkpoint)
 
 
 def with_conformers(extractor: GraphMVPFeatureExtractor, config: GraphMVPConfig) -> GraphMVPFeatureExtractor:
-    """Return a copy of the extractor that also computes conformers."""
-    return extractor.for_pretraining()
+    """Return a copy of the extractor that also computes conformers, or instead of them descriptors."""
+    return descriptor_features(extractor, config) if config.objective == "descriptors" else extractor.for_pretraining()
 
 
 def objective_options(config: GraphMVPConfig, options: PreTrainingOptions | None, training: bool) -> dict[str, Any]:
-    """Options of the data collator that follow from the configuration; evaluation takes the first conformer."""
-    return {name: getattr(config, name) for name in SHARED} | {"conformers": "random" if training else "first"}
+    """
+    Options of the data collator by the configuration; evaluation takes the first conformer and all descriptors.
+
+    Raises:
+        ValueError: conformers or hydrogens for the objective `"descriptors"`, which learns from the graphs that are
+            embedded.
+    """
+    given = [name for name in ("num_conformers", "explicit_hydrogens") if getattr(options, name, None) is not None]
+    if config.objective == "descriptors" and given:
+        raise ValueError(f"the objective 'descriptors' uses the graphs that the processor embeds: no {given[0]}")
+    options_of_both = {name: getattr(config, name) for name in SHARED}
+    return options_of_both | ({} if training else {"conformers": "first", "descriptor_share": 1.0})
 
 
 PRETRAINING = PreTraining(

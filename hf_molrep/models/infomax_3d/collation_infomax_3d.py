@@ -11,13 +11,13 @@ import torch
 from ...chem.graph import SCHEMES
 from ...data.augmentation import part_of
 from ...nn.atom_pairs import count_atoms, pairs_within_molecules
-from ...processing.collation import MoleculeCollator
+from ...processing.collation import DescriptorCollator
 
 Augmentation = Literal["node_dropping", "bond_perturbation", "attribute_masking", "subgraph"]
 
 
 @dataclass
-class Infomax3DDataCollator(MoleculeCollator):
+class Infomax3DDataCollator(DescriptorCollator):
     """
     Rows to a batch. A row holds the features of one molecule, as [`Infomax3DFeatureExtractor.featurize`] gives them, or
     the columns that it reads; with conformers where the features have such, with `labels` where the rows have such; for
@@ -37,19 +37,25 @@ class Infomax3DDataCollator(MoleculeCollator):
         random: one of these, drawn for each view.
     Other than the original: bonds are changed in both directions at once, and the atoms that a new bond joins are two.
 
+    With `objective="descriptors"`: the graphs, and a random share of the scaled descriptors of each, see
+    [`~hf_molrep.processing.collation.DescriptorCollator.descriptor_targets`].
+
     Args:
-        processor, seed, epoch: see [`~hf_molrep.processing.collation.MoleculeCollator`].
+        processor, seed, epoch, descriptor_share: see [`~hf_molrep.processing.collation.DescriptorCollator`].
         objective: the configuration's.
         augmentation, changed_share: see above.
     """
 
-    objective: Literal["contrastive", "property_prediction", "distance_prediction", "graph_contrast"] = "contrastive"
+    objective: Literal["contrastive", "property_prediction", "distance_prediction", "graph_contrast", "descriptors"] = (
+        "contrastive"
+    )
     augmentation: Literal["node_dropping", "bond_perturbation", "attribute_masking", "subgraph", "random"] = (
         "node_dropping"
     )
     changed_share: float = 0.2
 
     def __post_init__(self):
+        super().__post_init__()
         if self.augmentation not in (*get_args(Augmentation), "random"):
             names = ", ".join(map(repr, get_args(Augmentation)))
             raise ValueError(f"augmentation is {names} or 'random', not {self.augmentation!r}")
@@ -90,7 +96,8 @@ class Infomax3DDataCollator(MoleculeCollator):
             labels = self.labels(rows)
             if self.objective == "property_prediction" and labels:
                 labels = {"targets": labels["labels"]}
-            return self.joined(features) | labels
+            targets = self.descriptor_targets(rows) if self.objective == "descriptors" and not labels else {}
+            return self.joined(features) | labels | targets
         pairs = []
         for row, feature in zip(rows, features, strict=True):
             rng = self.generator(row)

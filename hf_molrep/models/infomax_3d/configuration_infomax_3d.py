@@ -26,15 +26,17 @@ class Infomax3DConfig(MoleculeConfig):
         num_layers: message-passing layers of the 2D network.
         readout: what makes a molecule of its atoms, side by side, in the bare model and in pre-training.
         finetuning_readout: the same under the property head.
-        readout_dim: hidden width of the readout network, which every objective but distances has behind the readout,
-            and of the property head.
+        readout_dim: hidden width of the readout network, which every objective but distances and descriptors has behind
+            the readout, and of the property head.
         readout_layers: linear layers of both.
         projection_dim: width of what is contrasted.
         dropout: in every block of linear layer, activation and batch norm, before the norm.
         batch_norm_momentum: share of the last batch in the running statistics; finetuning_batch_norm_momentum: the same
             in fine-tuning.
         objective: of `Infomax3DForPreTraining`: the paper's `"contrastive"` against conformers, or what it is compared
-            with, on the same encoder: `"property_prediction"`, `"distance_prediction"`, `"graph_contrast"` (GraphCL).
+            with, on the same encoder: `"property_prediction"`, `"distance_prediction"`, `"graph_contrast"` (GraphCL);
+            or `"descriptors"` (CheMeleon's): a linear map of `pooler_output` predicts scaled descriptors of RDKit.
+        num_descriptors: number of these descriptors, set from the `descriptor_scaling` of the processor.
         num_conformers: of each molecule in `"contrastive"`; the original has 1 (QM9), 3 (QMugs), 5 (GEOM-Drugs).
         temperature: tau of both contrasts.
         net_3d_dim, net_3d_layers: width and layers of the network over distances.
@@ -66,7 +68,10 @@ class Infomax3DConfig(MoleculeConfig):
     dropout: float | int = 0.0
     batch_norm_momentum: float = 0.93
     finetuning_batch_norm_momentum: float = 0.1
-    objective: Literal["contrastive", "property_prediction", "distance_prediction", "graph_contrast"] = "contrastive"
+    objective: Literal["contrastive", "property_prediction", "distance_prediction", "graph_contrast", "descriptors"] = (
+        "contrastive"
+    )
+    num_descriptors: int | None = None
     num_conformers: int = 1
     temperature: float = 0.1
     net_3d_dim: int = 20
@@ -111,6 +116,11 @@ class Infomax3DConfig(MoleculeConfig):
         for name in ("readout", "finetuning_readout"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must name one or more of min, max, mean, sum")
+        if self.objective == "descriptors" and not self.num_descriptors:
+            raise ValueError(
+                "objective 'descriptors' needs num_descriptors, the number of targets in the descriptor_scaling of the "
+                "processor (hf-molrep pretrain sets it)"
+            )
         if self.embedding_dim % self.transformer_heads:
             raise ValueError(
                 f"{self.transformer_heads} transformer_heads do not divide embedding_dim {self.embedding_dim}"

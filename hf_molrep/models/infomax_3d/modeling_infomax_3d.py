@@ -31,7 +31,7 @@ from transformers import PreTrainedModel
 
 from ...compat import GradientCheckpointingLayer, can_return_tuple, init
 from ...hub import RemoteCodeMixin
-from ...losses import mean_absolute_error, one_sided_nt_xent
+from ...losses import descriptor_loss, mean_absolute_error, one_sided_nt_xent
 from ...modeling_outputs import (
     MoleculeModelOutput,
     MoleculePreTrainingOutput,
@@ -374,6 +374,7 @@ class Infomax3DPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
         r"^conformer_encoder\.",
         r"^property_readout\.",
         r"^distance_head\.",
+        r"^descriptor_head\.",
     ]
 
     @torch.no_grad()
@@ -482,6 +483,7 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
     `"property_prediction"`: labels of the molecules (absolute error of the scaled labels).
     `"distance_prediction"`: the distances of all pairs of atoms (absolute error).
     `"graph_contrast"` (GraphCL): one changed graph of a molecule must find another one; no conformers.
+    `"descriptors"` (CheMeleon's): scaled descriptors of RDKit, by a linear map of the readout; no conformers.
     """
 
     def __init__(self, config: Infomax3DConfig):
@@ -491,6 +493,8 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
             self.distance_head = Infomax3DDistanceHead(config)
         elif config.objective == "property_prediction":
             self.property_readout = Infomax3DPropertyHead(config, config.hidden_size)
+        elif config.objective == "descriptors":
+            self.descriptor_head = nn.Linear(config.hidden_size, config.num_descriptors)
         else:
             layers = config.readout_layers
             self.graph_readout = Infomax3DReadout(config, config.hidden_size, config.projection_dim, layers)
@@ -562,6 +566,8 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
         second_batch: torch.LongTensor | None = None,
         second_num_graphs: int | None = None,
         targets: torch.FloatTensor | None = None,
+        descriptor_places: torch.LongTensor | None = None,
+        descriptor_targets: torch.FloatTensor | None = None,
         **kwargs,
     ) -> MoleculePreTrainingOutput:
         """
@@ -573,9 +579,12 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
                 come with conformers from the data collator (None: made here).
             second_x, ...: graph contrast: the second views; molecule k of both is the same one.
             targets: property prediction: labels `[molecules, tasks]`, NaN = missing.
+            descriptor_places, descriptor_targets: descriptors: `[molecules, asked]`, which descriptors, and their
+                scaled values, NaN = missing.
         Returns:
             `losses`: `contrastive` ([`~hf_molrep.losses.one_sided_nt_xent`]), or `property` or `distance`
-            (mean absolute errors, see [`~hf_molrep.losses.mean_absolute_error`], of scaled labels and in angstrom).
+            (mean absolute errors, see [`~hf_molrep.losses.mean_absolute_error`], of scaled labels and in angstrom),
+            or `descriptors` ([`~hf_molrep.losses.descriptor_loss`]).
             `embeddings`: contrastive `graph` and `conformer` (of several the mean), graph contrast `first`, `second`,
             `[molecules, projection_dim]`.
             `hidden_states`: of the graphs (first views).
@@ -583,11 +592,12 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
             ValueError: the batch was made for another objective.
         """
         objective = self.config.objective
-        needed = {"graph_contrast": second_x, "property_prediction": targets}.get(objective, pos)
+        needed, what = {
+            "graph_contrast": (second_x, "second views"),
+            "property_prediction": (targets, "labels"),
+            "descriptors": (descriptor_targets, "descriptors"),
+        }.get(objective, (pos, "conformers (pos)"))
         if needed is None:
-            what = {"graph_contrast": "second views", "property_prediction": "labels"}.get(
-                objective, "conformers (pos)"
-            )
             raise ValueError(f"this batch has no {what}, and so was not made for objective {objective!r}")
         if batch is None:
             batch, num_graphs = torch.zeros_like(x[:, 0]), 1
@@ -603,6 +613,9 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
         elif objective == "property_prediction":
             found = self.property_readout(output.pooler_output, targets)
             losses = {"property": found.loss}
+        elif objective == "descriptors":
+            predictions = self.descriptor_head(output.pooler_output)
+            losses = {"descriptors": descriptor_loss(predictions, descriptor_targets, descriptor_places)}
         else:
             first, temperature = self.graph_readout(output.pooler_output), self.config.temperature
             if objective == "contrastive":

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from ..pretraining import PreTraining, PreTrainingOptions
+from ..pretraining import PreTraining, PreTrainingOptions, descriptor_features, with_descriptor_scaling
 from .configuration_infomax_3d import Infomax3DConfig
 from .feature_extraction_infomax_3d import Infomax3DFeatureExtractor
 
@@ -30,16 +30,16 @@ def with_hydrogens(
     training: TrainingArguments,
     checkpoint: str | None,
 ) -> Infomax3DFeatureExtractor:
-    """The extractor with the hydrogens that were asked for."""
+    """Set the hydrogens of `--explicit_hydrogens`, and the scaling of descriptors if the objective needs one."""
     if options.explicit_hydrogens is not None:
         extractor.explicit_hydrogens = options.explicit_hydrogens
-    return extractor
+    return with_descriptor_scaling(extractor, options, training, checkpoint)
 
 
 def with_conformers(extractor: Infomax3DFeatureExtractor, config: Infomax3DConfig) -> Infomax3DFeatureExtractor:
-    """The same extractor with as many conformers as the objective needs: what is saved embeds graphs alone."""
+    """Return a copy with as many conformers as the objective needs, or descriptors; a saved one computes graphs."""
     needed = {"contrastive": config.num_conformers, "distance_prediction": 1}.get(config.objective, 0)
-    with_them = copy.copy(extractor)
+    with_them = copy.copy(descriptor_features(extractor, config))
     with_them.num_conformers = needed
     return with_them
 
@@ -59,8 +59,8 @@ def label_columns(options: Infomax3DPreTrainingOptions, config: Infomax3DConfig)
 
 
 def objective_options(config: Infomax3DConfig, options: PreTrainingOptions | None, training: bool) -> dict[str, Any]:
-    """Options of the data collator that follow from the configuration, in training and evaluation alike."""
-    return {"objective": config.objective}
+    """Return the options of the data collator that the configuration determines; evaluation uses all descriptors."""
+    return {"objective": config.objective} | ({} if training else {"descriptor_share": 1.0})
 
 
 PRETRAINING = PreTraining(

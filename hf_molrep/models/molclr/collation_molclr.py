@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from ...data.augmentation import delete_bonds, hops_from, mask_atoms, mask_bonds_of, part_of, remove_subgraph
-from ...processing.collation import MoleculeCollator
+from ...processing.collation import DescriptorCollator
 
 
 @dataclass
-class MolCLRDataCollator(MoleculeCollator):
+class MolCLRDataCollator(DescriptorCollator):
     """
     Makes a batch of rows. A row holds the features of one molecule from [`MolCLRFeatureExtractor.featurize`], or a raw
     `smiles`. Rows with `labels` are joined unchanged; rows without are prepared for `objective`.
@@ -36,15 +36,18 @@ class MolCLRDataCollator(MoleculeCollator):
     `context_inner_hops` and at most `context_size` bonds further away. `anchors` are the atoms of the context that are
     in both parts, `anchor_batch` the molecule of each. A molecule that is too small has no context.
 
+    `"descriptors"`: the unchanged molecules, and a random share of the scaled descriptors of each, see
+    [`~hf_molrep.processing.collation.DescriptorCollator.descriptor_targets`].
+
     Args:
-        processor, seed, epoch: see [`~hf_molrep.processing.collation.MoleculeCollator`].
+        processor, seed, epoch, descriptor_share: see [`~hf_molrep.processing.collation.DescriptorCollator`].
         objective, mask_atom_type, mask_bond_type, num_layers, context_inner_hops, context_size: as in the
             configuration.
         augmentation: `"node"` (the original's default), `"subgraph"` or `"mix"`.
         masked_share: share of the atoms that attribute masking masks.
     """
 
-    objective: Literal["contrastive", "attribute_masking", "context_prediction"] = "contrastive"
+    objective: Literal["contrastive", "attribute_masking", "context_prediction", "descriptors"] = "contrastive"
     augmentation: Literal["node", "subgraph", "mix"] = "node"
     mask_atom_type: int = 118
     mask_bond_type: int | None = None
@@ -54,7 +57,8 @@ class MolCLRDataCollator(MoleculeCollator):
     context_size: int = 3
 
     def __post_init__(self):
-        if self.objective not in ("contrastive", "attribute_masking", "context_prediction"):
+        super().__post_init__()
+        if self.objective not in ("contrastive", "attribute_masking", "context_prediction", "descriptors"):
             raise ValueError(f"unknown objective {self.objective!r}")
         if self.augmentation not in ("node", "subgraph", "mix"):
             raise ValueError(f"augmentation is 'node', 'subgraph' or 'mix', not {self.augmentation!r}")
@@ -131,6 +135,8 @@ class MolCLRDataCollator(MoleculeCollator):
         features = self.features(rows)
         if "labels" in rows[0]:
             return dict(self.processor.pad(features, return_tensors="pt")) | self.labels(rows)
+        if self.objective == "descriptors":
+            return dict(self.processor.pad(features, return_tensors="pt")) | self.descriptor_targets(rows)
         generators = [self.generator(row) for row in rows]
         if self.objective == "attribute_masking":
             return self.masked(features, generators)

@@ -23,7 +23,9 @@ class MolCLRConfig(MoleculeConfig):
         mask_bond_type: type of a masked bond, for attribute masking only: 5 in pretrain-gnns; None: no bonds are
             masked.
         objective: objective of `MolCLRForPreTraining`: MolCLR's `"contrastive"` (NT-Xent), or `"attribute_masking"` or
-            `"context_prediction"` of pretrain-gnns, which train atom states and so need `feature_dim=None`.
+            `"context_prediction"` of pretrain-gnns, which train atom states and so need `feature_dim=None`; or
+            `"descriptors"` (CheMeleon's): predict scaled descriptors of RDKit by a linear map of `pooler_output`.
+        num_descriptors: number of these descriptors, set from the `descriptor_scaling` of the processor.
         context_inner_hops, context_size: for context prediction: the context of an atom consists of the atoms more than
             `context_inner_hops` (None: `num_layers - 1`) and at most `context_size` more bonds away; it is encoded by
             `context_size` layers.
@@ -32,7 +34,8 @@ class MolCLRConfig(MoleculeConfig):
         num_heads: attention heads of `"gat"`.
         jumping_knowledge: final states of the atoms: those of the last layer, or sum, maximum or concatenation over
             the embedding and all layers.
-        readout: pooling of the atoms of a molecule.
+        readout: pooling of the atoms of a molecule; `"mean_sum"`: the mean beside a sixteenth of the sum, for
+            properties that do not depend on the size of a molecule and for those that do.
         feature_dim: width of `pooler_output`, a linear map of the readout; None: the readout itself.
         projection_dim: width of the projection for the contrastive loss.
         temperature: tau of NT-Xent.
@@ -53,14 +56,15 @@ class MolCLRConfig(MoleculeConfig):
     num_bond_directions: int = 3
     mask_atom_type: int = 118
     mask_bond_type: int | None = None
-    objective: Literal["contrastive", "attribute_masking", "context_prediction"] = "contrastive"
+    objective: Literal["contrastive", "attribute_masking", "context_prediction", "descriptors"] = "contrastive"
+    num_descriptors: int | None = None
     context_inner_hops: int | None = None
     context_size: int = 3
     embedding_dim: int = 300
     num_layers: int = 5
     num_heads: int = 2
     jumping_knowledge: Literal["last", "sum", "max", "concat"] = "last"
-    readout: Literal["mean", "sum", "max"] = "mean"
+    readout: Literal["mean", "sum", "max", "mean_sum"] = "mean"
     feature_dim: int | None = 512
     projection_dim: int = 256
     temperature: float = 0.1
@@ -79,9 +83,14 @@ class MolCLRConfig(MoleculeConfig):
         return self.embedding_dim * (self.num_layers + 1 if self.jumping_knowledge == "concat" else 1)
 
     @property
+    def readout_dim(self) -> int:
+        """Width of the readout."""
+        return self.atom_dim * (2 if self.readout == "mean_sum" else 1)
+
+    @property
     def hidden_size(self) -> int:
         """Width of `pooler_output`."""
-        return self.feature_dim or self.atom_dim
+        return self.feature_dim or self.readout_dim
 
     def validate_architecture(self):
         """Check that special types have embeddings, and that the objective trains all of the model."""
@@ -96,7 +105,14 @@ class MolCLRConfig(MoleculeConfig):
             )
         if not self.context_inner_hops < self.num_layers and self.objective == "context_prediction":
             raise ValueError(f"context_inner_hops {self.context_inner_hops} is not below num_layers {self.num_layers}")
-        if self.objective != "contrastive" and self.feature_dim is not None:
+        if self.objective == "descriptors" and not self.num_descriptors:
+            raise ValueError(
+                "objective 'descriptors' needs num_descriptors, the number of targets in the descriptor_scaling of the "
+                "processor (hf-molrep pretrain sets it)"
+            )
+        if self.objective == "context_prediction" and self.readout == "mean_sum":
+            raise ValueError("objective 'context_prediction' needs contexts as wide as atoms, not readout 'mean_sum'")
+        if self.objective in ("attribute_masking", "context_prediction") and self.feature_dim is not None:
             raise ValueError(f"objective {self.objective!r} trains the states of atoms: set feature_dim to None")
 
 

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from ...compat import GradientCheckpointingLayer, can_return_tuple, init
 from ...hub import RemoteCodeMixin
-from ...losses import context_prediction, masked_cross_entropy, nt_xent
+from ...losses import context_prediction, descriptor_loss, masked_cross_entropy, nt_xent
 from ...modeling_outputs import (
     MoleculeModelOutput,
     MoleculePreTrainingOutput,
@@ -39,6 +39,7 @@ from .configuration_molclr import MolCLRConfig
 
 SELF_LOOP = 4  # bond type; its direction is 0
 ATOM_CLASSES, BOND_CLASSES = 119, 4  # number of bond types that attribute masking predicts
+TYPICAL_ATOMS = 16  # of a molecule: the sum beside the mean is divided by it, so that both are of one size
 
 
 class MolCLREdges(NamedTuple):
@@ -259,7 +260,11 @@ class MolCLRPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # all losses are means
     _no_split_modules = ["MolCLRLayer"]
-    _keys_to_ignore_on_load_unexpected = [r"^contrast_(dense|out)\.", r"^(atom|bond)_head\.", r"^context_model\."]
+    _keys_to_ignore_on_load_unexpected = [
+        r"^contrast_(dense|out)\.",
+        r"^(atom|bond|descriptor)_head\.",
+        r"^context_model\.",
+    ]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -298,7 +303,7 @@ class MolCLRModel(MolCLRPreTrainedModel):
         self.chirality_embeddings = nn.Embedding(config.num_chiralities, config.embedding_dim)
         self.layers = nn.ModuleList([LAYERS[config.gnn_type](config) for _ in range(config.num_layers)])
         self.norms = nn.ModuleList([MolCLRBatchNorm(config.embedding_dim) for _ in range(config.num_layers)])
-        self.feature = nn.Linear(config.atom_dim, config.feature_dim) if config.feature_dim else None
+        self.feature = nn.Linear(config.readout_dim, config.feature_dim) if config.feature_dim else None
         self.dropout = config.dropout
         self.gradient_checkpointing = False
         self.post_init()
@@ -367,17 +372,18 @@ class MolCLRModel(MolCLRPreTrainedModel):
         return MoleculeModelOutput(last_hidden_state=states, pooler_output=pooled, hidden_states=hidden_states)
 
     def pool(self, states: torch.Tensor, batch: torch.LongTensor, num_graphs: int) -> torch.Tensor:
-        """Pool atoms `[atoms, width]` to molecules `[molecules, width]`; a molecule without atoms gives 0."""
+        """Pool atoms `[atoms, width]` to `[molecules, width (mean_sum: twice)]`; a molecule without atoms gives 0."""
         if self.config.readout == "max":
             place = batch[:, None].expand_as(states)
             return states.new_zeros(num_graphs, states.shape[1]).scatter_reduce(
                 0, place, states, "amax", include_self=False
             )
         pooled = GatherSum(torch.arange(len(batch), device=batch.device), batch, len(batch), num_graphs)(states)
-        if self.config.readout == "mean":
+        if self.config.readout in ("mean", "mean_sum"):
             size = torch.zeros(num_graphs, dtype=pooled.dtype, device=pooled.device)
             size = size.scatter_add_(0, batch, torch.ones_like(batch, dtype=pooled.dtype))
-            pooled = pooled / size.clamp(min=1)[:, None]
+            mean = pooled / size.clamp(min=1)[:, None]
+            pooled = mean if self.config.readout == "mean" else torch.cat([mean, pooled / TYPICAL_ATOMS], dim=-1)
         return pooled
 
 
@@ -388,6 +394,7 @@ class MolCLRForPreTraining(MolCLRPreTrainedModel):
     `"contrastive"` (MolCLR): match the two views of each molecule among all views of the batch.
     `"attribute_masking"` (pretrain-gnns): predict the types of masked atoms, and of masked bonds if there are any.
     `"context_prediction"` (pretrain-gnns): match atoms with their surroundings, which a second model encodes.
+    `"descriptors"` (CheMeleon's): predict scaled descriptors of RDKit from the embedding of the molecule.
     """
 
     def __init__(self, config: MolCLRConfig):
@@ -400,6 +407,8 @@ class MolCLRForPreTraining(MolCLRPreTrainedModel):
             self.atom_head = nn.Linear(config.atom_dim, ATOM_CLASSES)
             if config.mask_bond_type is not None:
                 self.bond_head = nn.Linear(config.atom_dim, BOND_CLASSES)
+        elif config.objective == "descriptors":
+            self.descriptor_head = nn.Linear(config.hidden_size, config.num_descriptors)
         else:
             of_context = copy.deepcopy(config)
             of_context.num_layers = config.context_size
@@ -433,6 +442,8 @@ class MolCLRForPreTraining(MolCLRPreTrainedModel):
         context_edge_attr: torch.LongTensor | None = None,
         anchors: torch.LongTensor | None = None,
         anchor_batch: torch.LongTensor | None = None,
+        descriptor_places: torch.LongTensor | None = None,
+        descriptor_targets: torch.FloatTensor | None = None,
         **kwargs,
     ) -> MoleculePreTrainingOutput:
         """
@@ -445,15 +456,23 @@ class MolCLRForPreTraining(MolCLRPreTrainedModel):
                 masked_atom_types, masked_bond_types: the true types.
             centers: context prediction: `[molecules]`, an atom of each; context_x, ...: the contexts; anchors: atoms of
                 the contexts whose states are averaged; anchor_batch: the molecule of each. A molecule may have none.
+            descriptor_places, descriptor_targets: descriptors: `[molecules, asked]`, which descriptors, and their
+                scaled values, NaN = missing.
         Returns:
             `losses`: `contrastive` ([`~hf_molrep.losses.nt_xent`]); or `atoms` and `bonds`
-            ([`~hf_molrep.losses.masked_cross_entropy`]); or `context` ([`~hf_molrep.losses.context_prediction`]).
+            ([`~hf_molrep.losses.masked_cross_entropy`]); or `context` ([`~hf_molrep.losses.context_prediction`]); or
+            `descriptors` ([`~hf_molrep.losses.descriptor_loss`]).
             `embeddings`: contrastive `first` and `second`, `[molecules, projection_dim]`.
             `hidden_states`: of the first views.
         Raises:
             ValueError: the batch was made for another objective.
         """
-        needed = {"contrastive": second_x, "attribute_masking": masked_atoms, "context_prediction": centers}
+        needed = {
+            "contrastive": second_x,
+            "attribute_masking": masked_atoms,
+            "context_prediction": centers,
+            "descriptors": descriptor_targets,
+        }
         if needed[self.config.objective] is None:
             raise ValueError(
                 f"this batch was not made for objective {self.config.objective!r}: give it to the data collator"
@@ -471,6 +490,10 @@ class MolCLRForPreTraining(MolCLRPreTrainedModel):
             if self.config.mask_bond_type is not None:
                 ends = states[edge_index[:, masked_bonds]].sum(dim=0)
                 losses["bonds"] = masked_cross_entropy(self.bond_head(ends), masked_bond_types)
+            embeddings = None
+        elif self.config.objective == "descriptors":
+            predictions = self.descriptor_head(output.pooler_output)
+            losses = {"descriptors": descriptor_loss(predictions, descriptor_targets, descriptor_places)}
             embeddings = None
         else:
             of_centers = output.last_hidden_state[centers]

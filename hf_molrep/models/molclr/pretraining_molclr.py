@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..pretraining import PreTraining, PreTrainingOptions
+from ..pretraining import PreTraining, PreTrainingOptions, descriptor_features, with_descriptor_scaling
 from .configuration_molclr import MolCLRConfig
 
 # fields of the configuration that are options of the data collator too
@@ -10,10 +10,14 @@ SHARED = ("objective", "mask_atom_type", "mask_bond_type", "num_layers", "contex
 
 
 def objective_options(config: MolCLRConfig, options: PreTrainingOptions | None, training: bool) -> dict[str, Any]:
-    """Return the options of the data collator that the configuration determines."""
-    return {name: getattr(config, name) for name in SHARED}
+    """Return the options of the data collator that the configuration determines; evaluation uses all descriptors."""
+    return {name: getattr(config, name) for name in SHARED} | ({} if training else {"descriptor_share": 1.0})
 
 
-PRETRAINING = PreTraining(collator_options=objective_options)
+PRETRAINING = PreTraining(
+    prepare_processor=with_descriptor_scaling,
+    feature_processor=descriptor_features,
+    collator_options=objective_options,
+)
 
 __all__ = ["PRETRAINING", "objective_options"]

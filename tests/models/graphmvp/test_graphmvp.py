@@ -29,7 +29,8 @@ from hf_molrep.models.graphmvp.pretraining_graphmvp import objective_options
 from tests.models.common import MethodLaws, draw_weights
 from tests.models.graphmvp.tiny import original_parts, tiny_config, with_conformers
 from tests.models.laws.checks import require, require_same, rotation
-from tests.models.laws.hooks import GOLDENS, MethodHooks
+from tests.models.laws.hooks import GOLDENS, MethodHooks, descriptor_scaling
+from tests.models.laws.saving import SavingLaws
 from tests.models.laws.training import TrainingLaws
 from tests.models.laws.two_processes import two_process_gradients
 
@@ -193,7 +194,50 @@ class TestGraphMVPContextPrediction(Hooks, TrainingLaws):
     does_not_apply = ELSEWHERE
 
 
-OBJECTIVES = (TestGraphMVP, TestGraphMVPAttributeMasking, TestGraphMVPContextPrediction)
+class TestGraphMVPDescriptors(Hooks, SavingLaws, TrainingLaws):
+    """CheMeleon's objective: no conformers; mean and sum of the atom states as the embedding."""
+
+    options = {"objective": "descriptors", "readout": "mean_sum", "num_descriptors": len(descriptor_scaling()["names"])}
+    does_not_apply = ELSEWHERE
+    initial_values = {
+        **{name: rule for name, rule in Hooks.initial_values.items() if "mean_proj" not in name},
+        r"up_proj\.": ("uniform", 16**-0.5),
+        r"(descriptor_head|head\.out_proj)\.": ("uniform", 32**-0.5),
+    }
+
+    def processor(self):
+        return GraphMVPFeatureExtractor(descriptor_scaling=descriptor_scaling())
+
+    def rows(self):
+        return MethodHooks.rows(self)
+
+    @torch.no_grad()
+    def test_embedding_is_mean_and_sum(self):
+        """And the loss is that of the descriptors that are asked for."""
+        model, graphs = self.build("pre-training"), self.inputs()
+        output = model.graphmvp(**graphs)
+        for molecule, embedding in enumerate(output.pooler_output):
+            states = output.last_hidden_state[graphs["batch"] == molecule]
+            expected = torch.cat([states.mean(dim=0), states.sum(dim=0) / 16])
+            torch.testing.assert_close(embedding, expected)
+        batch = self.collator()(self.rows())
+        asked = model.descriptor_head(output.pooler_output).gather(1, batch["descriptor_places"])
+        error = (asked - batch["descriptor_targets"]).square().mean()
+        torch.testing.assert_close(model(**batch).loss, error)
+        with pytest.raises(ValueError, match="not made for objective 'descriptors'"):
+            model(**graphs)
+        with pytest.raises(ValueError, match="no encoder of conformers"):
+            model.get_conformer_features(graphs["x"][:, 0], torch.zeros(len(graphs["x"]), 3))
+
+
+def test_descriptors_need_their_number():
+    with pytest.raises(StrictDataclassClassValidationError, match="needs num_descriptors"):
+        GraphMVPConfig(objective="descriptors")
+    with pytest.raises(StrictDataclassClassValidationError, match="compares graphs with conformers"):
+        GraphMVPConfig(readout="mean_sum")
+
+
+OBJECTIVES = (TestGraphMVP, TestGraphMVPAttributeMasking, TestGraphMVPContextPrediction, TestGraphMVPDescriptors)
 
 
 def golden_batch(golden: dict[str, torch.Tensor]) -> dict:

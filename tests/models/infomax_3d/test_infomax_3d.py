@@ -28,7 +28,7 @@ from hf_molrep.nn.atom_pairs import pairs_within_molecules
 from tests.models.common import MethodLaws, draw_weights
 from tests.models.infomax_3d.tiny import original_shapes, original_shapes_3d, original_weights, tiny_config
 from tests.models.laws.checks import require, require_same, rotation
-from tests.models.laws.hooks import GOLDENS
+from tests.models.laws.hooks import GOLDENS, descriptor_scaling
 from tests.models.laws.two_processes import two_process_gradients
 
 OTHER_OBJECTIVE = {
@@ -85,6 +85,7 @@ class TestInfomax3D(MethodLaws):
         r"(up_proj|down_proj)\.": ("uniform", 8**-0.5),
         r"attention_out\.weight$": ("uniform", 8**-0.5),
         r"pair\.(weight|bias)$": ("uniform", 16**-0.5),
+        r"descriptor_head\.": ("uniform", 24**-0.5),
         r"bias$": ("constant", 0.0),
         r"atom_embedding$": ("normal", 1.0),
         r"qkv\.weight$": glorot(8, 24),
@@ -177,7 +178,7 @@ class TestInfomax3D(MethodLaws):
 
     def test_law_14_two_processes(self, tmp_path):
         """All objectives that gather, in one torchrun."""
-        classes = [TestInfomax3D, TestInfomax3DDistances, TestInfomax3DGraphContrast]
+        classes = [TestInfomax3D, TestInfomax3DDistances, TestInfomax3DGraphContrast, TestInfomax3DDescriptors]
         names = [f"{__name__}:{each.__qualname__}" for each in classes]
         found = two_process_gradients(names, tmp_path)
         for each, name in zip(classes, names, strict=True):
@@ -252,6 +253,36 @@ class TestInfomax3DGraphContrast(TestInfomax3D):
 
     def collator(self, seed: int = 0):
         return Infomax3DDataCollator(self.processor(), objective=self.objective, augmentation="random", seed=seed)
+
+
+class TestInfomax3DDescriptors(TestInfomax3D):
+    """CheMeleon's objective, without conformers."""
+
+    objective = "descriptors"
+    random_batches = True
+    does_not_apply = {
+        **TestInfomax3D.does_not_apply,
+        **OTHER_OBJECTIVE,
+        "law_12_compile": "the encoder is compiled with the other objectives",
+    }
+    del does_not_apply["law_01_processor"]
+
+    def config(self, dropout: float = 0.0, **options):
+        return super().config(dropout, **{**self.processor().config_fields(), **options})
+
+    def processor(self):
+        return Infomax3DFeatureExtractor(descriptor_scaling=descriptor_scaling())
+
+    @torch.no_grad()
+    def test_loss_is_of_what_is_asked_for(self):
+        model, batch = self.build("pre-training"), self.collator()(self.rows())
+        asked = model.descriptor_head(model.infomax_3d(**self.inputs()).pooler_output)
+        error = (asked.gather(1, batch["descriptor_places"]) - batch["descriptor_targets"]).square().mean()
+        torch.testing.assert_close(model(**batch).loss, error)
+        with pytest.raises(ValueError, match="has no descriptors"):
+            model(**self.inputs())
+        with pytest.raises(StrictDataclassClassValidationError, match="needs num_descriptors"):
+            Infomax3DConfig(objective="descriptors")
 
 
 # ---- losses

@@ -1,5 +1,6 @@
 """What a method tells about itself, and what the laws make of it."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from transformers import AutoModel, AutoModelForPreTraining, PreTrainedModel
 from hf_molrep import METHODS, AutoModelForMoleculePropertyPrediction
 from hf_molrep.chem.smiles import random_smiles
 from hf_molrep.models.auto import Method
+from hf_molrep.processing.descriptors import fit_scaling
 from tests.models.laws.checks import draw_weights, gradients
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
@@ -25,6 +27,12 @@ MOLECULES = [
     "CN1C=NC2=C1C(=O)N(C(=O)N2C)C",
     "C/C=C/C",
 ]
+
+
+@cache
+def descriptor_scaling() -> dict[str, list]:
+    """Scaling of the targets of the objective `"descriptors"`, fitted to `MOLECULES`."""
+    return fit_scaling(MOLECULES)
 
 
 class MethodHooks:

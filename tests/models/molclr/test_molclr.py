@@ -22,7 +22,7 @@ from hf_molrep.models.molclr import (
 from hf_molrep.models.molclr.conversion_molclr import convert, convert_model, read_state
 from hf_molrep.models.molclr.pretraining_molclr import objective_options
 from tests.models.common import MethodLaws, draw_weights
-from tests.models.laws.hooks import GOLDENS
+from tests.models.laws.hooks import GOLDENS, MOLECULES, descriptor_scaling
 from tests.models.molclr.tiny import finetuned_shapes, original_shapes, original_weights, tiny_config
 
 NO_COORDINATES = "a molecular graph has no coordinates"
@@ -205,6 +205,72 @@ class TestMolCLRContextPrediction(TestMolCLRAttributeMasking):
     }
 
 
+class TestMolCLRDescriptors(TestMolCLR):
+    """CheMeleon's objective on the GIN, with mean and sum of the atom states as the embedding."""
+
+    does_not_apply = {
+        **TestMolCLR.does_not_apply,
+        "law_10_bad_smiles": "the processor reads SMILES as it does for every objective",
+    }
+    initial_values = {
+        r"descriptor_head\.": ("uniform", 32**-0.5),
+        r"head\.dense\.0\.": ("uniform", 32**-0.5),
+        r"head\.": ("uniform", 16**-0.5),
+        **{
+            pattern: rule
+            for pattern, rule in TestMolCLR.initial_values.items()
+            if not pattern.startswith(("contrast", "head"))
+        },
+    }
+
+    def processor(self):
+        return MolCLRFeatureExtractor(descriptor_scaling=descriptor_scaling())
+
+    def config(self, dropout: float = 0.0, **options):
+        own = {"objective": "descriptors", "feature_dim": None, "readout": "mean_sum"}
+        return super().config(dropout, **{**own, **self.processor().config_fields(), **options})
+
+    def collator(self, seed: int = 0):
+        return MolCLRDataCollator(self.processor(), seed=seed, **objective_options(self.config(), None, True))
+
+
+def test_descriptor_batch():
+    """Of each molecule 15 % of its targets, others of the next molecule and epoch; the graphs are as they were."""
+    processor = TestMolCLRDescriptors().processor()
+    rows = [{"smiles": text, "row_id": place} for place, text in enumerate(MOLECULES)]
+    targets = processor.descriptors(MOLECULES)
+    batch = MolCLRDataCollator(processor, objective="descriptors")(rows)
+    found, places = batch.pop("descriptor_targets").numpy(), batch.pop("descriptor_places").numpy()
+    for key, value in processor(MOLECULES, return_tensors="pt").items():
+        assert np.array_equal(batch[key], value), key
+    assert found.shape == places.shape == (len(MOLECULES), math.ceil(0.15 * targets.shape[1]))
+    assert all(len(set(row)) == len(row) for row in places.tolist())
+    np.testing.assert_array_equal(found, np.take_along_axis(targets, places, axis=1))
+    assert not np.array_equal(places[0], places[1])
+    later = MolCLRDataCollator(processor, objective="descriptors", epoch=1)(rows)["descriptor_places"].numpy()
+    assert not np.array_equal(later[0], places[0])
+    whole = MolCLRDataCollator(processor, **objective_options(TestMolCLRDescriptors().config(), None, False))(rows)
+    assert whole["descriptor_targets"].shape == targets.shape
+    # cached with the features, the same
+    features = processor.with_descriptors().featurize({"smiles": MOLECULES})
+    cached = [{**feature, "row_id": place} for place, feature in enumerate(features)]
+    again = MolCLRDataCollator(processor, objective="descriptors")(cached)["descriptor_targets"].numpy()
+    np.testing.assert_array_equal(again, found)
+    # the loss is that of the descriptors that are asked for
+    model = MolCLRForPreTraining(TestMolCLRDescriptors().config()).eval()
+    with torch.no_grad():
+        asked = model(**MolCLRDataCollator(processor, objective="descriptors")(rows)).loss.item()
+        predicted = model.descriptor_head(model.molclr(**processor(MOLECULES, return_tensors="pt")).pooler_output)
+        everything = model(**processor(MOLECULES, return_tensors="pt"), descriptor_targets=torch.from_numpy(targets))
+    squared = (predicted.numpy() - targets) ** 2
+    assert asked == pytest.approx(np.take_along_axis(squared, places, axis=1).mean(), rel=1e-4)
+    assert everything.loss.item() == pytest.approx(squared.mean(), rel=1e-4)
+    with pytest.raises(ValueError, match="has no descriptor_scaling"):
+        MolCLRDataCollator(MolCLRFeatureExtractor(), objective="descriptors")(rows)
+    with pytest.raises(ValueError, match="descriptor_share is above 0"):
+        MolCLRDataCollator(processor, descriptor_share=0.0)
+
+
 def test_attribute_masking_batch():
     """What is masked is what was there, at its place; its bonds in both directions."""
     processor = MolCLRFeatureExtractor()
@@ -297,6 +363,8 @@ def test_objective_and_batch_must_agree():
         {"mask_atom_type": 119},
         {"mask_bond_type": 5},
         {"feature_dim": None, "objective": "context_prediction", "context_inner_hops": 5},
+        {"feature_dim": None, "objective": "context_prediction", "readout": "mean_sum"},
+        {"objective": "descriptors"},
     ):
         with pytest.raises(StrictDataclassClassValidationError, match=next(reversed(wrong))):
             MolCLRConfig(**wrong)
