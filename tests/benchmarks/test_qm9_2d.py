@@ -26,7 +26,7 @@ def arguments(tmp_path, data, monkeypatch):  # noqa: F811
     scarce.to_parquet(tmp_path / "data" / "qm9_3d" / "qm9_properties.parquet")
     monkeypatch.setattr(qm9_2d, "NETWORKS", TINY)
     given = ["--checkpoints", tmp_path / "runs", "--splits", tmp_path / "splits", "--results", tmp_path]
-    given += ["--curve", "6:1:2", "12:1:1", "--scarce", "8:1:1", "--learning-rates", "1e-3", "--batch-size", "4"]
+    given += ["--curve", "6:1:2", "10:1:1", "--scarce", "8:1:1", "--learning-rates", "1e-3", "--batch-size", "4"]
     given += ["--pretraining-epochs", "1", "--pretraining-batch-size", "4", "--resamples", "20", "--threads", "1"]
     return [str(word) for word in [*given, "--cache", tmp_path / "cache.jsonl"]]
 
@@ -35,7 +35,7 @@ def test_every_column_is_pretrained_and_compared(tmp_path, arguments, monkeypatc
     assert qm9_2d.main(arguments) == 0
     results = json.loads((tmp_path / "qm9_2d.json").read_text())["results"]
     found = {(entry["column"], entry["table"], entry["labels"]) for entry in results}
-    cells = [("frontier", 6), ("frontier", 12), ("scarce", 8)]
+    cells = [("frontier", 6), ("frontier", 10), ("scarce", 8)]
     assert found == {(column, *cell) for column in qm9_2d.COLUMNS for cell in cells}
     for entry in results:
         shape = (2 if entry["labels"] == 6 else 1, len(qm9_2d.PROPERTIES[entry["table"]]))
@@ -92,7 +92,7 @@ def test_the_learning_rate_is_chosen_on_validation(tmp_path, arguments, monkeypa
 def test_training_sets_are_nested_and_known(tmp_path, arguments):
     args = qm9_2d.parser().parse_args(arguments)
     molecules = qm9_2d.Molecules(qm9_2d.load(args.splits), args)
-    drawn = [molecules.drawn(Cell("frontier", labels, 1, 1)) for labels in (6, 12)]
+    drawn = [molecules.drawn(Cell("frontier", labels, 1, 1)) for labels in (6, 10)]
     few, many = (set(rows.mol_id[split["train"]]) for rows, split in drawn)
     assert few < many
     assert drawn[0][0][qm9.TARGETS].notna().all(axis=None)
