@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.write_pretraining:
         args.write_pretraining.mkdir(parents=True, exist_ok=True)
         table["inchikey_block"] = blocks_of(table)
-        columns = ["mol_id", "smiles", "inchikey_block", "atomic_numbers", "coordinates"]
+        columns = ["mol_id", "smiles", "inchikey_block", "atomic_numbers", "coordinates", "g4mp2_atomization_energy"]
         table[table.part == "pretrain"][columns].to_parquet(args.write_pretraining / "molecules.parquet", index=False)
         held_out = table[table.part.isin(["valid", "test"])][["inchikey_block"]].drop_duplicates()
         held_out.to_parquet(args.write_pretraining / "held_out.parquet", index=False)

@@ -30,6 +30,7 @@ def data(tmp_path, monkeypatch):
     table["coordinates"] = [result.pos.ravel() for result in found]
     sizes = np.array([len(result.z) for result in found], dtype=np.float64)
     table["homo"], table["lumo"], table["gap"] = -0.01 * sizes, 0.001 * sizes, 0.011 * sizes
+    table["g4mp2_atomization_energy"] = -0.2 * sizes
     table.loc[::5, ["lumo", "gap"]] = np.nan
     folder = tmp_path / "data" / "qm9_3d"
     folder.mkdir(parents=True)
