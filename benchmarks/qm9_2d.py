@@ -394,8 +394,8 @@ def parser() -> ArgumentParser:
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder of the pre-trained weights, made there")
     parser.add_argument("--columns", nargs="+", default=list(COLUMNS), choices=list(COLUMNS))
     cell = "LABELS:EPOCHS:SEEDS"
-    parser.add_argument("--curve", nargs="+", metavar=cell, default=["1000:60:3", "5000:12:3", "50000:3:1"])
-    parser.add_argument("--scarce", nargs="*", metavar=cell, default=["5000:12:3"], help="of the scarce properties")
+    parser.add_argument("--curve", nargs="+", metavar=cell, default=["1000:45:3", "5000:15:3", "50000:3:1"])
+    parser.add_argument("--scarce", nargs="*", metavar=cell, default=["5000:15:1"], help="of the scarce properties")
     parser.add_argument("--learning-rates", type=float, nargs="+", default=[1e-3], help="to choose from")
     parser.add_argument("--batch-size", type=int, default=128, help="of fine-tuning")
     parser.add_argument("--pretraining-epochs", type=float, default=5)

@@ -264,6 +264,16 @@ def make_config(method_name: str, processor: MoleculeProcessor, path: str | None
         raise ValueError(f"{path}: {error}") from error
 
 
+def check_given(config: PreTrainedConfig, options: PreTrainingOptions) -> None:
+    """Raise ValueError for fields of `--config` that differ from the configuration of the checkpoint of `--model`."""
+    other = [name for name, value in read_config(options.config).items() if getattr(config, name, None) != value]
+    if other:
+        raise ValueError(
+            f"--config: {', '.join(other)} is not that of {options.model}, and a checkpoint keeps its configuration; "
+            "without --model the fields make a new model with random weights"
+        )
+
+
 def make_collators(
     method_name: str,
     processor: MoleculeProcessor,
@@ -364,6 +374,7 @@ def main(method_name: str, argv: Sequence[str]) -> dict[str, float]:
         raise ValueError(f"--model: {options.model} is a checkpoint of {config.model_type}, not of {method_name}")
     processor = hooks.prepare_processor(load_processor(method_name, options), options, training, checkpoint)
     if config is not None:
+        check_given(config, options)
         check_processor(processor, config)
     else:
         config = make_config(method_name, processor, options.config)

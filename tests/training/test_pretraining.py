@@ -142,6 +142,11 @@ def test_tokenizers_without_a_default_are_asked_for(monkeypatch):
         ("molclr", ["--config", "wide.json"], "MolCLRConfig has no field 'width'"),
         ("grover", ["--config", "text.json"], "text.json: Validation error for field 'depth'"),
         ("molclr", ["--model", "mm-deacon-mini"], "mm-deacon-mini is a checkpoint of mm_deacon, not of molclr"),
+        (
+            "molclr",
+            ["--model", "molclr-gin-mini", "--config", "few.json"],
+            "--config: num_layers is not that of molclr-gin",
+        ),
         ("molclr", ["--processor", "./nowhere"], "nowhere"),
         ("mm_deacon", ["--train_data", "unnamed.csv"], "unnamed.csv has no column 'iupac_name'; there are smiles"),
         ("molclr", ["--per_device_train_batch_size", "9"], "8 molecules to train on do not fill one batch of 9"),
@@ -150,6 +155,7 @@ def test_tokenizers_without_a_default_are_asked_for(monkeypatch):
 )
 def test_wrong_options_are_refused_in_one_line(method, options, message, workplace, capsys):
     (workplace / "wide.json").write_text('{"width": 3}')
+    (workplace / "few.json").write_text('{"num_layers": 2}')
     (workplace / "text.json").write_text('{"depth": "six"}')
     (workplace / "unnamed.csv").write_text("smiles\nCCO\n")
     (workplace / "bad.csv").write_text("smiles\nC1CC\nnothing\n")

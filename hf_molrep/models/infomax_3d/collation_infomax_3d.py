@@ -68,6 +68,8 @@ class Infomax3DDataCollator(DescriptorCollator):
         if not 0 <= self.changed_share < 1:
             raise ValueError(f"changed_share is from 0 to below 1, not {self.changed_share}")
         if self.probabilities is not None:
+            if self.augmentation != "node_dropping":
+                raise ValueError("give probabilities of pairs (JOAO) or augmentation, not both")
             given = np.asarray(self.probabilities, dtype=np.float64)
             if given.shape != (len(AUGMENTATIONS) ** 2,) or (given < 0).any() or abs(given.sum() - 1) > TOLERANCE:
                 raise ValueError(f"probabilities are {len(AUGMENTATIONS) ** 2} numbers whose sum is 1")

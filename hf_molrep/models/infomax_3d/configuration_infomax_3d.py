@@ -81,11 +81,11 @@ class Infomax3DConfig(MoleculeConfig):
     )
     num_descriptors: int | None = None
     augmentation_choice: Literal["given", "joao", "joao_v2"] = "given"
-    joao_gamma: float = 0.1
-    joao_step: float = 1.0
-    joao_share: float = 0.1
+    joao_gamma: float | int = 0.1
+    joao_step: float | int = 1.0
+    joao_share: float | int = 0.1
     num_conformers: int = 1
-    temperature: float = 0.1
+    temperature: float | int = 0.1
     net_3d_dim: int = 20
     net_3d_layers: int = 1
     num_fourier: int = 4
@@ -133,6 +133,8 @@ class Infomax3DConfig(MoleculeConfig):
                 f"augmentation_choice {self.augmentation_choice!r} is for the objective 'graph_contrast', "
                 f"not {self.objective!r}"
             )
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is above 0, not {self.temperature}")
         if not 0 < self.joao_share <= 1:
             raise ValueError(f"joao_share is above 0 and at most 1, not {self.joao_share}")
         if self.objective == "descriptors" and not self.num_descriptors:

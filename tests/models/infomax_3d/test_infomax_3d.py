@@ -563,6 +563,8 @@ def test_augmentations():
         Infomax3DDataCollator(processor, augmentation="node")
     with pytest.raises(ValueError, match="changed_share"):
         Infomax3DDataCollator(processor, changed_share=1.0)
+    with pytest.raises(ValueError, match="not both"):
+        Infomax3DDataCollator(processor, augmentation="random", probabilities=np.full(25, 0.04))
 
 
 def test_drawn_pairs_of_augmentations():
