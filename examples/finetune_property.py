@@ -22,12 +22,12 @@ from hf_molrep.metrics import property_compute_metrics
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data", default=str(Path(__file__).parent / "data" / "molecules.csv"))
 parser.add_argument("--label", default="solubility_log_mol_per_l")
-parser.add_argument("--model", help="folder or Hub repository (default: the shipped molclr-gin-descriptors-mini)")
+parser.add_argument("--model", help="folder or Hub repository (default: the shipped infomax-3d-descriptors-mini)")
 parser.add_argument("--output", default="finetuned")
 parser.add_argument("--epochs", type=int, default=20)
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()
-checkpoint = args.model or hf_molrep.checkpoint_path("molclr-gin-descriptors-mini")
+checkpoint = args.model or hf_molrep.checkpoint_path("infomax-3d-descriptors-mini")
 set_seed(args.seed)
 
 # Molecules: features are computed once; invalid molecules and rows without a label are left out.

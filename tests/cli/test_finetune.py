@@ -338,7 +338,7 @@ def test_overrides_reach_config_and_collator(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--labels", "y"], "molclr-gin-descriptors-mini"),
+        (["--labels", "y"], "infomax-3d-descriptors-mini"),
         (["--labels", "y", "--smiles-column", "a", "b"], "mm-deacon-mini"),
         (["--task", "conformer-generation"], "uni-mol-mini"),
         (["--labels", "y", "--model", "grover-mini"], "grover-mini"),

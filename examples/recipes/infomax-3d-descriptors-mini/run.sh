@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make molclr-gin-descriptors-mini, from data to checkpoint; a run that was stopped continues.
+# Make infomax-3d-descriptors-mini, from data to checkpoint; a run that was stopped continues.
 # OPTIONS go to `hf-molrep pretrain`, behind those of the recipe.
 set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: bash $0 DATA OUTPUT [OPTIONS]" >&2; exit 2; }
@@ -11,6 +11,6 @@ if [ ! -f "$prepared/exclusions.json" ]; then # written last
   "$python" "$recipe/../prepare_mixture.py" "$data" --out "$prepared"
 fi
 
-"$python" -m hf_molrep.cli pretrain molclr --train_data "$prepared/train.parquet" \
+"$python" -m hf_molrep.cli pretrain infomax_3d --train_data "$prepared/train.parquet" \
   --validation_data "$prepared/validation.parquet" --config "$recipe/config.json" --output_dir "$output" \
   $(cat "$recipe/options.args") "${@:3}"
