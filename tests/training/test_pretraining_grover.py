@@ -31,7 +31,9 @@ def pretrain(tmp_path, files):
     arguments = [*files, "--max_steps", 3, "--logging_steps", 1, "--bf16", "False", "--use_cpu", "--report_to", "none"]
 
     def run(batch_size: int, *more) -> Path:
-        main("grover", list(map(str, [*arguments, "--per_device_train_batch_size", batch_size, *more])))
+        size = arguments.index("--config")
+        given = arguments[:size] + arguments[size + 2 :] if "--model" in more else arguments
+        main("grover", list(map(str, [*given, "--per_device_train_batch_size", batch_size, *more])))
         return tmp_path / "out"
 
     return run
