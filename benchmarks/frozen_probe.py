@@ -159,7 +159,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for column in models:
             for baseline in (RANDOM, *FIXED):
                 won, compared = beaten(found, labels, column, baseline, tasks)
-                text += [f"- {column} against {baseline}: better mean on {len(won)} of {compared}: {', '.join(won)}."]
+                if compared:
+                    named = f": {', '.join(won)}" if won else ""
+                    text += [f"- {column} against {baseline}: better mean on {len(won)} of {compared}{named}."]
         text += [""]
     text += [
         f"- Mean ± standard deviation over the splits {', '.join(args.split_names)} and, with few labels, {args.draws} "

@@ -77,7 +77,7 @@ def _valence(symbol: str, charge: int) -> int:
     return VALENCES.get(symbol, UNRESTRICTED)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Vocabulary:
     """
     The tokens of a vocabulary, described for [`SmilesState`].
@@ -85,25 +85,24 @@ class Vocabulary:
     Args:
         tokens: of each id.
         end: id of the token that ends a SMILES.
+    Attributes:
+        kinds, capacities, aromatic: of each token, see [`token_kind`]; carbon: id of `C`.
+        masks: what [`SmilesState.allowed`] found before.
     """
 
-    tokens: tuple[str, ...]
+    tokens: Sequence[str]
     end: int
-    kinds: np.ndarray = field(init=False, compare=False)
-    capacities: np.ndarray = field(init=False, compare=False)
-    aromatic: np.ndarray = field(init=False, compare=False)
-    masks: dict = field(init=False, compare=False, default_factory=dict)
+    kinds: np.ndarray = field(init=False)
+    capacities: np.ndarray = field(init=False)
+    aromatic: np.ndarray = field(init=False)
+    carbon: int = field(init=False)
+    masks: dict = field(init=False, default_factory=dict)
 
     def __post_init__(self):
-        described = [token_kind(token) for token in self.tokens]
-        object.__setattr__(self, "kinds", np.array([kind for kind, _, _ in described]))
-        object.__setattr__(self, "capacities", np.array([capacity for _, capacity, _ in described]))
-        object.__setattr__(self, "aromatic", np.array([aromatic for _, _, aromatic in described]))
+        kinds, capacities, aromatic = zip(*map(token_kind, self.tokens), strict=True)
+        self.kinds, self.capacities, self.aromatic = np.array(kinds), np.array(capacities), np.array(aromatic)
         self.kinds[self.end] = END
-        object.__setattr__(self, "carbon", self.tokens.index("C"))
-
-    def __hash__(self) -> int:
-        return id(self)
+        self.carbon = self.tokens.index("C")
 
 
 @dataclass(frozen=True)
@@ -294,9 +293,4 @@ class SmilesState:
         return mask
 
 
-def vocabulary_of(tokens: Sequence[str], end: int) -> Vocabulary:
-    """Describe the tokens of a vocabulary, in the order of their ids."""
-    return Vocabulary(tuple(tokens), end)
-
-
-__all__ = ["SmilesState", "Vocabulary", "token_kind", "vocabulary_of"]
+__all__ = ["SmilesState", "Vocabulary", "token_kind"]

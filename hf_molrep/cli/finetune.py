@@ -10,7 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
 
-from ..inference import DEFAULT_CHECKPOINT, DEFAULT_FOR_PROPERTIES
+from ..inference import DEFAULT_CHECKPOINT, DEFAULT_FOR_CONFORMERS, DEFAULT_FOR_PROPERTIES
 from ..training.finetuning_files import (
     CONFORMERS,
     KINDS,
@@ -25,7 +25,6 @@ from ..training.settings import ConformerSettings, FinetuningSettings
 from .split import add_molecule_arguments, report_failures, sizes
 
 KEY_VALUE = "KEY=VALUE"
-DEFAULT_FOR_CONFORMERS = "uni-mol-mini"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +121,7 @@ def settings_of(args: argparse.Namespace) -> FinetuningSettings:
 
 
 def checkpoint_of(args: argparse.Namespace) -> str:
-    """The checkpoint that was named, else the default of the task."""
+    """Return the checkpoint that was named, else the default of the task."""
     if args.model is not None:
         return args.model
     if args.task == CONFORMERS:

@@ -73,7 +73,7 @@ def load_writer(name: str, device: str | None) -> tuple[Any, Any]:
     return load_checkpoint(AutoModelForCausalLM, name, device)
 
 
-def _draw(args: argparse.Namespace, molecules: list[tuple[str, str]]) -> None:
+def draw(args: argparse.Namespace, molecules: list[tuple[str, str]]) -> None:
     """Draw molecules with their legends beside the table."""
     if args.no_picture or args.output == "-" or not molecules:
         return
@@ -94,7 +94,7 @@ def _new(args: argparse.Namespace, options: "GenerationOptions") -> int:
     if not new.counts.written:
         print(f"{args.output} is there and no unfinished run beside it: nothing to resume.")
         return 0
-    _draw(args, [(each.smiles, f"{each.score:.1f}") for each in found if each.valid])
+    draw(args, [(each.smiles, f"{each.score:.1f}") for each in found if each.valid])
     print(f"{new.counts}: {args.output}", file=sys.stderr if args.output == "-" else sys.stdout)
     if not found:
         print("No new molecule was written: try more, or another temperature.", file=sys.stderr)
@@ -115,7 +115,7 @@ def _relatives(args: argparse.Namespace, options: "GenerationOptions") -> int:
             summary = file_run.process(model, processor, generation_task(processor, options, args.model, counts, drawn))
         except KeyboardInterrupt:
             return report_interruption(file_run.parts)
-    _draw(args, drawn)
+    draw(args, drawn)
     return report(summary, args.output, f"have relatives or none were found ({counts})")
 
 

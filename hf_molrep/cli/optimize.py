@@ -4,13 +4,12 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from .file_arguments import add_file_arguments, file_options, report, report_interruption
+from .generate import DRAWN, draw, load_writer
 
 if TYPE_CHECKING:
     from ..inference.files import FileTask
     from ..inference.generation import GenerationOptions
     from ..inference.optimization import Goal
-
-DRAWN = 12  # molecules of the picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +53,6 @@ def run(args: argparse.Namespace) -> int:
         if file_run.is_complete:
             print(f"{args.output} is there and no unfinished run beside it: nothing to resume.")
             return 0
-        from .generate import load_writer
-
         model, processor = load_writer(args.model, args.device)
         drawn: list[tuple[str, str]] = []
         improved = [0]
@@ -64,11 +61,7 @@ def run(args: argparse.Namespace) -> int:
             summary = file_run.process(model, processor, task)
         except KeyboardInterrupt:
             return report_interruption(file_run.parts)
-    if drawn and not args.no_picture and args.output != "-":
-        from ..chem.drawing import draw_grid
-
-        smiles, legends = zip(*drawn, strict=True)
-        draw_grid(smiles, legends, f"{args.output}.png")
+    draw(args, drawn)
     return report(summary, args.output, f"read, {improved[0]} of them improved")
 
 

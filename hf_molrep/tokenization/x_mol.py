@@ -109,8 +109,6 @@ def build_x_mol(extension: Sequence[str] = EXTENSION) -> PreTrainedTokenizerFast
 KNOWLEDGE = ("link", "ring", "type")
 BONDS, BRANCHES = frozenset(".-:~=/\\#"), frozenset("()")
 _SPECIAL, _ATOM, _AROMATIC, _BOND, _RING, _CHARGED, _STEREO, _BRANCH = range(8)
-NUMBER_OF_TYPES = 9
-"""The original has a ninth kind, of what no SMILES contains."""
 
 
 def is_ring_number(token: str) -> bool:
@@ -175,4 +173,4 @@ def knowledge_ids(parts: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
     return {name: np.array(ids, dtype=np.int32) for name, ids in zip(KNOWLEDGE, (link, ring, kind), strict=True)}
 
 
-__all__ = ["BASE_VOCABULARY", "EXTENSION", "KNOWLEDGE", "NUMBER_OF_TYPES", "build_x_mol", "knowledge_ids", "tokens"]
+__all__ = ["BASE_VOCABULARY", "EXTENSION", "KNOWLEDGE", "build_x_mol", "knowledge_ids", "tokens"]

@@ -266,7 +266,11 @@ def make_config(method_name: str, processor: MoleculeProcessor, path: str | None
 
 def check_given(config: PreTrainedConfig, options: PreTrainingOptions) -> None:
     """Raise ValueError for fields of `--config` that differ from the configuration of the checkpoint of `--model`."""
-    other = [name for name, value in read_config(options.config).items() if getattr(config, name, None) != value]
+    known, other = config.to_dict(), []
+    for name, value in read_config(options.config).items():
+        given = {**known[name], **value} if isinstance(value, dict) and isinstance(known.get(name), dict) else value
+        if known.get(name) != given:
+            other.append(name)
     if other:
         raise ValueError(
             f"--config: {', '.join(other)} is not that of {options.model}, and a checkpoint keeps its configuration; "

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hf_molrep.chem.smiles import random_smiles
-from hf_molrep.chem.smiles_grammar import ATOM, OTHER, RING, UNRESTRICTED, SmilesState, token_kind, vocabulary_of
+from hf_molrep.chem.smiles_grammar import ATOM, OTHER, RING, UNRESTRICTED, SmilesState, Vocabulary, token_kind
 from hf_molrep.tokenization.x_mol import BASE_VOCABULARY, EXTENSION, tokens
 
 TOKENS = [*BASE_VOCABULARY, *EXTENSION]
@@ -29,7 +29,7 @@ MOLECULES = [
 
 @pytest.fixture(scope="module")
 def vocabulary():
-    return vocabulary_of(TOKENS, END)
+    return Vocabulary(TOKENS, END)
 
 
 def write(vocabulary, text: str) -> SmilesState:

@@ -16,10 +16,9 @@ from hf_molrep.inference.files import FileRun
 from hf_molrep.inference.generation import (
     GenerationOptions,
     NewMolecules,
-    SeededSampling,
-    SmilesLogitsProcessor,
     select,
 )
+from hf_molrep.inference.logits import SeededSampling, SmilesLogitsProcessor
 from tests.models.mm_deacon.tiny import save_tiny_checkpoint as save_reader
 from tests.models.x_mol.tiny import save_tiny_checkpoint, tiny_processor
 

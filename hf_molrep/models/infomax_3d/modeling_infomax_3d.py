@@ -13,11 +13,11 @@ so does not blow it up. Each layer begins as almost nothing beside its residual,
 embeddings of the atoms.
 
 Ours: the first linear map of a message is applied to atoms and to kinds of bonds before they are brought to the edges,
-in one sum (see `nn/gather_sum.py`); no message passing of DGL. The three scales of an aggregate belong to its degree
-alone, so on a CPU the matrix behind them is one sum of three for each of the few degrees of a batch, and atoms need a
-third of the multiplications. A distance
-predicted from the linear map g of (h_i, h_j) and of (h_j, h_i) is the sum of one number for each atom. `pooler_output`
-is the readout of the atoms, which goes downstream, and not the output of the readout network, which does not.
+in one sum (see `nn/gather_sum.py`); no message passing of DGL. The three scales of an aggregate depend on its degree
+alone, so on a CPU they are put into the matrix that follows, one for each degree in the batch (a loop over at most six
+or so), which takes a third of the multiplications. A distance predicted from the linear map g of (h_i, h_j) and of
+(h_j, h_i) is the sum of one number for each atom. `pooler_output` is the readout of the atoms, which goes downstream,
+and not the output of the readout network, which does not.
 With gradient checkpointing, layers see a batch twice: the momentum of their batch norms is then such that the running
 statistics move as far as by seeing it once.
 """
@@ -519,7 +519,7 @@ class Infomax3DForPreTraining(Infomax3DPreTrainedModel):
     `"distance_prediction"`: the distances of all pairs of atoms (absolute error).
     `"graph_contrast"` (GraphCL): one changed graph of a molecule must find another one; no conformers. With
     `augmentation_choice="joao"` or `"joao_v2"`, `augmentation_probabilities` `[5, 5]` is the distribution from which
-    the data collator draws the changes; [`~.pretraining_infomax_3d.AugmentationChoice`], a callback, learns it.
+    the data collator draws the changes; the callback `AugmentationChoice` learns it.
     `"descriptors"` (CheMeleon's): scaled descriptors of RDKit, by a linear map of the readout; no conformers.
     """
 

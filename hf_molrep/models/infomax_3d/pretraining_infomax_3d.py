@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers import BatchFeature, PreTrainedModel, TrainerCallback, TrainingArguments
 
 from ..pretraining import PreTraining, PreTrainingOptions, descriptor_features, with_descriptor_scaling
 from .collation_infomax_3d import Infomax3DDataCollator
@@ -95,8 +95,9 @@ class AugmentationChoice(TrainerCallback):
     measured on `joao_share` of the molecules (25 times that share in passes without gradient), and the distribution
     takes a [`joao_step`]. It is a buffer of the model, so that checkpoints hold it and a run resumes with it.
 
-    As in the original the model stays in training mode; other than there, the running statistics of batch norms are put
-    back, as they would hold little but the last pair's.
+    As in the original the model stays in training mode. Differently: the running statistics of batch norms are put
+    back, as they would hold little but the last pair's; the projection is exact; and each readout network of version 2
+    sees all molecules, so that its batch norm has enough of them.
 
     Args:
         config: the configuration of the model.
@@ -133,11 +134,8 @@ class AugmentationChoice(TrainerCallback):
             collator.epoch, collator.probabilities = epoch, np.eye(pairs)[pair].tolist()
             for number in range(batches):
                 begin = (number * world + rank) * size
-                batch = collator([dataset[int(place)] for place in order[begin : begin + size]])
-                batch = {
-                    key: value.to(model.device) if isinstance(value, torch.Tensor) else value
-                    for key, value in batch.items()
-                }
+                rows = [dataset[int(place)] for place in order[begin : begin + size]]
+                batch = BatchFeature(collator(rows)).to(model.device)
                 with torch.autocast(model.device.type, torch.bfloat16, enabled=args.bf16):
                     losses[pair] += model(**batch).loss.double().cpu() / batches
         for norm, buffers in zip(norms, before, strict=True):

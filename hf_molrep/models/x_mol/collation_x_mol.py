@@ -86,9 +86,7 @@ class XMolPropertyCollator(MoleculeCollator):
         if self.smiles_augmentation and (drawn := self._drawn(row)) is not None:
             return drawn
         if "input_ids" not in row:
-            first, second = row["smiles"], row.get("second_smiles")
-            parts = [first] if isinstance(first, str) else list(first)
-            parts = parts if second is None else [*parts, second]
+            parts = self._parts(row)
             return self.processor.featurize({"smiles": [parts]}, truncation=self.truncation)[0]
         if "second_input_ids" not in row:
             return row
@@ -100,11 +98,15 @@ class XMolPropertyCollator(MoleculeCollator):
             joined[f"{name}_ids"] = np.append(row[f"{name}_ids"], second)
         return self._checked(row, joined)
 
-    def _drawn(self, row: dict) -> dict | None:
-        """Draw random SMILES of the molecules of a row; None: none was drawn, or one has tokens that are unknown."""
+    def _parts(self, row: dict) -> list[str]:
+        """Return the SMILES of all molecules of a row."""
         first, second = row["smiles"], row.get("second_smiles")
         parts = [first] if isinstance(first, str) else list(first)
-        parts = parts if second is None else [*parts, second]
+        return parts if second is None else [*parts, second]
+
+    def _drawn(self, row: dict) -> dict | None:
+        """Draw random SMILES of the molecules of a row; None: none was drawn, or one has tokens that are unknown."""
+        parts = self._parts(row)
         rng = self.generator(row)
         texts = [random_smiles(part, rng) if rng.random() < self.smiles_augmentation else part for part in parts]
         if texts == parts:

@@ -44,7 +44,7 @@ from ...modeling_outputs import (
 from ...nn.heads import PropertyHead
 from .configuration_x_mol import XMolConfig
 
-NUMBER_OF_TYPES = 9  # of the knowledge embedding of types
+NUMBER_OF_TYPES = 9  # of the knowledge embedding of types; the original has a ninth, which no SMILES contains
 
 
 def segments(config: XMolConfig, input_ids: torch.LongTensor) -> tuple[torch.LongTensor, torch.BoolTensor]:

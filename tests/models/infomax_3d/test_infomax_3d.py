@@ -180,7 +180,8 @@ class TestInfomax3D(MethodLaws):
 
     def test_law_14_two_processes(self, tmp_path):
         """All objectives that gather, in one torchrun."""
-        classes = [TestInfomax3D, TestInfomax3DDistances, TestInfomax3DJoao, TestInfomax3DDescriptors]
+        classes = [TestInfomax3D, TestInfomax3DDistances, TestInfomax3DGraphContrast]
+        classes += [TestInfomax3DJoao, TestInfomax3DDescriptors]
         names = [f"{__name__}:{each.__qualname__}" for each in classes]
         found = two_process_gradients(names, tmp_path)
         for each, name in zip(classes, names, strict=True):
