@@ -38,10 +38,10 @@ class GraphMVPDataCollator(DescriptorCollator):
         objective, mask_atom_type, num_layers, context_inner_hops, context_size: the configuration's.
         masked_share: of the atoms, dropped in both views; 0: all stay.
         attribute_share: of the atoms, in attribute masking.
-        conformers: of molecules that have several: `"all"`, each of which is a sample of its own, as in the original: the
-            first `pretraining_conformers` of the processor, repeated in their order where a molecule has fewer (flag
-            `fewer_conformers` of its feature); `"first"`; or `"random"`, another one in each epoch, the default since a
-            step then costs one pass of SchNet whatever their number.
+        conformers: of molecules that have several: `"all"`, each of which is a sample of its own, as in the original:
+            the first `pretraining_conformers` of the processor, repeated in their order where a molecule has fewer
+            (flag `fewer_conformers` of its feature); `"first"`; or `"random"`, another one in each epoch, the default
+            since a step then costs one pass of SchNet whatever their number.
     """
 
     objective: Literal["graphmvp", "graphmvp_g", "graphmvp_c", "descriptors"] = "graphmvp"
