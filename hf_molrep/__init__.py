@@ -20,6 +20,14 @@ if _TYPE_CHECKING:  # the names of `__getattr__`, for editors; tests/test_import
         AutoModelForMoleculeInteractionPrediction,
         AutoModelForMoleculePropertyPrediction,
     )
+    from .models.dmp import (
+        DMPConfig,
+        DMPDataCollator,
+        DMPForPreTraining,
+        DMPForPropertyPrediction,
+        DMPModel,
+        DMPProcessor,
+    )
     from .models.graphmvp import (
         GraphMVPConfig,
         GraphMVPDataCollator,

@@ -147,6 +147,17 @@ def one_sided_nt_xent(
     return (similarity.masked_fill(own, -torch.inf).logsumexp(dim=-1) - positive).mean()
 
 
+def negative_cosine(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """
+    Negative cosine similarity with a stopped target (SimSiam, Chen and He 2021, eq. 1; DMP, Zhu et al. 2023): the mean of
+    `-cos(p_i, t_i)`, -1 at best. The targets get no gradient.
+
+    Args:
+        predictions, targets: `[molecules, hidden]`, row k of both is the same molecule; need not be normalised.
+    """
+    return -F.cosine_similarity(predictions.float(), targets.detach().float(), dim=-1).mean()
+
+
 def mean_over_processes(total: torch.Tensor, count: int | torch.Tensor) -> torch.Tensor:
     """
     Divide a sum by the mean of `count` over the processes. The mean of the results over the processes is then the mean

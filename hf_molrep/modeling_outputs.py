@@ -81,6 +81,8 @@ class MoleculePreTrainingOutput(ModelOutput):
             What is minimised: the weighted sum of `losses`.
         losses (`dict[str, torch.FloatTensor]`, each of shape `()`):
             Every named term, before weighting.
+        monitors (`dict[str, torch.FloatTensor]`, each of shape `()`):
+            Values to be logged and not minimised, such as the spread of the embeddings.
         embeddings (`dict[str, torch.FloatTensor]`, each of shape `(molecules, hidden)`):
             The embedding of each view, by the view's name.
         hidden_states, attentions (`tuple[torch.FloatTensor]`): on request, as in [`MoleculeModelOutput`].
@@ -88,6 +90,7 @@ class MoleculePreTrainingOutput(ModelOutput):
 
     loss: torch.FloatTensor | None = None
     losses: dict[str, torch.FloatTensor] | None = None
+    monitors: dict[str, torch.FloatTensor] | None = None
     embeddings: dict[str, torch.FloatTensor] | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None

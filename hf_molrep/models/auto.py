@@ -76,6 +76,15 @@ AUTO_CLASSES: dict[str, tuple[str, ...]] = {
 }
 
 METHODS: dict[str, Method] = {
+    "dmp": Method(
+        config="dmp.DMPConfig",
+        processor="dmp.DMPProcessor",
+        model="dmp.DMPModel",
+        tasks={
+            "pre-training": Task("dmp.DMPForPreTraining", "dmp.DMPDataCollator"),
+            "property-prediction": Task("dmp.DMPForPropertyPrediction", "dmp.DMPDataCollator"),
+        },
+    ),
     "graphmvp": Method(
         config="graphmvp.GraphMVPConfig",
         processor="graphmvp.GraphMVPFeatureExtractor",

@@ -87,7 +87,7 @@ class MoleculeTrainerMixin:
     - If the training set has the column `length`, batches hold molecules of similar length; with the column `group`
       (for instance the molecular formula) also related molecules.
     - If the model has `warmup_stages`, the learning rate of its parts rises in stages, see [`stage_factor`].
-    - Every entry of `outputs.losses` is logged, averaged over the steps since the last log.
+    - Every entry of `outputs.losses` and `outputs.monitors` is logged, averaged over the steps since the last log.
     - `data_collator.epoch` is set at the start of each epoch, so that seeded augmentation differs between epochs and is
       the same after resuming. `eval_data_collator` (default: the same collator) serves evaluation and prediction.
     - `push_to_hub` uploads weights, processor and card, but no pickle (`training_args.bin`) or other state of the run.
@@ -185,7 +185,8 @@ class MoleculeTrainerMixin:
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training and getattr(outputs, "losses", None):
-            for name, value in outputs.losses.items():
+            named = {f"loss_{name}": value for name, value in outputs.losses.items()}
+            for name, value in (named | (outputs.get("monitors") or {})).items():
                 self._loss_sums[name] = self._loss_sums.get(name, 0.0) + value.detach().float()
             self._loss_counts += 1
         return (loss, outputs) if return_outputs else loss
@@ -193,7 +194,7 @@ class MoleculeTrainerMixin:
     def log(self, logs: dict[str, Any], *args, **kwargs) -> None:
         if self._loss_counts and "loss" in logs:
             for name, total in self._loss_sums.items():
-                logs[f"loss_{name}"] = round(float(total) / self._loss_counts, 6)
+                logs[name] = round(float(total) / self._loss_counts, 6)
             self._loss_sums, self._loss_counts = {}, 0
         super().log(logs, *args, **kwargs)
 
