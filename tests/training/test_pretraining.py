@@ -24,6 +24,7 @@ from tests.models.mm_deacon.tiny import PAIRS
 TOKENIZERS = Path(__file__).resolve().parents[2] / "tokenizers"
 TOWER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 SIZES = {
+    "dmp": {"smiles_config": TOWER, "graph_config": {"hidden_size": 8, "num_hidden_layers": 2}, "projection_dim": 8},
     "graphmvp": {"embedding_dim": 16, "num_layers": 2, "num_interactions": 1, "num_filters": 8, "num_gaussians": 8},
     "grover": {"embedding_dim": 16, "num_attention_heads": 2, "depth": 4},
     "infomax_3d": {"embedding_dim": 8, "num_layers": 2, "readout_dim": 8, "projection_dim": 6, "net_3d_dim": 6},
@@ -33,6 +34,7 @@ SIZES = {
     "x_mol": TOWER,
 }
 OWN_OPTIONS = {
+    "dmp": ["--processor", str(TOKENIZERS / "dmp"), "--max_length", "48"],
     "graphmvp": ["--num_conformers", "2", "--explicit_hydrogens", "False"],
     "grover": ["--min_frequency", "2"],
     "infomax_3d": [],
