@@ -149,8 +149,8 @@ def one_sided_nt_xent(
 
 def negative_cosine(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """
-    Negative cosine similarity with a stopped target (SimSiam, Chen and He 2021, eq. 1; DMP, Zhu et al. 2023): the mean of
-    `-cos(p_i, t_i)`, -1 at best. The targets get no gradient.
+    Negative cosine similarity with a stopped target (SimSiam, Chen and He 2021, eq. 1; DMP, Zhu et al. 2023): the mean
+    of `-cos(p_i, t_i)`, -1 at best. The targets get no gradient.
 
     Args:
         predictions, targets: `[molecules, hidden]`, row k of both is the same molecule; need not be normalised.

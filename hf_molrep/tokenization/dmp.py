@@ -1,5 +1,5 @@
 """
-Tokens of DMP: the regular expression of Schwaller et al., `SMILES </s>` without `<s>` (Zhu et al. 2023, microsoft/DVMP).
+Tokens of DMP: the regular expression of Schwaller et al., `SMILES </s>` without `<s>` (Zhu et al. 2023, its code DVMP).
 
 Special tokens have the ids 0 to 3, `[MASK]` the last one, as fairseq gives them. The original's dictionary (`dict.txt`,
 2,348 tokens) is not part of this package: `TOKENS` are ours, with the original's ids where its paper trail names them

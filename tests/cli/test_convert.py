@@ -18,8 +18,8 @@ from tests.models.molclr.tiny import original_shapes, original_weights
 from tests.models.uni_mol.test_uni_mol import SMALL, original_state
 
 CONVERTIBLE = convertible()
-# X-MOL's weights are a folder of Paddle's files: tests/models/x_mol/test_conversion_x_mol.py
-FILES = [method for method in CONVERTIBLE if method != "x_mol"]
+# X-MOL's weights are a folder of Paddle's files, and DMP needs a dictionary: tests/models/<m>/test_conversion_<m>.py
+FILES = [method for method in CONVERTIBLE if method not in ("dmp", "x_mol")]
 
 
 def shown(capsys, *arguments: str) -> str:
@@ -36,8 +36,8 @@ def _wide(monkeypatch):
 
 
 def test_methods_and_their_options(capsys):
-    assert CONVERTIBLE == ["graphmvp", "grover", "infomax_3d", "molclr", "uni_mol", "x_mol"]
-    assert "{graphmvp,grover,infomax_3d,molclr,uni_mol,x_mol} method of the weights" in shown(capsys)
+    assert CONVERTIBLE == ["dmp", "graphmvp", "grover", "infomax_3d", "molclr", "uni_mol", "x_mol"]
+    assert "{dmp,graphmvp,grover,infomax_3d,molclr,uni_mol,x_mol} method of the weights" in shown(capsys)
     assert "--gnn-type {gin,gcn,gcn_normalized,graphsage,gat}" in shown(capsys, "molclr")
     assert "--problem-type {regression,classification,multi_label_classification}" in shown(capsys, "uni_mol")
     assert "--option NAME=VALUE" in shown(capsys, "grover")

@@ -18,12 +18,12 @@ class DMPDataCollator(MoleculeCollator):
     """
     Makes a batch of rows. A row holds the features of one molecule from [`DMPProcessor.featurize`], or a raw `smiles`.
     Rows with `labels` are joined unchanged. In the others tokens and atoms are masked, independently of each other:
-    `masked_share` of each, rounded up or down at random; of those 80 % become `[MASK]` (or `MASKED_ATOM`), 10 % stay, and
-    10 % become a random token (or a copy of a random atom of the same molecule). As in the original `</s>`, whose state
-    is the molecule's, may be masked too, and bonds are never.
+    `masked_share` of each, rounded up or down at random; of those 80 % become `[MASK]` (or `MASKED_ATOM`), 10 % stay,
+    and 10 % become a random token (or a copy of a random atom of the same molecule). As in the original `</s>`, whose
+    state is the molecule's, may be masked too, and bonds are never.
 
-    `masked_tokens` are indices into the flattened `input_ids`, `masked_token_ids` the true tokens; `masked_atoms` indices
-    into `x`, `masked_atom_types` the true elements.
+    `masked_tokens` are indices into the flattened `input_ids`, `masked_token_ids` the true tokens; `masked_atoms`
+    indices into `x`, `masked_atom_types` the true elements.
 
     Args:
         processor, seed, epoch: see [`~hf_molrep.processing.collation.MoleculeCollator`].

@@ -12,8 +12,8 @@ from ...configuration import MoleculeConfig
 @strict
 class DMPSmilesConfig(PreTrainedConfig):
     r"""
-    Configuration of DMP's SMILES branch, a RoBERTa. `max_position_embeddings` counts tokens; as in fairseq the table has
-    `pad_token_id + 1` rows more.
+    Configuration of DMP's SMILES branch, a RoBERTa. `max_position_embeddings` counts tokens; as in fairseq the table
+    has `pad_token_id + 1` rows more.
     """
 
     model_type = "dmp_smiles"
@@ -66,8 +66,8 @@ class DMPGraphConfig(PreTrainedConfig):
 @strict
 class DMPConfig(MoleculeConfig):
     r"""
-    Configuration of the DMP models (Zhu et al., KDD 2023, arXiv 2106.10234; code microsoft/DVMP). The defaults are those
-    of the original. For the scaling of labels see [`~hf_molrep.configuration.MoleculeConfig`].
+    Configuration of the DMP models (Zhu et al., KDD 2023, arXiv 2106.10234; code microsoft/DVMP). The defaults are
+    those of the original. For the scaling of labels see [`~hf_molrep.configuration.MoleculeConfig`].
 
     Args:
         smiles_config, graph_config: the two branches ([`DMPSmilesConfig`], [`DMPGraphConfig`], or dicts).

@@ -8,11 +8,11 @@ branch agree with it, and those of the SMILES branch with transformers' RoBERTa.
 As the original, and not as one might think: the feature of a SMILES is the state of `</s>`, the last token; an atom
 receives maximum, minimum and mean of (neighbour + bond), without an activation; each layer but the first stands behind
 norm, ReLU and dropout, and the first norm behind the last layer; projections are batch-normalised, and the target of
-the consistency is stopped before the projector (SimSiam, Chen and He 2021), not a network of its own (BYOL, Grill et al.
-2020), which is an option here.
+the consistency is stopped before the projector (SimSiam, Chen and He 2021), not a network of its own (BYOL, Grill et
+al. 2020), which is an option here.
 
-Ours: a projection serves as prediction's input and as target, so that batch norms see a batch once a step (the original:
-twice); neighbours are padded to the highest degree of the batch, for which a neighbour is repeated, so that a layer has
+Ours: a projection serves as prediction's input and as target, so that batch norms see a batch once a step (the
+original: twice); neighbours are padded to the highest degree of the batch, for which a neighbour is repeated, so that a layer has
 no scattering; weights of the losses are per batch and not per molecule; the learned choice between the branches.
 """
 
@@ -139,7 +139,9 @@ class DMPLayer(GradientCheckpointingLayer):
         self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
-    def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
+    ) -> torch.Tensor:
         attended, _ = self.attention(hidden_states, attention_mask, **kwargs)
         hidden_states = self.attention_norm(hidden_states + self.dropout(attended))
         inner = self.down_proj(self.activation(self.up_proj(hidden_states)))
@@ -173,7 +175,8 @@ class DMPEdges(NamedTuple):
         target: `[edges]`.
         messages: the plan of state plus bond: of `[atoms; kinds of bonds]` to `[atoms * slots]`, or (compiled) to
             `[edges]`.
-        weight: `[atoms, slots, 1]`, 1 / degree where a slot holds a neighbour, 0 where it repeats one. None if compiled.
+        weight: `[atoms, slots, 1]`, 1 / degree where a slot holds a neighbour, 0 where it repeats one; None if
+            compiled.
         bonded: `[atoms, 1]`, 0 for an atom without neighbours, else 1.
         degree: `[atoms, 1]`, at least 1.
     """
@@ -756,8 +759,8 @@ class DMPPropertyHead(PropertyHead):
 
 class DMPForPropertyPrediction(DMPPreTrainedModel):
     """
-    Molecular properties from the branches that `config.branch` names. The original fine-tunes with Adam (0.9, 0.98), learning
-    rate 1e-4, weight decay 0.01, batches of 8 (larger sets 32), 10 epochs, and dropout 0.1 in the branches.
+    Molecular properties from the branches that `config.branch` names. The original fine-tunes with Adam (0.9, 0.98),
+    learning rate 1e-4, weight decay 0.01, batches of 8 (larger sets 32), 10 epochs, and dropout 0.1 in the branches.
     """
 
     def __init__(self, config: DMPConfig):

@@ -44,8 +44,6 @@ def momentum_target(config: DMPConfig, *collators: Any) -> list[TrainerCallback]
     return [MomentumTarget()] if config.momentum_target else []
 
 
-PRETRAINING = PreTraining(
-    make_config=config_with_vocabulary, prepare_model=freeze_target, callbacks=momentum_target
-)
+PRETRAINING = PreTraining(make_config=config_with_vocabulary, prepare_model=freeze_target, callbacks=momentum_target)
 
 __all__ = ["PRETRAINING", "MomentumTarget"]

@@ -57,8 +57,8 @@ class DMPProcessor(RemoteCodeMixin, ProcessorMixin):
     ) -> list[dict | MoleculeError]:
         """
         Compute one dict of one-dimensional arrays per molecule: `input_ids` (int32), those of
-        [`~hf_molrep.processing.graphs.MolGraphFeatureExtractor.featurize`], `smiles_used`, and `truncated` if the tokens
-        were shortened (the graph is whole in any case).
+        [`~hf_molrep.processing.graphs.MolGraphFeatureExtractor.featurize`], `smiles_used`, and `truncated` if the
+        tokens were shortened (the graph is whole in any case).
 
         Args:
             truncation, max_length: see [`~hf_molrep.processing.sequences.tokenize`].

@@ -16,8 +16,8 @@ from hf_molrep import (
     DMPModel,
 )
 from hf_molrep.losses import negative_cosine
-from hf_molrep.models.dmp.modeling_dmp import DMPAtomHead, DMPGraphModel, make_edges
 from hf_molrep.models.dmp.configuration_dmp import DMPGraphConfig
+from hf_molrep.models.dmp.modeling_dmp import DMPAtomHead, DMPGraphModel, make_edges
 from tests.models.common import MethodLaws, draw_weights
 from tests.models.dmp.tiny import tiny_config, tiny_processor
 from tests.models.laws.hooks import GOLDENS, MOLECULES
@@ -159,8 +159,8 @@ class TestDMP(Hooks, MethodLaws):
 
     def agreement(self):
         """
-        The SMILES branch against transformers' RoBERTa, padded on either side; the graph branch at full size against the
-        original's on six molecules with weights drawn by name (DVMP, `fairseq/models/gnn.py`).
+        The SMILES branch against transformers' RoBERTa, padded on either side; the graph branch at full size against
+        the original's on six molecules with weights drawn by name (DVMP, `fairseq/models/gnn.py`).
         """
         model, inputs = self.build("pre-training"), self.inputs()
         oracle, found = roberta(model), {}
@@ -229,7 +229,8 @@ for _class in (TestDMPSmiles, TestDMPGraph):
     _class.does_not_apply = {
         name.removeprefix("test_"): "does not depend on the branch, see TestDMP"
         for name in dir(_class)
-        if name.startswith("test_law_") and not name.startswith(tuple(f"test_{kept}" for kept in _kept))
+        if name.startswith("test_law_")
+        and not name.startswith(tuple(f"test_{kept}" for kept in _kept))
         and not name.startswith("test_law_11")
     }
 
