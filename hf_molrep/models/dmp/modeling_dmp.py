@@ -12,8 +12,8 @@ the consistency is stopped before the projector (SimSiam, Chen and He 2021), not
 al. 2020), which is an option here.
 
 Ours: a projection serves as prediction's input and as target, so that batch norms see a batch once a step (the
-original: twice); neighbours are padded to the highest degree of the batch, for which a neighbour is repeated, so that a layer has
-no scattering; weights of the losses are per batch and not per molecule; the learned choice between the branches.
+original: twice); neighbours are padded to the highest degree of the batch by repeating one, so that a layer has no
+scattering; weights of the losses are per batch and not per molecule; the learned choice between the branches.
 """
 
 import copy
@@ -341,7 +341,10 @@ class DMPPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         """Heads keep torch's defaults, as in the original; the branches see to themselves."""
-        if isinstance(module, nn.Linear):
+        if isinstance(module, DMPBranchChoice):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
             bound = module.in_features**-0.5  # torch draws weight and bias from +-1 / sqrt(inputs)
             init.uniform_(module.weight, -bound, bound)
             init.uniform_(module.bias, -bound, bound)
@@ -354,9 +357,6 @@ class DMPPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
                 init.zeros_(module.num_batches_tracked)
         elif isinstance(module, DMPTokenHead | DMPAtomHead):
             init.zeros_(module.bias)
-        elif isinstance(module, DMPPropertyHead) and module.choice is not None:
-            init.zeros_(module.choice.weight)  # both branches count alike at the beginning
-            init.zeros_(module.choice.bias)
         elif isinstance(module, DMPForPreTraining) and module.target is not None:
             init.zeros_(module.target_steps)
 
@@ -726,6 +726,10 @@ class DMPForPreTraining(DMPPreTrainedModel):
         )
 
 
+class DMPBranchChoice(nn.Linear):
+    """Features of both branches to the logits of their weights; it begins with 0, so that both count alike."""
+
+
 class DMPPropertyHead(PropertyHead):
     """
     The head of the original: a linear layer and tanh for each branch, and one linear layer for both. Of two branches it
@@ -739,7 +743,7 @@ class DMPPropertyHead(PropertyHead):
         self.dropout = nn.Dropout(config.classifier_dropout)
         width = max(config.widths.values())
         self.dense = nn.ModuleDict({name: nn.Linear(size, width) for name, size in config.widths.items()})
-        self.choice = nn.Linear(config.hidden_size, 2) if config.branch_choice == "learned" else None
+        self.choice = DMPBranchChoice(config.hidden_size, 2) if config.branch_choice == "learned" else None
         self.out_proj = nn.Linear(width, config.num_labels)
 
     def branch_weights(self, embedding: torch.Tensor) -> torch.Tensor:

@@ -224,14 +224,21 @@ class TestDMPMomentum(Hooks, SavingLaws, TrainingLaws):
     frozen = {r"^target\.": "it follows the trained network"}
 
 
-for _class in (TestDMPSmiles, TestDMPGraph):
-    _kept = ("law_01", "law_03", "law_04", "law_09_property", "law_10_odd", "law_12_bf16")
+class TestDMPChoice(TestDMP):
+    """A learned choice between the branches."""
+
+    options = {"branch_choice": "learned"}
+
+
+for _class, _kept in (
+    (TestDMPSmiles, ("law_01", "law_03", "law_04", "law_09_property", "law_10_odd", "law_12_bf16")),
+    (TestDMPGraph, ("law_01", "law_03", "law_04", "law_09_property", "law_10_odd", "law_12_bf16")),
+    (TestDMPChoice, ("law_01_save", "law_02", "law_08", "law_09_property")),
+):
     _class.does_not_apply = {
         name.removeprefix("test_"): "does not depend on the branch, see TestDMP"
         for name in dir(_class)
-        if name.startswith("test_law_")
-        and not name.startswith(tuple(f"test_{kept}" for kept in _kept))
-        and not name.startswith("test_law_11")
+        if name.startswith("test_law_") and not name.removeprefix("test_").startswith((*_kept, "law_11"))
     }
 
 
@@ -299,9 +306,7 @@ def test_both_views_have_the_same_atoms_in_the_same_order():
         assert [elements[token] for token in tokens if token in elements] == feature["z"].tolist()
 
 
-@pytest.mark.parametrize(
-    "smiles", ["C[Pt@SP1](F)(Cl)Br", "F[S@OH1](F)(F)(F)(F)Cl", "CC=[C@]=CC", "[NH3][Pt@SP1](Cl)(Cl)[NH3]"]
-)
+@pytest.mark.parametrize("smiles", ["C[Pt@SP1](F)(Cl)Br", "F[S@OH1](F)(F)(F)(F)Cl", "[NH3][Pt@SP1](Cl)(Cl)[NH3]"])
 def test_new_stereo_values_do_not_crash(smiles):
     (feature,) = tiny_processor(standardize="none", canonical=False).featurize({"smiles": [smiles]})
     assert feature["x"].reshape(-1, 9)[:, 1].max() == 3  # CHI_OTHER
