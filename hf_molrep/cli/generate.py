@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float, default=1.0, help="only tokens with this share of the chance")
     parser.add_argument("--beams", type=int, default=1, help="beam search instead of sampling, if above 1")
     parser.add_argument("--max-tokens", type=int, default=128, help="longest SMILES (%(default)s)")
+    parser.add_argument("--condition", type=float, help="wished property, for a model fine-tuned with such a column")
     parser.add_argument("--unconstrained", action="store_true", help="allow tokens that cannot give a molecule")
     parser.add_argument(
         "--keep-all", action="store_true", help="also write invalid ones, duplicates, the molecule itself"
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         top_p=args.top_p,
         num_beams=args.beams,
         max_new_tokens=args.max_tokens,
+        condition=args.condition,
         constrained=not args.unconstrained,
         keep_all=args.keep_all,
     )
