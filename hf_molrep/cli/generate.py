@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..inference import DEFAULT_FOR_WRITING
 from .file_arguments import add_file_arguments, file_options, report, report_interruption
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ DRAWN = 12  # molecules of the picture
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `generate`."""
-    parser.usage = "hf-molrep generate [IN] OUT --model MODEL [options]"
+    parser.usage = "hf-molrep generate [IN] OUT [--model MODEL] [options]"
     parser.epilog = (
         "Without IN, OUT has a row for each new molecule: smiles, score (log-likelihood of the text that was written), "
         "valid. With IN it has all columns of IN, then smiles_used, error, generated (the relatives of the molecule, a "
@@ -26,7 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "out. The first molecules are drawn to OUT.png. A killed run continues with --resume and gives the same rows."
     )
     add_file_arguments(parser, optional_input=True)
-    parser.add_argument("--model", required=True, help="folder, Hub repository or shipped name of a model that writes")
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_FOR_WRITING,
+        help="folder, Hub repository or shipped name of a model that writes (%(default)s)",
+    )
     parser.add_argument("--number", "-n", type=int, default=10, help="molecules, for each one of IN (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument("--temperature", type=float, default=1.0, help="(%(default)s)")
