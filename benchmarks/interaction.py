@@ -17,6 +17,15 @@ The protocol:
 
 The head on the frozen fingerprint is the `ForInteractionPrediction` model of the checkpoint's method, which takes
 embeddings in place of SMILES: each drug is embedded once.
+
+    python -m benchmarks.interaction --model x-mol-mini --seeds 0 --train-pairs 12000 --valid-pairs 2000 \
+        --test-pairs 5000 --batch-size 256 --name interaction_x_mol
+
+A method that reads both drugs together (X-MOL) has two more columns, *read together*: its interaction model fine-tuned
+from the checkpoint and from random weights, as `hf-molrep finetune --smiles-column A B` does. That is a forward pass of
+the whole network per pair, so the pairs of each fold are drawn, with the seed of the division and the same for every
+column; its updates are other and fewer (`--together-epochs`), and it sees a pair in one order only. The frozen columns
+of such a method have the head of the fixed features.
 """
 
 import tempfile
@@ -31,16 +40,27 @@ from torch import nn
 
 from benchmarks.harness import checkpoints
 from benchmarks.harness.data import data_folder
-from benchmarks.harness.report import SPLITS, argument_parser, markdown_table, mean_sd, write_report
+from benchmarks.harness.report import (
+    RESULTS,
+    SPLITS,
+    argument_parser,
+    fingerprint,
+    markdown_table,
+    mean_sd,
+    write_report,
+)
+from benchmarks.harness.selection import Cache
 from hf_molrep.chem import MoleculeError, inchikey_block
 from hf_molrep.chem.fingerprints import morgan_fingerprints
 from hf_molrep.data.splits import Split, read_split, write_split
 from hf_molrep.inference.checkpoints import resolve_checkpoint, silent_transformers
 from hf_molrep.metrics import macro_f1
+from hf_molrep.training.rows import takes_parts
 
 RARE_BELOW = 50
 SHARES = (0.7, 0.1, 0.2)
 TESTS = ("one drug unseen", "both unseen")
+TOGETHER = ("read together, random weights", "read together, pre-trained")
 
 
 class Interactions(NamedTuple):
@@ -131,6 +151,17 @@ def folds_of(pairs: np.ndarray, drugs: dict[str, Sequence[int]]) -> dict[str, np
     }
 
 
+def drawn(folds: dict[str, np.ndarray], sizes: dict[str, int | None], seed: int) -> dict[str, np.ndarray]:
+    """Draw so many interactions of each fold (None or too few: all)."""
+    result = {}
+    for number, (fold, rows) in enumerate(folds.items()):
+        size = sizes[fold]
+        if size is not None and size < len(rows):
+            rows = np.sort(np.random.default_rng([seed, number]).choice(rows, size, replace=False))
+        result[fold] = rows
+    return result
+
+
 def scores(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Compute macro-F1 over the classes that occur in `labels` or are predicted, and accuracy."""
     return {"macro_f1": macro_f1(labels, predicted), "accuracy": float((predicted == labels).mean())}
@@ -210,6 +241,48 @@ def train_and_predict(model, collate, labels: np.ndarray, folds: dict, args, see
         return {test: trainer.predict(folds[test].tolist()).predictions for test in TESTS}
 
 
+def read_together(column: str, folder: str, data: Interactions, folds: dict, args, seed: int) -> dict[str, list[int]]:
+    """
+    Fine-tune the interaction model on the pairs themselves; predicted classes of the `TESTS`. A pair that the model
+    cannot read is predicted as the most frequent class of the training part.
+    """
+    from hf_molrep.training.finetuning import finetune
+    from hf_molrep.training.labelled_molecules import LabelledMolecules
+    from hf_molrep.training.settings import FinetuningSettings
+
+    rows = np.concatenate(list(folds.values()))
+    starts = np.cumsum([0, *map(len, folds.values())])
+    split = {"train": np.arange(starts[1]), "valid": np.arange(starts[1], starts[2])}
+    split["test"] = np.arange(starts[2], starts[-1])
+    first, second = ([data.smiles[drug] for drug in data.pairs[rows, side]] for side in (0, 1))
+    result = finetune(
+        folder,
+        LabelledMolecules(
+            first,
+            data.labels[rows, None],
+            ["type"],
+            "single_label_classification",
+            split,
+            second_smiles=second,
+            classes=data.classes,
+        ),
+        FinetuningSettings(
+            epochs=args.together_epochs,
+            learning_rate=args.together_learning_rate,
+            batch_size=args.together_batch_size,
+            truncation=True,
+            seed=seed,
+            from_scratch="random weights" in column,
+        ),
+    )
+    unread = np.isnan(result.test_predictions).any(axis=1)
+    print(f"{len(result.failures)} pairs could not be read, {int(unread.sum())} of them in the tests", flush=True)
+    majority = np.bincount(data.labels[folds["train"]]).argmax()
+    predicted = np.where(unread, majority, np.nan_to_num(result.test_predictions).argmax(axis=1))
+    parts = np.split(predicted, [len(folds[TESTS[0]])])
+    return {test: part.tolist() for test, part in zip(TESTS, parts, strict=True)}
+
+
 def head_of_checkpoint(folder: str, classes: int, args):
     """Load the interaction model of the checkpoint's method, with frozen towers and a new head."""
     from transformers.utils import logging
@@ -258,7 +331,8 @@ def run_seed(seed: int, folder: str, data: Interactions, features: dict, args) -
     from transformers import set_seed
 
     drugs = division_of(data, seed, args.splits)
-    folds = folds_of(data.pairs, drugs)
+    sizes = {"train": args.train_pairs, "valid": args.valid_pairs, **dict.fromkeys(TESTS, args.test_pairs)}
+    folds = drawn(folds_of(data.pairs, drugs), sizes, seed)
     labels = torch.from_numpy(data.labels)
     pairs = torch.from_numpy(data.pairs)
     majority = np.bincount(data.labels[folds["train"]]).argmax()
@@ -273,12 +347,24 @@ def run_seed(seed: int, folder: str, data: Interactions, features: dict, args) -
     def rows_of(rows: list[int]) -> dict[str, torch.Tensor]:
         return {"first": pairs[rows, 0], "second": pairs[rows, 1], "labels": labels[rows]}
 
-    for name, values in ({"identifiers only": identifiers} | features).items():
+    together = takes_parts(checkpoints.load_processor(folder))
+    columns = {"identifiers only": identifiers} | features | (dict.fromkeys(TOGETHER) if together else {})
+    for name, values in columns.items():
         if args.columns and name not in args.columns:
             continue
         set_seed(seed)
         collate = rows_of
-        if name.startswith("frozen"):
+        if name in TOGETHER:
+            options = ("together_epochs", "together_learning_rate", "together_batch_size")
+            key = {"column": name, "seed": seed, "checkpoint": fingerprint(folder, name == TOGETHER[1])}
+            key |= {"folds": [len(rows) for rows in folds.values()]} | {each: getattr(args, each) for each in options}
+            found = Cache(args.cache).get(key, lambda name=name: read_together(name, folder, data, folds, args, seed))
+            predicted = {test: np.array(classes) for test, classes in found.items()}
+        elif together or not name.startswith("frozen"):
+            if name.startswith("frozen"):
+                values = standardised(values, drugs["train"])
+            model = FeatureInteraction(values, len(data.classes), args.hidden, args.dropout)
+        else:
             model = head_of_checkpoint(folder, len(data.classes), args)
             table = torch.from_numpy(standardised(values, drugs["train"]))
 
@@ -289,9 +375,9 @@ def run_seed(seed: int, folder: str, data: Interactions, features: dict, args) -
                     "second_embeddings": table[batch["second"]],
                     "labels": batch["labels"],
                 }
-        else:
-            model = FeatureInteraction(values, len(data.classes), args.hidden, args.dropout)
-        predicted = train_and_predict(model, collate, data.labels, folds, args, seed)
+
+        if name not in TOGETHER:
+            predicted = train_and_predict(model, collate, data.labels, folds, args, seed)
         results[name] = {test: scores(predicted[test], data.labels[folds[test]]) for test in TESTS}
         print(
             f"seed {seed}, {name}: " + ", ".join(f"{t} {results[name][t]['macro_f1']:.3f}" for t in TESTS), flush=True
@@ -301,7 +387,7 @@ def run_seed(seed: int, folder: str, data: Interactions, features: dict, args) -
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argument_parser(__doc__)
+    parser = argument_parser(__doc__, "interaction")
     parser.add_argument("--interactions", type=Path, help="Parquet (default: ddi/deepddi.parquet of the data folder)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--columns", nargs="*", help="only these columns")
@@ -310,6 +396,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--dropout", type=float, default=0.1)
+    for fold, what in (("train", "of training"), ("valid", "of validation"), ("test", "of each test")):
+        parser.add_argument(f"--{fold}-pairs", type=int, help=f"draw so many pairs {what} (default: all)")
+    parser.add_argument("--together-epochs", type=int, default=2)
+    parser.add_argument("--together-learning-rate", type=float, default=5e-4)
+    parser.add_argument("--together-batch-size", type=int, default=32)
+    parser.add_argument(
+        "--cache", type=Path, default=RESULTS / "interaction.cache.jsonl", help="finished fits (together)"
+    )
     parser.add_argument("--splits", type=Path, default=SPLITS, help="folder of the split files")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -343,9 +437,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"several types), {len(data.classes)} classes. Mean ± standard deviation over seeds {args.seeds}; each divides "
         "the drugs anew.",
         f"- Pairs: {sizes}.",
+        *(
+            [
+                f"- Read together: {args.together_epochs} epochs with learning rate {args.together_learning_rate:g}, "
+                f"batches of {args.together_batch_size}; the other columns: {args.epochs} epochs, batches of "
+                f"{args.batch_size}."
+            ]
+            if TOGETHER[1] in first
+            else []
+        ),
         "- The data derive from DrugBank (CC BY-NC): heads trained on them are not shipped.",
     ]
-    write_report("interaction", "\n".join(text), {"by_seed": by_seed, "classes": data.classes}, args, folder)
+    write_report(args.name, "\n".join(text), {"by_seed": by_seed, "classes": data.classes}, args, folder)
     return 0
 
 

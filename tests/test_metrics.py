@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn.metrics import f1_score, roc_auc_score
 
 from hf_molrep import metrics
@@ -110,3 +111,42 @@ def test_macro_f1():
     labels, predictions = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 3])
     assert metrics.macro_f1(labels, predictions) == pytest.approx((2 / 3 + 2 / 3 + 0 + 0) / 4)
     assert metrics.macro_f1(labels, labels) == f1_score(labels, labels, average="macro") == 1
+
+
+def test_similarity_in_blocks(monkeypatch):
+    rng = np.random.default_rng(0)
+    first, second = (rng.random((rows, 40)) < 0.3 for rows in (9, 7))
+    first, second = first.astype(np.uint8), second.astype(np.uint8)
+    first[2] = 0
+
+    def pair(a, b):
+        return (a & b).sum() / (a | b).sum()
+
+    expected = np.array([[pair(a, b) for b in second] for a in first])
+    own = np.array([[1.0 if not (a | b).any() else pair(a, b) for b in first] for a in first])
+    others = own - np.eye(len(own)) * own.diagonal()
+    for block in (3, 100):
+        monkeypatch.setattr(metrics, "BLOCK", block)
+        np.testing.assert_allclose(metrics.nearest_similarity(first, second), expected.max(axis=1), rtol=1e-6)
+        np.testing.assert_allclose(metrics.nearest_similarity(first), others.max(axis=1), rtol=1e-6)
+        one, two = metrics.internal_diversity(first)
+        assert one == pytest.approx(1 - own.mean(), rel=1e-6)
+        assert two == pytest.approx(1 - np.sqrt((own**2).mean(axis=1)).mean(), rel=1e-6)
+    with pytest.raises(ValueError, match="no other molecule"):
+        metrics.nearest_similarity(first[:1])
+
+
+def test_counts_and_divergences():
+    assert metrics.count_cosine({"a": 3, "b": 4}, {"b": 2, "c": 1}) == pytest.approx(8 / (5 * np.sqrt(5)))
+    assert np.isnan(metrics.count_cosine({}, {"a": 1}))
+    # bins of width 0.9 from 0 to 9; a value outside of them is not counted
+    reference, values = np.array([0, 0, 0, 9]), np.array([0, 9, 100])
+    expected = 0.75 * np.log(0.75 / 0.5) + 0.25 * np.log(0.25 / 0.5)
+    assert metrics.kl_divergence(reference, values, True) == pytest.approx(expected, rel=1e-6)
+    # two normal distributions: log(s2 / s1) + (s1^2 + (m1 - m2)^2) / (2 s2^2) - 1/2
+    quantiles = norm.ppf((np.arange(4000) + 0.5) / 4000)
+    assert metrics.kl_divergence(quantiles, 1 + 2 * quantiles, False) == pytest.approx(np.log(2) - 0.25, rel=0.1)
+    with pytest.raises(ValueError, match="all the same"):
+        metrics.kl_divergence(reference, np.ones(3), False)
+    with pytest.raises(ValueError, match="two molecules"):
+        metrics.kl_divergence(reference[:1], values, True)

@@ -1,4 +1,4 @@
-"""
+r"""
 Prepare molecules for pre-training a graph method: clean, leave out benchmark molecules, hold some out.
 
     python examples/recipes/prepare_molecules.py ../shared/data/pretrain/zinc250k.parquet \
@@ -8,7 +8,12 @@ Prepare molecules for pre-training a graph method: clean, leave out benchmark mo
 Reads the columns `smiles` and `inchikey_block` (first block of the InChIKey) of every file and writes `train.parquet`
 and `validation.parquet` (columns smiles, inchikey_block, source, row_id) and `exclusions.json` with the counts of what
 was left out and why. Which part a molecule belongs to depends on its InChIKey first block alone. Molecules to leave out
-are given by their first blocks, or, in a file without that column, by their SMILES.
+are given by their first blocks, or, in a file without that column, by their SMILES. `--condition qed` adds the column
+condition with the QED of each molecule, for a model that writes molecules with a wished QED:
+
+    hf-molrep pretrain x_mol --model x-mol-mini --train_data molecules/train.parquet --empty_source 1 \\
+        --output_dir my-generator
+    hf-molrep generate new.csv --model my-generator --condition 0.9 -n 1000
 """
 
 import argparse
@@ -18,6 +23,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from hf_molrep.chem.properties import PROPERTIES, properties
 from hf_molrep.chem.smiles import MoleculeError, canonical_smiles_batch, inchikey_block
 from hf_molrep.data.splits import block_fraction
 
@@ -38,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("molecules"))
     parser.add_argument("--validation-fraction", type=float, default=0.02)
     parser.add_argument("--draw", type=int, help="draw so many of the molecules that are not left out, with seed 0")
+    parser.add_argument("--condition", choices=tuple(PROPERTIES), help="property that becomes the column condition")
     parser.add_argument("--train-molecules", type=int, help="draw so many of the training part, with seed 0")
     arguments = parser.parse_args(argv)
 
@@ -73,6 +80,9 @@ def main(argv: list[str] | None = None) -> None:
     keep(~molecules.smiles.map(lambda value: isinstance(value, MoleculeError)), "SMILES refused")
     keep(~molecules.duplicated("smiles"), "same SMILES after standardisation")
     molecules["row_id"] = range(len(molecules))
+
+    if arguments.condition:
+        molecules["condition"] = properties(tqdm(molecules.smiles, desc=arguments.condition), arguments.condition)
 
     held_out = molecules.inchikey_block.map(block_fraction) < arguments.validation_fraction
     arguments.out.mkdir(parents=True, exist_ok=True)

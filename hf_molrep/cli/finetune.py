@@ -34,7 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model DIR`, and DIR/report: metrics.json, learning_curve.png, roc.png or parity.png, split.json, "
         "predictions.csv (of the test part), skipped.csv. Molecules that cannot be read are skipped and reported; a "
         "label that is neither a number nor a class is an error. Two SMILES columns: interaction of two molecules, "
-        "for methods that have this task (MM-Deacon). 3D methods use the columns atomic_numbers and coordinates of "
+        "for methods that have this task (MM-Deacon, X-MOL). More of them, or two with --task regression: a property "
+        "of all together, as the yield of a reaction, in the order of the columns, for methods that read several "
+        "molecules at once (X-MOL), for instance: hf-molrep finetune reactions.csv --smiles-column aryl_halide "
+        "additive base ligand --labels yield --split random --model x-mol-mini --collator smiles_augmentation=0.5 "
+        "--output DIR. 3D methods use the columns atomic_numbers and coordinates of "
         "Parquet data, if present, instead of computing conformers. With --task conformer-generation (Uni-Mol) these "
         "are the targets: one conformer per row, and the column name identifies the molecule."
     )
@@ -142,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
     table = read_table(args.data, args.smiles_column, args.labels, args.task)
     report_failures(table.failures)
     split = split_table(table, args.split, args.split_seed, args.chirality)
-    what = "pairs" if len(table.molecules) == 2 else "molecules"
+    what = {"molecule": "molecules", "pair": "pairs", "parts": f"rows of {len(table.molecules)} molecules"}[table.kind]
     print(
         f"{table.problem_type or args.task}, {len(table.rows):,} {what}, {len(table.failures):,} skipped; "
         f"{sizes(split.parts)}",

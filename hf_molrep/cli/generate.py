@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..inference import DEFAULT_FOR_WRITING
 from .file_arguments import add_file_arguments, file_options, report, report_interruption
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ DRAWN = 12  # molecules of the picture
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `generate`."""
-    parser.usage = "hf-molrep generate [IN] OUT --model MODEL [options]"
+    parser.usage = "hf-molrep generate [IN] OUT [--model MODEL] [options]"
     parser.epilog = (
         "Without IN, OUT has a row for each new molecule: smiles, score (log-likelihood of the text that was written), "
         "valid. With IN it has all columns of IN, then smiles_used, error, generated (the relatives of the molecule, a "
@@ -26,7 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "out. The first molecules are drawn to OUT.png. A killed run continues with --resume and gives the same rows."
     )
     add_file_arguments(parser, optional_input=True)
-    parser.add_argument("--model", required=True, help="folder, Hub repository or shipped name of a model that writes")
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_FOR_WRITING,
+        help="folder, Hub repository or shipped name of a model that writes (%(default)s)",
+    )
     parser.add_argument("--number", "-n", type=int, default=10, help="molecules, for each one of IN (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument("--temperature", type=float, default=1.0, help="(%(default)s)")
@@ -34,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float, default=1.0, help="only tokens with this share of the chance")
     parser.add_argument("--beams", type=int, default=1, help="beam search instead of sampling, if above 1")
     parser.add_argument("--max-tokens", type=int, default=128, help="longest SMILES (%(default)s)")
+    parser.add_argument("--condition", type=float, help="wished property, for a model fine-tuned with such a column")
     parser.add_argument("--unconstrained", action="store_true", help="allow tokens that cannot give a molecule")
     parser.add_argument(
         "--keep-all", action="store_true", help="also write invalid ones, duplicates, the molecule itself"
@@ -53,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         top_p=args.top_p,
         num_beams=args.beams,
         max_new_tokens=args.max_tokens,
+        condition=args.condition,
         constrained=not args.unconstrained,
         keep_all=args.keep_all,
     )

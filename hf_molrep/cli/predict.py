@@ -22,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "The status is 0 unless every molecule failed."
     )
     add_file_arguments(parser)
+    parser.add_argument(
+        "--smiles-column",
+        nargs="+",
+        metavar="COLUMN",
+        help="columns of the molecules of a row, for a model of several (default: those that it was fine-tuned on)",
+    )
     parser.add_argument("--model", required=True, help="folder or Hub repository of a fine-tuned checkpoint")
     parser.add_argument("--prefix", default="predicted_", help="prefix of the new columns (%(default)s)")
 
@@ -30,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ..inference.files import FileRun
 
+    args.column = columns_of(args)
     with FileRun(args.input, args.output, file_options(args)) as file_run:
         if file_run.is_complete:
             print(f"{args.output} is there and no unfinished run beside it: nothing to resume.")
@@ -45,6 +52,28 @@ def run(args: argparse.Namespace) -> int:
             return report_interruption(file_run.parts)
     what = ", ".join(f"{task} ({unit})" if unit else task for task, unit in units.items())
     return report(summary, args.output, f"predicted: {what}")
+
+
+def columns_of(args: argparse.Namespace) -> str | list[str] | None:
+    """
+    Return the columns with the molecules: those that were named, else those of a checkpoint that reads several.
+
+    Raises:
+        ValueError: both options are given, or the number of columns is not that of the checkpoint.
+    """
+    if args.smiles_column and args.column:
+        raise ValueError("--column and --smiles-column: choose one")
+    from transformers import AutoConfig
+
+    from ..inference.checkpoints import resolve_checkpoint
+
+    given = args.smiles_column or ([args.column] if args.column else [])
+    trained = getattr(AutoConfig.from_pretrained(resolve_checkpoint(args.model)), "molecule_columns", None) or []
+    if given and len(given) != max(len(trained), 1):
+        wanted = f"{len(trained)} molecules ({', '.join(trained)})" if trained else "one molecule"
+        raise ValueError(f"{args.model} predicts from {wanted} per row: name as many columns, not {len(given)}")
+    columns = given or trained
+    return columns if len(columns) > 1 else columns[0] if columns else None
 
 
 def prediction_task(units: dict[str, str | None], name: str, prefix: str) -> "FileTask":

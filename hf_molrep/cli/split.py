@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Molecules that cannot be read are left out and reported; the numbers in OUT count the others from 0. OUT "
         "holds a checksum of the molecules and is only valid for these data. Rows with the same molecule, or the same "
-        "two molecules in either order, are in the same part."
+        "molecules in any order, are in the same part."
     )
     add_molecule_arguments(parser)
     parser.add_argument("output", metavar="OUT", help="JSON file to write")
@@ -35,7 +35,7 @@ def add_molecule_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["smiles"],
         metavar="COLUMN",
-        help="(smiles) two columns: pairs",
+        help="(smiles) two columns: pairs; more: the parts of a row, as of a reaction",
     )
 
 
@@ -54,11 +54,11 @@ def sizes(parts: Mapping[str, np.ndarray]) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from ..data.splits import make_split, write_split
+    from ..data.splits import write_split
 
     table = read_table(args.data, args.smiles_column)
     report_failures(table.failures)
-    split = make_split(args.kind, table.texts, args.fractions, args.seed, args.chirality)
+    split = table.split(args.kind, args.seed, args.chirality, args.fractions)
     write_split(args.output, split, table.texts)
     print(f"{len(table.rows):,} molecules, {len(table.failures):,} left out; {sizes(split.parts)}: {args.output}")
     return 0

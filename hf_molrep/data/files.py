@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -135,11 +135,13 @@ class MoleculeReader:
 
     Args:
         path: the file, or "-" for standard input.
-        column: with the molecules, of CSV, TSV and Parquet; found by its name if None (see [`find_column`]).
+        column: with the molecules, of CSV, TSV and Parquet; found by its name if None (see [`find_column`]). Several: a
+            row has several molecules, and its entry is a list.
         given_as: what the column holds, `"smiles"` or `"iupac_name"`.
         format: "csv", "tsv", "smi", "sdf", "parquet"; by default from the ending, and CSV for "-".
     Attributes:
         format, column, schema: the last is the `pyarrow.Schema` of the columns.
+        more_columns: columns of the further molecules of a row.
         total: number of rows where it is known before reading, else None.
         given_as: as above.
         columns: columns that the rows of a piece can have: `given_as`, `z` and `pos` of a Parquet file with
@@ -153,8 +155,13 @@ class MoleculeReader:
     """
 
     def __init__(
-        self, path: str | os.PathLike, column: str | None = None, given_as: str = "smiles", format: str | None = None
+        self,
+        path: str | os.PathLike,
+        column: str | Sequence[str] | None = None,
+        given_as: str = "smiles",
+        format: str | None = None,
     ):
+        column, *self.more_columns = [column] if column is None or isinstance(column, str) else column
         self.path = str(path)
         self.where = "standard input" if self.path == "-" else self.path
         self.format = file_format(self.path, format)
@@ -166,6 +173,9 @@ class MoleculeReader:
             self._raw = self._open()
             self._size = os.fstat(self._raw.fileno()).st_size if self.path != "-" else 0
             self.column, self.schema, self._pieces = getattr(self, f"_open_{self.format}")(column)
+            for name in self.more_columns:
+                find_column(self.schema.names, name, given_as, self.where)
+                self.columns = frozenset({given_as})  # coordinates are those of one molecule
         except BaseException as error:
             self.close()
             raise self._readable_error(error) from None
@@ -387,7 +397,10 @@ class MoleculeReader:
         return piece
 
     def _piece(self, table: pa.RecordBatch, molecules: Iterable[Any]) -> Piece:
-        """Make the rows of a piece from the molecule column; errors stay in place."""
+        """Make the rows of a piece from the columns of molecules; errors stay in place."""
+        if self.more_columns:
+            more = [table.column(name).to_pylist() for name in self.more_columns]
+            molecules = map(list, zip(molecules, *more, strict=True))
         rows = [
             molecule if isinstance(molecule, MoleculeError) else {self.given_as: molecule} for molecule in molecules
         ]

@@ -29,7 +29,7 @@ class Inferred(NamedTuple):
     Attributes:
         output: the result of the step, tensors as NumPy arrays.
         report: what the processor reports of the molecule, by name: `smiles_used`, the SMILES that the model saw, if
-            any; and its `reports` (3D methods: how the coordinates were made).
+            any (several, joined by dots); and its `reports` (3D methods: how the coordinates were made).
     """
 
     output: Any
@@ -284,17 +284,22 @@ def _collect(rows, features, places, outputs, reports, on_error, first):
         if isinstance(feature, MoleculeError):
             failure = feature
         elif _is_finite(results[place]):
-            report = {name: feature[name] for name in ("smiles_used", *reports) if name in feature}
+            report = {name: _text(feature[name]) for name in ("smiles_used", *reports) if name in feature}
             yield Inferred(results[place], report)
             continue
         else:
             text = next((value for value in rows[place].values() if isinstance(value, str)), feature.get("smiles_used"))
-            failure = MoleculeError(text, "the model's output is not finite")
+            failure = MoleculeError(_text(text), "the model's output is not finite")
         if on_error == "skip":
             yield failure
         else:
             reason = f"{failure.reason} (index {first + place} of the input)"
             raise MoleculeError(failure.smiles, reason, failure.notation) from failure
+
+
+def _text(value: Any) -> Any:
+    """Join the SMILES of several molecules that were read together."""
+    return ".".join(value) if isinstance(value, list) else value
 
 
 def _on_host(output: torch.Tensor | Sequence[Any]) -> list[Any]:

@@ -56,7 +56,7 @@ class FileOptions:
     How a file is read and processed.
 
     Attributes:
-        column: column with the molecules; None: found by its name.
+        column: column with the molecules; None: found by its name. Several, for a model that reads several together.
         given_as: what it holds, `"smiles"` or `"iupac_name"`.
         format: format of the input, by default from its ending.
         batch_tokens, batch_size, dtype, window: see [`~hf_molrep.inference.engine.infer`]; a part has `window` rows.
@@ -67,7 +67,7 @@ class FileOptions:
         progress: show a progress bar.
     """
 
-    column: str | None = None
+    column: str | Sequence[str] | None = None
     given_as: str = "smiles"
     format: str | None = None
     batch_tokens: int = BATCH_TOKENS
@@ -215,9 +215,14 @@ class FileRun:
                 f"{self.source} already has a column {taken[0]!r}, which would be written: rename it, or choose "
                 "another --prefix where there is one"
             )
-        made = {"column": self.reader.column, **task.metadata}
+        made = {**self._columns(), **task.metadata}
         metadata = {**(own.metadata or {}), b"hf_molrep": json.dumps(made).encode()}
         return pa.schema([*own, *added], metadata=metadata)
+
+    def _columns(self) -> dict[str, Any]:
+        """Return the columns of the molecules, for the records of the run."""
+        more = self.reader.more_columns
+        return {"column": self.reader.column, **({"more_columns": more} if more else {})}
 
     def _settings(
         self, model: torch.nn.Module, processor: MoleculeProcessor, task: FileTask, schema: "pa.Schema"
@@ -227,7 +232,7 @@ class FileRun:
         return {
             "checkpoint": checkpoint_digest(model, processor),
             "inputs": sorted(self._inputs),
-            "column": self.reader.column,
+            **self._columns(),
             "columns": schema.names,
             "dtype": options.dtype,
             "device": next(model.parameters()).device.type,

@@ -39,6 +39,8 @@ class GenerationOptions:
         top_k, top_p: only the likeliest tokens, as in transformers; 0 and 1: all.
         num_beams: beam search instead of sampling, if above 1; `num_return_sequences` of the beams are given back.
         max_new_tokens: longest SMILES.
+        condition: wished value of the property with which the model was fine-tuned for goal-directed generation; None:
+            none (the same as 1).
         constrained: use [`SmilesLogitsProcessor`].
         keep_all: also give back invalid molecules, duplicates, and the source itself.
         batch_rows: molecules that are written at a time.
@@ -53,6 +55,7 @@ class GenerationOptions:
     top_p: float = 1.0
     num_beams: int = 1
     max_new_tokens: int = MAX_NEW_TOKENS
+    condition: float | None = None
     constrained: bool = True
     keep_all: bool = False
     batch_rows: int = BATCH_ROWS
@@ -65,6 +68,8 @@ class GenerationOptions:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} is an integer of at least {least}, not {value!r}")
+        if self.condition is not None and not np.isfinite(self.condition):
+            raise ValueError(f"condition is a number, not {self.condition!r}")
         if not self.temperature > 0:
             raise ValueError(f"temperature is above 0, not {self.temperature!r}")
         if not 0 < self.top_p <= 1:
@@ -157,6 +162,8 @@ def write_texts(
     for chosen in (group[first : first + size] for group in alike for first in range(0, len(group), size)):
         limit = room[chosen[0][0]]
         batch = processor.pad_prompts([prompts[prompt] for prompt, _ in chosen]).to(model.device)
+        if options.condition is not None:
+            batch["condition"] = torch.full((len(chosen),), float(options.condition), device=model.device)
         processors = LogitsProcessorList()
         if options.constrained:
             processors.append(SmilesLogitsProcessor(processor.tokenizer, limit))

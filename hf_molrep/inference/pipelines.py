@@ -14,7 +14,7 @@ from transformers.utils import logging
 from ..chem.smiles import MoleculeError
 from ..data.files import molecule_column
 from ..models.auto_classes import AutoModelForMoleculePropertyPrediction
-from . import DEFAULT_CHECKPOINT
+from . import DEFAULT_CHECKPOINT, DEFAULT_FOR_WRITING
 from .checkpoints import check_processor, load_model, without_columns
 from .embedding import embedding_step
 from .engine import infer
@@ -169,7 +169,7 @@ class MoleculeGenerationPipeline(_MoleculePipeline):
     fewer than `num_return_sequences`; `pipe.counts` tells what became of all that the last call wrote.
 
     ```python
-    pipe = pipeline("molecule-generation", model="<repo or folder>")
+    pipe = pipeline("molecule-generation")  # x-mol-mini; model="<repo or folder>": another one
     pipe(num_return_sequences=1000, seed=1)
     pipe("CCO", num_return_sequences=5, seed=2, temperature=1.2)
     ```
@@ -254,7 +254,7 @@ class CheckedWriter(CheckedModel):
 
 def register() -> None:
     """Register the tasks with `transformers.pipeline` (see `hf_molrep.registration`)."""
-    default = Path(__file__).parents[1] / "checkpoints" / DEFAULT_CHECKPOINT
+    folder = Path(__file__).parents[1] / "checkpoints"
     tasks = PIPELINE_REGISTRY.supported_tasks
     if tasks.get("molecule-embedding", {}).get("impl") is MoleculeEmbeddingPipeline:
         return
@@ -262,7 +262,7 @@ def register() -> None:
         "molecule-embedding",
         MoleculeEmbeddingPipeline,
         pt_model=CheckedModel,
-        default={"model": (str(default), "main")},
+        default={"model": (str(folder / DEFAULT_CHECKPOINT), "main")},
         type="multimodal",
     )
     PIPELINE_REGISTRY.register_pipeline(
@@ -275,6 +275,7 @@ def register() -> None:
         "molecule-generation",
         MoleculeGenerationPipeline,
         pt_model=CheckedWriter,
+        default={"model": (str(folder / DEFAULT_FOR_WRITING), "main")},
         type="multimodal",
     )
 

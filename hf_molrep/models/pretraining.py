@@ -150,7 +150,7 @@ class PreTraining:
         default_processor: name of the shipped checkpoint whose processor is used without `--processor` and `--model`.
             None: the processor class with its default settings.
         columns: columns that the data must have.
-        carried_columns: columns of texts that the data collator reads if the data have them.
+        carried_columns: columns that the data collator reads as they are, if the data have them.
         prepare_processor: `(processor, options, training, checkpoint)` -> the processor that is saved with the model.
             Called in every process before features are computed; `checkpoint` is the one from which the run resumes.
         feature_processor: `(processor, config)` -> the processor that computes the features of pre-training, if it

@@ -23,6 +23,7 @@ class MoleculeProcessor(Protocol):
         pads: True: a batch is padded to its largest molecule, so that batches of similar size save time. False: the
             molecules are joined, and must not be grouped by size (batch norm would see the sizes).
         truncates: `featurize` also takes `truncation` and `max_length`, as tokenizers do.
+        takes_parts: (only where it is True) an entry of `smiles` may be a list of molecules, which are read together.
         reports: keys of a feature, besides `smiles_used`, that say how the feature was made.
         model_input_names: keys of a batch, as in transformers; a feature has the first of them.
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..chem.smiles import MoleculeError, canonical_smiles_batch
-from ..data.splits import PARTS, Split, make_split, read_split, write_split
+from ..data.splits import FRACTIONS, PARTS, Split, make_split, read_split, write_split
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -26,20 +26,21 @@ PROBLEM_TYPES = {
 }
 CONFORMERS = "conformer-generation"
 PART_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test"}
-MAX_MOLECULES = 2  # in a row; no method takes more
 
 
 @dataclasses.dataclass
 class MoleculeTable:
     """
-    A table whose rows hold one molecule each, or two.
+    A table whose rows hold one molecule each, a pair for an interaction, or several for a property of all together, as
+    the yield of a reaction.
 
     Attributes:
         source: file or dataset that it was read from.
         dataset: all rows and columns; the first SMILES column is called `smiles`.
         rows: indices of the usable rows; in a table of conformers the first row of each usable molecule.
+        smiles_columns: names of the SMILES columns in the source.
         molecules: for each SMILES column, the SMILES of the usable rows.
-        canonical: one text per usable row, equal for equal molecules or unordered pairs.
+        canonical: one text per usable row, equal for equal molecules, unordered pairs, or parts.
         failures: index of an unusable row -> what is wrong with it.
         task_names, problem_type, labels: labels of the usable rows, `[rows, tasks]`; None without labels.
         classes: names of mutually exclusive classes.
@@ -48,6 +49,7 @@ class MoleculeTable:
 
     source: str
     dataset: "Dataset"
+    smiles_columns: list[str]
     rows: list[int]
     molecules: list[list[str]]
     canonical: list[str]
@@ -60,8 +62,31 @@ class MoleculeTable:
 
     @property
     def texts(self) -> list[str]:
-        """Text by which a row is split: its SMILES, or those of its two molecules joined by a dot."""
+        """Text by which a row is split: its SMILES, joined by dots if there are several."""
         return [".".join(row) for row in zip(*self.molecules, strict=True)]
+
+    @property
+    def kind(self) -> str:
+        """What a row is: `"molecule"`, `"pair"` (of an interaction) or `"parts"` (of one row with a property)."""
+        if len(self.molecules) == 1:
+            return "molecule"
+        return "pair" if _is_pair(self.smiles_columns, self.problem_type) else "parts"
+
+    def split(
+        self, kind: str, seed: int = 0, include_chirality: bool = False, fractions: Sequence[float] = FRACTIONS
+    ) -> Split:
+        """
+        Split the usable rows, see [`~hf_molrep.data.splits.make_split`]. Rows with the same molecules share a part.
+
+        Raises:
+            ValueError: the parts of a row have no scaffold in common.
+        """
+        if self.kind == "parts" and kind != "random":
+            raise ValueError(
+                f"a {kind} split is for one molecule per row, or a pair; for {len(self.molecules)}, use random, or "
+                "column:NAME to keep apart what shall be new in the test"
+            )
+        return make_split(kind, self.texts, fractions, seed, include_chirality)
 
     def column(self, name: str) -> list:
         """Return the values of a column in the usable rows."""
@@ -76,7 +101,8 @@ def read_table(
 
     Args:
         source: see [`~hf_molrep.data.datasets.load_molecules`].
-        smiles_columns: one column, or two for interactions.
+        smiles_columns: one column; two for an interaction; two (with `task="regression"`) or more for a property
+            of all together, in this order.
         labels: columns to predict; may be empty.
         task: `"regression"`, `"classification"`, `"multiclass"` (pairs), `"conformer-generation"`, or `"auto"`: chosen
             by the labels.
@@ -85,10 +111,9 @@ def read_table(
     """
     from ..data.datasets import infer_problem_type, label_matrix, load_molecules
 
-    if not 1 <= len(smiles_columns) <= MAX_MOLECULES:
-        raise ValueError(f"a row has one or two molecules, not {len(smiles_columns)}")
     if len(set(smiles_columns)) < len(smiles_columns):
-        raise ValueError(f"{smiles_columns[0]!r} is named twice as a column of SMILES")
+        repeated = next(name for name in smiles_columns if list(smiles_columns).count(name) > 1)
+        raise ValueError(f"{repeated!r} is named twice as a column of SMILES")
     if task == CONFORMERS:
         return _read_conformers(source, smiles_columns, labels)
     problem_type = PROBLEM_TYPES.get(task)
@@ -103,7 +128,10 @@ def read_table(
     )
     columns = ["smiles", *smiles_columns[1:]]
     _require(source, dataset, columns)
-    table = MoleculeTable(source, dataset, *_readable(dataset, columns, range(len(dataset))))
+    unordered = _is_pair(smiles_columns, problem_type)
+    table = MoleculeTable(
+        source, dataset, list(smiles_columns), *_readable(dataset, columns, range(len(dataset)), unordered)
+    )
     if not labels:
         return table
     table.task_names = list(labels)
@@ -135,7 +163,7 @@ def _read_conformers(source: str, smiles_columns: Sequence[str], labels: Sequenc
     first: dict[str, int] = {}
     for row, name in enumerate(dataset["name"][:]):
         first.setdefault(name, row)
-    table = MoleculeTable(source, dataset, *_readable(dataset, ["smiles"], list(first.values())))
+    table = MoleculeTable(source, dataset, ["smiles"], *_readable(dataset, ["smiles"], list(first.values())))
     table.names = table.column("name")
     return table
 
@@ -146,8 +174,13 @@ def _require(source: str, dataset: "Dataset", columns: Sequence[str]) -> None:
             raise ValueError(f"{source} has no column {name!r}; it has {', '.join(map(repr, dataset.column_names))}")
 
 
+def _is_pair(smiles_columns: Sequence[str], problem_type: str | None) -> bool:
+    """Return whether a row is an unordered pair of molecules that interact: two, without a number to predict."""
+    return len(smiles_columns) == 2 and problem_type != PROBLEM_TYPES["regression"]
+
+
 def _readable(
-    dataset: "Dataset", columns: Sequence[str], rows: Sequence[int]
+    dataset: "Dataset", columns: Sequence[str], rows: Sequence[int], unordered: bool = True
 ) -> tuple[list[int], list[list[str]], list[str], dict[int, MoleculeError]]:
     """Find the rows with molecules in these columns: their indices, SMILES, canonical texts; and failures elsewhere."""
     failures: dict[int, MoleculeError] = {}
@@ -162,7 +195,8 @@ def _readable(
     places = [place for place, row in enumerate(rows) if row not in failures]
     if not places:
         raise ValueError(f"none of {len(rows)} rows holds a molecule; the first: {failures[rows[0]]}")
-    keys = [".".join(sorted(column[place] for column in canonical)) for place in places]
+    keys = [[column[place] for column in canonical] for place in places]
+    keys = [".".join(sorted(key)) if unordered else " ".join(key) for key in keys]
     return [rows[place] for place in places], [[column[place] for place in places] for column in texts], keys, failures
 
 
@@ -200,13 +234,12 @@ def split_table(table: MoleculeTable, split: str, seed: int = 0, include_chirali
     Raises:
         ValueError: the kind, column or file is unknown, or does not fit the molecules.
     """
-    texts = table.texts
     if split in KINDS:
-        return make_split(split, texts, seed=seed, include_chirality=include_chirality)
+        return table.split(split, seed, include_chirality)
     if not split.startswith("column:"):
         if not Path(split).is_file():
             raise ValueError(f"--split is {', '.join(KINDS)}, column:NAME or a file that exists, not {split!r}")
-        return read_split(split, texts)
+        return read_split(split, table.texts)
     column, columns = split.removeprefix("column:"), table.dataset.column_names
     if column not in columns:
         raise ValueError(f"{table.source} has no column {column!r} for the split; it has {', '.join(columns)}")
@@ -245,16 +278,18 @@ def labelled_molecules(
     if units and (problem_type != "regression" or len(units) != len(names)):
         raise ValueError(f"{len(units)} units for {len(names)} label columns ({problem_type})")
     given = {name: table.column(column) for column, name in coordinate_columns(table.dataset).items()}
+    parts = table.kind == "parts"
     return LabelledMolecules(
-        table.molecules[0],
+        list(zip(*table.molecules, strict=True)) if parts else table.molecules[0],
         table.labels,
         names,
         problem_type,
         split.parts,
-        second_smiles=table.molecules[1] if len(table.molecules) == 2 else None,
+        second_smiles=table.molecules[1] if table.kind == "pair" else None,
+        molecule_columns=table.smiles_columns if parts else None,
         classes=table.classes,
         label_units=units,
-        **(given if coordinates and len(table.molecules) == 1 else {}),
+        **(given if coordinates and table.kind == "molecule" else {}),
     )
 
 

@@ -14,7 +14,7 @@ from ..chem.smiles import MoleculeError
 from ..metrics import GREATER_IS_BETTER, METRICS, property_metrics
 from ..processing.contract import MoleculeProcessor
 from .loading import config_for_labels, load_model_for_finetuning
-from .rows import FeatureRows, check_split, digest_of, features_of, reports_on, takes_coordinates
+from .rows import FeatureRows, check_split, digest_of, features_of, reports_on, takes_coordinates, takes_parts
 from .settings import FinetuningSettings
 
 MULTICLASS = "single_label_classification"
@@ -34,7 +34,8 @@ class LabelledMolecules:
     Molecules or pairs of molecules with labels and a split: data of [`~hf_molrep.training.finetuning.finetune`].
 
     Attributes:
-        smiles: one per row. Molecules that cannot be used are left out of their part and reported.
+        smiles: one per row, or the list of the molecules of a row, as the parts of a reaction, for a method that reads
+            several together. Molecules that cannot be used are left out of their part and reported.
         labels: `[rows, tasks]`, in their own units, NaN = missing; with `single_label_classification` `[rows, 1]`,
             indices of `classes`.
         task_names: one per task.
@@ -42,6 +43,7 @@ class LabelledMolecules:
             `"single_label_classification"` (interactions; mutually exclusive classes).
         split: indices of the rows of `train`, `valid` and `test`; the last two may be absent or empty.
         second_smiles: the second molecule of each row; the task is then interaction prediction.
+        molecule_columns: names of the molecules of a row, where there are several.
         classes: names of the classes of `single_label_classification`.
         label_units: one per task.
         z, pos: atomic numbers and coordinates of each molecule, used by 3D methods instead of computed conformers.
@@ -50,12 +52,13 @@ class LabelledMolecules:
         ValueError: labels or split do not fit the molecules, or labels are not classes.
     """
 
-    smiles: Sequence[str]
+    smiles: Sequence[str | Sequence[str]]
     labels: np.ndarray
     task_names: Sequence[str]
     problem_type: str
     split: Mapping[str, Sequence[int]]
     second_smiles: Sequence[str] | None = None
+    molecule_columns: Sequence[str] | None = None
     classes: Sequence[str] = ()
     label_units: Sequence[str] | None = None
     z: Sequence | None = None
@@ -113,6 +116,9 @@ class PreparedLabels:
         self.geometry = {} if data.z is None and data.pos is None else {"z": data.z, "pos": data.pos}
         if self.geometry and not takes_coordinates(processor):
             raise ValueError(f"{type(processor).__name__} does not read coordinates")
+        if not takes_parts(processor) and any(isinstance(row, list | tuple) for row in data.smiles):
+            name = type(processor).__name__
+            raise ValueError(f"{name} reads one molecule at a time; for a property of several, choose X-MOL")
         molecules = {"": data.features}  # prefix of the keys -> features of that molecule of a row
         if data.features is None:
             molecules[""] = features_of(processor, {"smiles": list(data.smiles), **self.geometry}, settings.truncation)
@@ -225,6 +231,7 @@ class PreparedLabels:
             label_mean=self.label_mean,
             label_std=self.label_std,
             label_units=self.data.label_units,
+            molecule_columns=self.data.molecule_columns,
             overrides=overrides,
         )
         return load_model_for_finetuning(

@@ -54,6 +54,7 @@ def config_for_labels(
     label_mean: Sequence[float] | None = None,
     label_std: Sequence[float] | None = None,
     label_units: Sequence[str] | None = None,
+    molecule_columns: Sequence[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> PreTrainedConfig:
     """
@@ -61,6 +62,7 @@ def config_for_labels(
 
     Args:
         label_names: names of the tasks, or of mutually exclusive classes.
+        molecule_columns: names of the molecules of a row, for a method that reads several together.
         overrides: fields to change, nested for sub-configurations, for instance
             `{"classifier_dropout": 0.2, "smiles_config": {"hidden_dropout": 0.1}}`.
     """
@@ -69,6 +71,8 @@ def config_for_labels(
     config = AutoConfig.from_pretrained(checkpoint, **overrides)
     config.label_mean = config.label_std = config.label_units = None
     config.problem_type = problem_type
+    if hasattr(config, "molecule_columns"):
+        config.molecule_columns = None if molecule_columns is None else list(molecule_columns)
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: index for index, name in enumerate(label_names)}
     if problem_type == "regression":

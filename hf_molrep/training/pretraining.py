@@ -118,7 +118,7 @@ def prepare(
         "reason": Value("string"),
     }
     carried = [name for name in hooks.carried_columns if name in dataset.column_names]
-    further_types |= {name: Value("string") for name in carried}
+    further_types |= {name: dataset.features[name] for name in carried}
     if labels:
         further_types["labels"] = List(Value("float32"))
     dataset = dataset.map(

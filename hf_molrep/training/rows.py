@@ -36,6 +36,11 @@ def takes_coordinates(processor: MoleculeProcessor) -> bool:
     return frozenset({"smiles", "z", "pos"}) in processor.inputs
 
 
+def takes_parts(processor: MoleculeProcessor) -> bool:
+    """Return whether a processor reads several molecules of a row together: an entry of `smiles` may be a list."""
+    return getattr(processor, "takes_parts", False)
+
+
 def reports_on(processor: MoleculeProcessor, features: Iterable[dict]) -> dict[str, dict[str, int]]:
     """Count the words of each report of a processor (`conformer_status`, ...): report -> word -> number."""
     features = list(features)

@@ -12,6 +12,7 @@ from benchmarks import interaction
 from hf_molrep.chem import inchikey_block
 from hf_molrep.models.mm_deacon import MMDeaconForInteractionPrediction
 from tests.models.mm_deacon.tiny import save_tiny_checkpoint, tiny_config, tiny_processor
+from tests.models.x_mol.tiny import save_tiny_checkpoint as save_tiny_x_mol
 
 # stereoisomers share a block; butan-1-ol stands under two identifiers
 SMILES = ["C[C@H](N)O", "C[C@@H](N)O", "CCCCO", "CCCCO"]
@@ -137,3 +138,30 @@ def test_the_command_learns_what_structure_tells(table, tmp_path):
     assert found["identifiers only"]["both unseen"] == found["most frequent class"]["both unseen"]
     assert set(found) >= {"frozen, pre-trained", "frozen, random weights"}
     assert sum(found["pairs"].values()) <= 34 * 33 // 2 + 2
+
+
+def test_pairs_are_drawn_from_their_folds():
+    folds = {"train": np.arange(100), "valid": np.arange(100, 120), **dict.fromkeys(interaction.TESTS, np.arange(9))}
+    sizes = {"train": 30, "valid": None, **dict.fromkeys(interaction.TESTS, 20)}
+    found = interaction.drawn(folds, sizes, seed=1)
+    assert len(set(found["train"].tolist()) & set(range(100))) == 30
+    np.testing.assert_array_equal(found["train"], interaction.drawn(folds, sizes, seed=1)["train"])
+    assert not np.array_equal(found["train"], interaction.drawn(folds, sizes, seed=2)["train"])
+    for fold in ("valid", *interaction.TESTS):
+        np.testing.assert_array_equal(found[fold], folds[fold])
+
+
+def test_a_method_that_reads_pairs_together(table, tmp_path, monkeypatch):
+    checkpoint = save_tiny_x_mol(tmp_path / "model")
+    arguments = ["--model", checkpoint, "--interactions", table, "--seeds", "0", "--epochs", "2", "--batch-size", "32"]
+    arguments += ["--splits", tmp_path / "splits", "--threads", "1", "--name", "x_mol", "--results", tmp_path]
+    arguments += ["--cache", tmp_path / "cache.jsonl", "--train-pairs", "150", "--together-epochs", "12"]
+    arguments = [*map(str, arguments), "--together-learning-rate", "3e-3", "--together-batch-size", "16"]
+    assert interaction.main(arguments) == 0
+    found = json.loads((tmp_path / "x_mol.json").read_text())["by_seed"]["0"]
+    assert found["pairs"]["train"] == 150
+    assert set(found) >= {"frozen, pre-trained", "Morgan", *interaction.TOGETHER}
+    for column in interaction.TOGETHER:
+        assert found[column]["both unseen"]["accuracy"] > found["most frequent class"]["both unseen"]["accuracy"]
+    monkeypatch.setattr(interaction, "read_together", None)  # known now
+    assert interaction.main(arguments) == 0

@@ -134,11 +134,10 @@ def test_pairs_with_labels_of_0_and_1(checkpoint, pairs, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--smiles-column", "drug", "partner", "--labels", "both", "--task", "regression"], "not 'regression'"),
+        (["--smiles-column", "drug", "partner", "--labels", "both", "--task", "regression"], "one molecule at a time"),
         (["--smiles-column", "drug", "--labels", "kind", "--task", "multiclass"], "property-prediction is regression"),
         (["--smiles-column", "drug", "other", "--labels", "both"], "no column 'other'"),
         (["--smiles-column", "drug", "drug", "--labels", "both"], "'drug' is named twice"),
-        (["--smiles-column", "drug", "partner", "id", "--labels", "both"], "one or two molecules, not 3"),
         (["--smiles-column", "drug", "partner", "--labels", "kind", "both"], "row 1: label 'kind' is 'alcohol'"),
         (["--smiles-column", "drug"], "--labels names the columns"),
         (["--task", "conformer-generation", "--labels", "both"], "has no label columns"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from hf_molrep.chem.properties import properties
 from hf_molrep.chem.smiles import inchikey_block
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "recipes" / "prepare_molecules.py"
@@ -68,6 +69,16 @@ def test_what_is_left_out_by_source_smiles_and_drawing(tmp_path):
     assert len(together) == 20
     assert set(together.smiles) < set(CHAINS[:30]) - {"CCO", "CCCO", "CCCCO"}
     assert set(together.source) == {"kept"}
+
+
+def test_conditions(tmp_path):
+    """`--condition` adds the property of the cleaned molecule."""
+    main = runpy.run_path(str(SCRIPT))["main"]
+    file = table(tmp_path / "a.parquet", CHAINS[:8])
+    main([str(file), "--condition", "qed", "--validation-fraction", "0", "--out", str(tmp_path / "out")])
+    train = pd.read_parquet(tmp_path / "out" / "train.parquet")
+    assert train.condition.tolist() == properties(train.smiles, "qed").tolist()
+    assert train.condition.nunique() == 8
 
 
 def test_columns_are_needed(tmp_path):

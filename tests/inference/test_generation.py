@@ -4,6 +4,7 @@ import csv
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -192,12 +193,33 @@ def test_an_empty_result_is_told(pipe, monkeypatch):
         ({"top_p": 1.5}, "top_p is above 0 and at most 1"),
         ({"num_beams": 2, "num_return_sequences": 3}, "2 beams do not give 3 molecules"),
         ({"num_beams": 2, "temperature": 2.0}, "belong to sampling"),
+        ({"condition": float("nan")}, "condition is a number"),
         ({"top_kk": 3}, "unknown argument 'top_kk'; there are num_return_sequences"),
     ],
 )
 def test_options_are_checked(options, complaint, pipe):
     with pytest.raises(ValueError, match=complaint):
         pipe(**options)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_wished_property(kind, checkpoint, tmp_path, monkeypatch):
+    """Fine-tuned on chains with the condition 0 and rings with 1, a model writes what is wished."""
+    monkeypatch.setenv("HF_MOLREP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    rows = pd.DataFrame({"smiles": ["CCCCC", "c1ccccc1"] * 8, "condition": [0.0, 1.0] * 8})
+    rows.to_parquet("rows.parquet") if kind == "parquet" else rows.to_csv("rows.csv", index=False)
+    given = ["--model", checkpoint, "--train_data", f"rows.{kind}", "--output_dir", "tuned", "--use_cpu"]
+    given += ["--empty_source", "1", "--max_steps", "60", "--learning_rate", "1e-2", "--report_to", "none"]
+    given += ["--per_device_train_batch_size", "16", "--bf16", "False", "--save_strategy", "no"]
+    assert main(["pretrain", "x_mol", *given]) == 0
+    tuned = pipeline("molecule-generation", model="tuned", device="cpu")
+    for wish, smiles in ((0.0, "CCCCC"), (1.0, "c1ccccc1")):
+        found = tuned(num_return_sequences=30, condition=wish, keep_all=True, **SHORT)
+        assert smiles_of(found).count(smiles) > 20
+    assert smiles_of(tuned(num_beams=2, condition=0.0, **SHORT)) == ["CCCCC"]
+    assert generate("out.csv", "--model", "tuned", "--condition", "0", "--number", "5", "--no-picture") == 0
+    assert "CCCCC" in (tmp_path / "out.csv").read_text()
 
 
 # ---- the command

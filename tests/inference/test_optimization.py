@@ -61,6 +61,25 @@ def test_the_command_writes_improvements(checkpoint, tmp_path, monkeypatch, caps
     assert (tmp_path / "out.parquet.png").stat().st_size > 1000
 
 
+def test_pairs_of_a_given_column(tmp_path, monkeypatch):
+    """A column with the name of the property is used as it is; targets reach a value; no InChI is no reason to stop."""
+    monkeypatch.chdir(tmp_path)
+    smiles = [*("C" * length + "O" for length in range(3, 33)), "CCCCCCCCCCO*"]
+    table = pd.DataFrame({"smiles": smiles, "score": [float(len(text)) for text in smiles]})
+    table.to_parquet("molecules.parquet")
+    prepare = runpy.run_path(str(EXAMPLES / "recipes" / "prepare_similar_pairs.py"))["main"]
+    given = ["molecules.parquet", "--property", "score", "--min-gain", "2", "--validation-fraction", "0"]
+    prepare([*given, "--minimize", "--target-value", "8", "--targets", "2", "--min-similarity", "0.3"])
+    pairs = pd.read_parquet("pairs/train.parquet")
+    assert len(pairs) > 5
+    assert pairs.groupby("smiles").size().max() == 2
+    assert (pairs.target_smiles.str.len() <= 8).all()
+    assert (pairs.smiles.str.len() - pairs.target_smiles.str.len() == pairs.gain).all()
+    assert json.loads(Path("pairs/exclusions.json").read_text())["left out: has no InChI"] == 1
+    with pytest.raises(SystemExit):
+        prepare(["molecules.parquet", "--property", "mass"])
+
+
 def test_pairs_are_made_and_learned(checkpoint, tmp_path, monkeypatch, capsys):
     """From molecules to pairs, through `pretrain` to a model that has read them."""
     monkeypatch.chdir(tmp_path)

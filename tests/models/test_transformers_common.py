@@ -36,6 +36,11 @@ from hf_molrep import (
     UniMolForPreTraining,
     UniMolForPropertyPrediction,
     UniMolModel,
+    XMolForConditionalGeneration,
+    XMolForInteractionPrediction,
+    XMolForPreTraining,
+    XMolForPropertyPrediction,
+    XMolModel,
 )
 from tests.models.common import laws_of
 
@@ -214,3 +219,19 @@ class TestUniMol(CommonTests, unittest.TestCase):
         seq_length = inputs["input_ids"].shape[1]
         sizes = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "seq_length": seq_length}
         return ModelTester(config, inputs, added, **sizes)
+
+
+class TestXMol(CommonTests, unittest.TestCase):
+    def tester(self) -> ModelTester:
+        config, _, pre_training = of_laws("x_mol")
+        pairs = {key: pre_training[key] for key in ("input_ids", "attention_mask")}  # the others can read them too
+        classes = (
+            XMolModel,
+            XMolForPreTraining,
+            XMolForConditionalGeneration,
+            XMolForPropertyPrediction,
+            XMolForInteractionPrediction,
+        )
+        seq_length = pairs["input_ids"].shape[1]
+        sizes = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "seq_length": seq_length}
+        return ModelTester(config, pairs, {each: {} for each in classes}, **sizes)

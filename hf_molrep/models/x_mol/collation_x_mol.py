@@ -1,5 +1,6 @@
 """X-MOL data collators: pairs of SMILES to be read and written; molecules or their combinations with labels."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,8 @@ class XMolDataCollator(MoleculeCollator):
     Makes batches of `[CLS] source [SEP] [CLS] target [SEP]`: two random SMILES of the molecule in the column `smiles`,
     drawn here; or those in the columns `source_smiles` (by default `smiles`; a source may be a list of SMILES) and
     `target_smiles`, which are used as they are, need no RDKit, and may be of different molecules. The column
-    `condition` becomes the factor of the first `[CLS]`.
+    `condition`, a property of the target as the original scales it (its value, such as a QED between 0 and 1), becomes
+    the factor of the first `[CLS]`.
 
     Args:
         processor, seed, epoch: see [`~hf_molrep.processing.collation.MoleculeCollator`].
@@ -61,8 +63,24 @@ class XMolDataCollator(MoleculeCollator):
         batch = self.processor.pad([{"input_ids": self._ids(row)} for row in rows], return_tensors="pt")
         batch = dict(batch)
         if "condition" in rows[0]:
-            batch["condition"] = torch.tensor([float(row["condition"]) for row in rows])
+            batch["condition"] = torch.tensor([self._condition(row) for row in rows])
         return batch
+
+    def _condition(self, row: dict) -> float:
+        """
+        The condition of a row.
+
+        Raises:
+            ValueError: it is not a number.
+        """
+        try:
+            value = float(row["condition"])
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            name = row.get("smiles", row.get("target_smiles"))
+            raise ValueError(f"condition of {name} is a number, not {row['condition']!r}")
+        return value
 
 
 @dataclass

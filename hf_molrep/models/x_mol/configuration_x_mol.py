@@ -27,6 +27,8 @@ class XMolConfig(MoleculeConfig):
         knowledge_embeddings: embeddings added to those of the tokens, of links, rings and kinds of tokens (see
             [`~hf_molrep.tokenization.x_mol.knowledge_ids`]); not for the models that write SMILES.
         classifier_dropout: dropout of the property and interaction heads.
+        molecule_columns: names of the molecules of a row, in the order in which the property head was trained on them;
+            None: one molecule.
     """
 
     model_type = "x_mol"
@@ -48,6 +50,7 @@ class XMolConfig(MoleculeConfig):
     pooling: Literal["first", "mean"] = "first"
     knowledge_embeddings: list[Literal["link", "ring", "type"]] = field(default_factory=list)
     classifier_dropout: float | int = 0.1
+    molecule_columns: list[str] | None = None
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.02
     pad_token_id: int | None = 0

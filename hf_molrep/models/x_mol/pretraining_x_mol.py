@@ -42,7 +42,7 @@ def collation(config: XMolConfig, options: XMolPreTrainingOptions, training: boo
 
 PRETRAINING = PreTraining(
     options=XMolPreTrainingOptions,
-    carried_columns=("source_smiles", "target_smiles"),
+    carried_columns=("source_smiles", "target_smiles", "condition"),
     make_config=config_with_vocabulary,
     collator_options=collation,
 )

@@ -33,6 +33,7 @@ class XMolProcessor(RemoteCodeMixin, ProcessorMixin):
     inputs = (frozenset({"smiles"}),)
     pads = True
     truncates = True
+    takes_parts = True
     reports = ()
 
     def __init__(

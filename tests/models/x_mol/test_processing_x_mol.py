@@ -150,6 +150,9 @@ def test_drawn_pairs_need_no_rdkit(monkeypatch):
     batch = XMolDataCollator(tiny_processor())(rows)
     assert tiny_processor().tokenizer.decode(batch["input_ids"][0]) == "[CLS]C(C)O[SEP]N[SEP][CLS]OCC[SEP]"
     assert batch["condition"].tolist() == [0.5]
+    for wrong in (None, "high", float("nan")):
+        with pytest.raises(ValueError, match="condition of OCC is a number, not"):
+            XMolDataCollator(tiny_processor())([{"target_smiles": "OCC", "source_smiles": [], "condition": wrong}])
 
 
 def test_long_pairs_are_cut_as_in_the_original():

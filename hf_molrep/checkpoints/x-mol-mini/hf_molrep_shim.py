@@ -1,0 +1,1 @@
+from hf_molrep import *  # pip install hf-molrep
