@@ -88,13 +88,13 @@ def finetuned(folder: Path, source: Sequence[str], data: Path, rate: float, args
 
     Args:
         source: options that say where the weights are from.
-        data: folder of `train.parquet` and `validation.parquet`.
+        data: folder of `train.parquet`.
     """
     from hf_molrep.training.pretraining import main as pretrain
 
     if not (folder / "run.json").is_file():  # written last
-        command = [*source, "--train_data", str(data / "train.parquet"), "--validation_data"]
-        command += [str(data / "validation.parquet"), "--output_dir", str(folder), "--max_steps", str(args.steps)]
+        command = [*source, "--train_data", str(data / "train.parquet"), "--output_dir", str(folder)]
+        command += ["--max_steps", str(args.steps)]
         command += ["--learning_rate", str(rate), "--lr_scheduler_type", "linear", "--warmup_steps", "0.1"]
         command += ["--weight_decay", "0.01", "--per_device_train_batch_size", str(args.batch_size)]
         command += ["--save_steps", "100", "--save_total_limit", "1", "--logging_steps", "20", "--report_to", "none"]

@@ -108,9 +108,10 @@ def morgan(reactions: Sequence[tuple[str, ...]]) -> np.ndarray:
 
 
 def forest(features: np.ndarray, yields: np.ndarray, split: dict[str, np.ndarray], trees: int, seed: int) -> dict:
-    """Fit a random forest; predictions of the test part."""
+    """Fit a random forest; predictions of the test part. Columns that do not vary in training are left out."""
     from sklearn.ensemble import RandomForestRegressor
 
+    features = features[:, features[split["train"]].std(axis=0) > 0]
     estimator = RandomForestRegressor(trees, max_features=1 / 3, n_jobs=1, random_state=seed)
     estimator.fit(features[split["train"]], yields[split["train"], 0])
     return {"test": estimator.predict(features[split["test"]]).tolist()}
