@@ -117,7 +117,8 @@ def _fields(config_class: type) -> list[str]:
 
     from ..configuration import MoleculeConfig
 
-    common = {field.name for field in fields(PreTrainedConfig)}
+    # nested configurations have fields of their own, whose sizes are read off the weights
+    common = {field.name for field in fields(PreTrainedConfig)} | config_class.sub_configs.keys()
     left = {field.name: field for field in fields(config_class) if field.name not in common}
     lines = []
     for names, text in {**_arguments(config_class), **_arguments(MoleculeConfig)}.items():
