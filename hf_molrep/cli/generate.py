@@ -123,7 +123,7 @@ def _relatives(args: argparse.Namespace, options: "GenerationOptions") -> int:
         except KeyboardInterrupt:
             return report_interruption(file_run.parts)
     draw(args, drawn)
-    return report(summary, args.output, f"have relatives or none were found ({counts})")
+    return report(summary, args.output, f"read ({counts})")
 
 
 def generation_task(
