@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-BLOCK = 4096  # rows of a similarity matrix that are computed at a time
 METRICS = {
     "regression": ("rmse", "mae", "r2"),
     "multi_label_classification": ("roc_auc", "pr_auc"),
@@ -202,56 +201,7 @@ def retrieval_compute_metrics(
     return compute_metrics
 
 
-# --- generated molecules: fingerprints of 0 and 1 [molecules, bits], counts of parts, descriptors [molecules] ---------
-#
-# Of SMILES: `hf_molrep.chem.distribution_metrics`.
-
-
-def nearest_similarity(fingerprints: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
-    """
-    Compute the Tanimoto similarity of each molecule to the nearest one of the reference, float32 `[molecules]`.
-
-    The mean over generated molecules is SNN of MOSES (Polykovskiy et al., Front. Pharmacol. 11, 565644 (2020)).
-
-    Args:
-        fingerprints: uint8 `[molecules, bits]`.
-        reference: uint8 `[references, bits]`; None: the other molecules of `fingerprints`.
-    Raises:
-        ValueError: there is nothing to compare with.
-    """
-    among_themselves = reference is None
-    reference = fingerprints if reference is None else reference
-    if len(reference) < 1 + among_themselves:
-        raise ValueError("there is no other molecule to compare with")
-    nearest = np.zeros(len(fingerprints), dtype=np.float32)
-    for first, start, similarity in _tanimoto_blocks(fingerprints, reference):
-        if among_themselves and first == start:
-            np.fill_diagonal(similarity, 0.0)
-        rows = nearest[first : first + len(similarity)]
-        np.maximum(rows, similarity.max(axis=1), out=rows)
-    return nearest
-
-
-def internal_diversity(fingerprints: np.ndarray, powers: Sequence[int] = (1, 2)) -> tuple[float, ...]:
-    """
-    Compute IntDiv_p of MOSES for each p of `powers`: one minus the mean over the molecules of
-    `(mean of T^p over all molecules, itself included)^(1/p)`, T the Tanimoto similarity. (In the paper's equation the
-    root is taken of the mean over all pairs; this is what the authors' code computes, and so all published numbers.)
-
-    Args:
-        fingerprints: uint8 `[molecules, bits]`.
-    Raises:
-        ValueError: no molecules.
-    """
-    if not len(fingerprints):
-        raise ValueError("no molecules")
-    sums = np.zeros((len(powers), len(fingerprints)))
-    for first, _, similarity in _tanimoto_blocks(fingerprints, fingerprints):
-        for place, power in enumerate(powers):
-            raised = similarity if power == 1 else similarity**power
-            sums[place, first : first + len(similarity)] += raised.sum(axis=1, dtype=np.float64)
-    means = sums / len(fingerprints)
-    return tuple(float(1 - (row ** (1 / power)).mean()) for power, row in zip(powers, means, strict=True))
+# --- generated molecules: counts of parts, descriptors [molecules]; of SMILES: chem/distribution_metrics.py -----------
 
 
 def count_cosine(counts: Mapping[str, int], reference: Mapping[str, int]) -> float:
@@ -297,24 +247,6 @@ def kl_divergence(reference: np.ndarray, values: np.ndarray, discrete: bool) -> 
 
 
 # --- internals --------------------------------------------------------------------------------------------------------
-
-
-def _tanimoto_blocks(fingerprints: np.ndarray, reference: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-    """
-    Compute Tanimoto similarities in blocks of at most `BLOCK` rows and columns: first row, first column, float32
-    `[rows, columns]`, which may be changed. 1 between two empty fingerprints, as in MOSES.
-    """
-    bits = [each.sum(axis=1, dtype=np.float32) for each in (fingerprints, reference)]
-    for start in range(0, len(reference), BLOCK):
-        columns = reference[start : start + BLOCK].astype(np.float32).T
-        for first in range(0, len(fingerprints), BLOCK):
-            common = fingerprints[first : first + BLOCK].astype(np.float32) @ columns
-            either = bits[0][first : first + BLOCK, None] + bits[1][None, start : start + BLOCK]
-            either -= common
-            empty = either == 0
-            if empty.any():
-                common[empty] = either[empty] = 1
-            yield first, start, np.divide(common, either, out=common)
 
 
 def _area_by_ranks(labels: np.ndarray, scores: np.ndarray) -> float:

@@ -113,29 +113,6 @@ def test_macro_f1():
     assert metrics.macro_f1(labels, labels) == f1_score(labels, labels, average="macro") == 1
 
 
-def test_similarity_in_blocks(monkeypatch):
-    rng = np.random.default_rng(0)
-    first, second = (rng.random((rows, 40)) < 0.3 for rows in (9, 7))
-    first, second = first.astype(np.uint8), second.astype(np.uint8)
-    first[2] = 0
-
-    def pair(a, b):
-        return (a & b).sum() / (a | b).sum()
-
-    expected = np.array([[pair(a, b) for b in second] for a in first])
-    own = np.array([[1.0 if not (a | b).any() else pair(a, b) for b in first] for a in first])
-    others = own - np.eye(len(own)) * own.diagonal()
-    for block in (3, 100):
-        monkeypatch.setattr(metrics, "BLOCK", block)
-        np.testing.assert_allclose(metrics.nearest_similarity(first, second), expected.max(axis=1), rtol=1e-6)
-        np.testing.assert_allclose(metrics.nearest_similarity(first), others.max(axis=1), rtol=1e-6)
-        one, two = metrics.internal_diversity(first)
-        assert one == pytest.approx(1 - own.mean(), rel=1e-6)
-        assert two == pytest.approx(1 - np.sqrt((own**2).mean(axis=1)).mean(), rel=1e-6)
-    with pytest.raises(ValueError, match="no other molecule"):
-        metrics.nearest_similarity(first[:1])
-
-
 def test_counts_and_divergences():
     assert metrics.count_cosine({"a": 3, "b": 4}, {"b": 2, "c": 1}) == pytest.approx(8 / (5 * np.sqrt(5)))
     assert np.isnan(metrics.count_cosine({}, {"a": 1}))

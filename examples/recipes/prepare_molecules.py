@@ -11,7 +11,7 @@ was left out and why. Which part a molecule belongs to depends on its InChIKey f
 are given by their first blocks, or, in a file without that column, by their SMILES. `--condition qed` adds the column
 condition with the QED of each molecule, for a model that writes molecules with a wished QED:
 
-    hf-molrep pretrain x_mol --model x-mol-mini --train_data molecules/train.parquet --empty_source 1 \\
+    hf-molrep pretrain x_mol --model x-mol-mini --train_data molecules/train.parquet --empty_source 1 \
         --output_dir my-generator
     hf-molrep generate new.csv --model my-generator --condition 0.9 -n 1000
 """

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..metrics import count_cosine, internal_diversity, kl_divergence, nearest_similarity
+from ..metrics import count_cosine, kl_divergence
+from .fingerprints import internal_diversity, nearest_similarity
 from .smiles import MoleculeError, parse
 
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ def distribution_metrics(
     Returns:
         "valid": share of the texts; "unique@<k>": share of different molecules among the first k valid ones (absent if
         there are fewer); "novel": share of the different molecules that are not in `training`; "IntDiv1", "IntDiv2":
-        see [`hf_molrep.metrics.internal_diversity`]; for each reference "SNN/<name>" (mean similarity to the nearest
-        molecule), "Frag/<name>" and "Scaf/<name>" (cosine of the counts), of all valid molecules.
+        see [`~hf_molrep.chem.fingerprints.internal_diversity`]; for each reference "SNN/<name>" (mean similarity to the
+        nearest molecule), "Frag/<name>" and "Scaf/<name>" (cosine of the counts), of all valid molecules.
     Raises:
         ValueError: no text is valid.
     """

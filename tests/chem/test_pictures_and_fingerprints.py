@@ -7,6 +7,7 @@ import pytest
 from rdkit import Chem, DataStructs
 from rdkit.Chem import AllChem
 
+from hf_molrep.chem import fingerprints
 from hf_molrep.chem.drawing import draw_grid
 from hf_molrep.chem.fingerprints import morgan_fingerprints, tanimoto
 from hf_molrep.chem.scaffold import scaffold
@@ -65,3 +66,25 @@ def test_draw_grid(tmp_path):
         draw_grid(["C"], [], path)
     with pytest.raises(MoleculeError):
         draw_grid(["C1"], ["bad"], path)
+
+
+def test_similarity_in_blocks(monkeypatch):
+    rng = np.random.default_rng(0)
+    first, second = (rng.random((rows, 40)) < 0.3 for rows in (9, 7))
+    first, second = first.astype(np.uint8), second.astype(np.uint8)
+
+    def pair(a, b):
+        return (a & b).sum() / (a | b).sum()
+
+    expected = np.array([[pair(a, b) for b in second] for a in first])
+    own = np.array([[pair(a, b) for b in first] for a in first])
+    others = own - np.eye(len(own)) * own.diagonal()
+    for block in (3, 100):
+        monkeypatch.setattr(fingerprints, "_BLOCK", block)
+        np.testing.assert_allclose(fingerprints.nearest_similarity(first, second), expected.max(axis=1), rtol=1e-6)
+        np.testing.assert_allclose(fingerprints.nearest_similarity(first), others.max(axis=1), rtol=1e-6)
+        one, two = fingerprints.internal_diversity(first)
+        assert one == pytest.approx(1 - own.mean(), rel=1e-6)
+        assert two == pytest.approx(1 - np.sqrt((own**2).mean(axis=1)).mean(), rel=1e-6)
+    with pytest.raises(ValueError, match="no other molecule"):
+        fingerprints.nearest_similarity(first[:1])

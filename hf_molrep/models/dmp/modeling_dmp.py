@@ -44,8 +44,10 @@ from ...modeling_outputs import (
     recorded_outputs,
     require_attention_weights,
 )
+from ...nn.attention import eager_attention_forward
 from ...nn.gather_sum import GatherSum
 from ...nn.heads import PropertyHead
+from ...nn.joined_graph import check_whole
 from .configuration_dmp import DMPConfig, DMPGraphConfig, DMPSmilesConfig
 
 # ---- SMILES ---------------------------------------------------------------------------------------------------------
@@ -71,24 +73,6 @@ class DMPEmbeddings(nn.Module):
             # CPU fast path: norms keep the type of their input, so the residual stream takes half the memory
             hidden_states = hidden_states.to(torch.get_autocast_dtype(device))
         return self.dropout(hidden_states)
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    weights = (query * scaling) @ key.transpose(2, 3)
-    if attention_mask is not None:
-        weights = weights + attention_mask.to(weights.dtype)
-    weights = F.softmax(weights, dim=-1)
-    weights = F.dropout(weights, p=dropout, training=module.training)
-    return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
 class DMPAttention(nn.Module):
@@ -193,11 +177,7 @@ def check_graph(x: torch.Tensor, edge_index: torch.Tensor, edge_attr: torch.Tens
     Raises:
         ValueError: the batch was cut, as `nn.DataParallel` does; columns or values that are not of the scheme.
     """
-    if edge_index.shape[0] != 2 or edge_index.shape[1] != len(edge_attr):
-        raise ValueError(
-            f"edge_index {tuple(edge_index.shape)} does not fit edge_attr {tuple(edge_attr.shape)}: a joined graph "
-            "must not be cut as nn.DataParallel does; use torchrun for several GPUs"
-        )
+    check_whole(edge_index, edge_attr)
     for name, value, dims in (("x", x, config.atom_feature_dims), ("edge_attr", edge_attr, config.bond_feature_dims)):
         if value.shape[1:] != (len(dims),):
             raise ValueError(

@@ -34,6 +34,7 @@ from ...modeling_outputs import (
 )
 from ...nn.gather_sum import GatherSum
 from ...nn.heads import PropertyHead
+from ...nn.joined_graph import check_whole
 from ...nn.radial_basis import cosine_cutoff, gaussian_basis
 from ...nn.radius_graph import radius_graph
 from .configuration_graphmvp import FINETUNING_DROPOUTS, GraphMVPConfig
@@ -70,11 +71,7 @@ def check_graph(x: torch.Tensor, edge_index: torch.Tensor, edge_attr: torch.Tens
     Raises:
         ValueError: the batch was cut, as `nn.DataParallel` does; columns or values that are not of the scheme.
     """
-    if edge_index.shape[0] != 2 or edge_index.shape[1] != len(edge_attr):
-        raise ValueError(
-            f"edge_index {tuple(edge_index.shape)} does not fit edge_attr {tuple(edge_attr.shape)}: a joined graph "
-            "must not be cut as nn.DataParallel does; use torchrun for several GPUs"
-        )
+    check_whole(edge_index, edge_attr)
     for name, value, dims in (
         ("x", x, config.atom_feature_dims),
         ("edge_attr", edge_attr, config.bond_feature_dims),

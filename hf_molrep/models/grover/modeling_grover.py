@@ -35,6 +35,7 @@ from ...modeling_outputs import (
     recorded_outputs,
     require_attention_weights,
 )
+from ...nn.attention import eager_attention_forward
 from ...nn.gather_sum import GatherSum
 from ...nn.heads import PropertyHead
 from .configuration_grover import GroverConfig
@@ -257,21 +258,6 @@ class GroverActivation(nn.Module):
         if self.hidden_act != "prelu":
             return ACTIVATIONS[self.hidden_act](states)
         return F.leaky_relu_(states, self.slopes[channel].item())
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    weights = F.softmax((query * scaling) @ key.transpose(2, 3), dim=-1)
-    weights = F.dropout(weights, p=dropout, training=module.training)
-    return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
 class GroverBlock(GradientCheckpointingLayer):

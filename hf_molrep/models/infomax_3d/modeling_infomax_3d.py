@@ -44,6 +44,7 @@ from ...modeling_outputs import (
 from ...nn.atom_pairs import count_atoms, pairs_within_molecules
 from ...nn.gather_sum import GatherSum
 from ...nn.heads import PropertyHead
+from ...nn.joined_graph import check_whole
 from .configuration_infomax_3d import AUGMENTATIONS, Infomax3DConfig
 
 AGGREGATORS, SCALERS = 4, 3  # mean, max, min, std; each as it is, times log(degree + 1), divided by it
@@ -83,11 +84,7 @@ def check_graph(x: torch.Tensor, edge_index: torch.Tensor, edge_attr: torch.Tens
         ValueError: the batch was cut, as `nn.DataParallel` does; columns or values of another scheme than `ogb`, or
             that this model has no rows for.
     """
-    if edge_index.shape[0] != 2 or edge_index.shape[1] != len(edge_attr):
-        raise ValueError(
-            f"edge_index {tuple(edge_index.shape)} does not fit edge_attr {tuple(edge_attr.shape)}: a joined graph "
-            "must not be cut as nn.DataParallel does; use torchrun for several GPUs"
-        )
+    check_whole(edge_index, edge_attr)
     if x.shape[1:] != (9,) or edge_attr.shape[1:] != (3,):
         raise ValueError(
             f"x {tuple(x.shape)} and edge_attr {tuple(edge_attr.shape)} are not of the scheme 'ogb', which 3D Infomax "

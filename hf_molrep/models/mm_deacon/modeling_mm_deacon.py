@@ -38,6 +38,7 @@ from ...modeling_outputs import (
     recorded_outputs,
     require_attention_weights,
 )
+from ...nn.attention import eager_attention_forward
 from ...nn.heads import PropertyHead
 from .configuration_mm_deacon import MMDeaconConfig, MMDeaconTowerConfig
 
@@ -80,24 +81,6 @@ def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
     """Rotate queries or keys `[molecules, heads, length, head_dim]` by their positions."""
     first, second = states.chunk(2, dim=-1)
     return states * cos + torch.cat([-second, first], dim=-1) * sin
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    weights = (query * scaling) @ key.transpose(2, 3)
-    if attention_mask is not None:
-        weights = weights + attention_mask.to(weights.dtype)
-    weights = F.softmax(weights, dim=-1)
-    weights = F.dropout(weights, p=dropout, training=module.training)
-    return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
 class MMDeaconAttention(nn.Module):

@@ -35,6 +35,7 @@ from ...modeling_outputs import (
 )
 from ...nn.gather_sum import GatherSum
 from ...nn.heads import PropertyHead
+from ...nn.joined_graph import check_whole
 from .configuration_molclr import MolCLRConfig
 
 SELF_LOOP = 4  # bond type; its direction is 0
@@ -68,11 +69,7 @@ def check_graph(x: torch.Tensor, edge_index: torch.Tensor, edge_attr: torch.Tens
     Raises:
         ValueError: the batch was cut, as `nn.DataParallel` does; or columns, bond types or bond directions do not fit.
     """
-    if edge_index.shape[0] != 2 or edge_index.shape[1] != len(edge_attr):
-        raise ValueError(
-            f"edge_index {tuple(edge_index.shape)} does not fit edge_attr {tuple(edge_attr.shape)}: a joined graph "
-            "must not be cut as nn.DataParallel does; use torchrun for several GPUs"
-        )
+    check_whole(edge_index, edge_attr)
     if x.shape[1:] != (2,) or edge_attr.shape[1:] != (2,):
         raise ValueError(
             f"x {tuple(x.shape)} and edge_attr {tuple(edge_attr.shape)} are not of the scheme 'pretrain_gnns', which "

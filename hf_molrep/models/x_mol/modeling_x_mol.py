@@ -41,6 +41,7 @@ from ...modeling_outputs import (
     recorded_outputs,
     require_attention_weights,
 )
+from ...nn.attention import eager_attention_forward
 from ...nn.heads import PropertyHead
 from .configuration_x_mol import XMolConfig
 
@@ -126,24 +127,6 @@ class XMolEmbeddings(nn.Module):
             # CPU fast path: norms keep the type of their input, so the residual stream takes half the memory
             hidden_states = hidden_states.to(torch.get_autocast_dtype(device))
         return self.dropout(hidden_states)
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    weights = (query * scaling) @ key.transpose(2, 3)
-    if attention_mask is not None:
-        weights = weights + attention_mask.to(weights.dtype)
-    weights = F.softmax(weights, dim=-1)
-    weights = F.dropout(weights, p=dropout, training=module.training)
-    return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
 class XMolAttention(nn.Module):
